@@ -1,0 +1,130 @@
+"""Walks one rank through the order, batch by batch, and says where it stands.
+
+State is data: how many samples all ranks together were handed, and the fingerprint of the order they were taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.errors import StateError
+from fastload.order.distribute import Share
+from fastload.order.shuffle import Ints
+
+STATE_VERSION = 1
+
+# Positions are mapped in runs of about this many rows: numpy's cost per call is then spread thin (0.1 us a row), and the first
+# batch still comes at once, for runs begin with one batch and double.
+PLAN_ROWS = 8192
+
+
+class Sequence(Protocol):
+    """What a cursor walks: `shuffle.Order`, or anything that maps (epoch, position) to (shard, row)."""
+
+    @property
+    def samples(self) -> int: ...
+
+    def locate(self, epochs: npt.ArrayLike, positions: npt.ArrayLike) -> tuple[Ints, Ints]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One batch of one rank, in numbers.
+
+    Attributes:
+        size: rows of the batch; rows from `len(shards)` on are padding.
+        epochs, shards, rows: int64 [k], k <= size: where each row comes from.
+        consumed: samples consumed over all ranks once this batch is handed over.
+    """
+
+    size: int
+    epochs: Ints
+    shards: Ints
+    rows: Ints
+    consumed: int
+
+
+def steps(order: Sequence, share: Share, consumed: int) -> Iterator[Step]:
+    """The batches from `consumed` to the end of its epoch, in order. Lazy: numbers are worked out in growing runs."""
+    left, run = share.batches_left(order.samples, consumed), 1
+    while left:
+        run = min(run, left)
+        yield from _run(order, share, consumed, run)
+        for _ in range(run):
+            consumed = share.span(order.samples, consumed)[2]
+        left -= run
+        run = min(2 * run, max(1, PLAN_ROWS // share.batch_size))
+
+
+def _run(order: Sequence, share: Share, consumed: int, batches: int) -> list[Step]:
+    spans = []
+    for _ in range(batches):
+        start, stop, consumed = share.span(order.samples, consumed)
+        spans.append((share.rows(start, stop), consumed))
+    g = np.concatenate([rows for rows, _ in spans])
+    epochs, positions = np.divmod(g, order.samples)
+    shards, rows_in_shard = order.locate(epochs, positions)
+    result, at = [], 0
+    for rows, after in spans:
+        part = slice(at, at + len(rows))
+        at += len(rows)
+        size = len(rows) if share.last_batch == "partial" else share.batch_size
+        result.append(
+            Step(size=size, epochs=epochs[part], shards=shards[part], rows=rows_in_shard[part], consumed=after)
+        )
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a run stands: `{"version", "consumed", "fingerprint"}`, a few hundred bytes at any size of data.
+
+    Attributes:
+        consumed: samples handed out over all ranks and epochs.
+        fingerprint: what the order depends on, by name ("data", "seed", "window", ...): JSON values.
+    """
+
+    consumed: int
+    fingerprint: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"version": STATE_VERSION, "consumed": self.consumed, "fingerprint": dict(self.fingerprint)}
+
+    @staticmethod
+    def from_dict(data: Any, fingerprint: Mapping[str, Any]) -> State:
+        """Read a saved state, for an order with this fingerprint.
+
+        Raises:
+            StateError: not a state, of another version, or of another order; each difference is named.
+        """
+        if not isinstance(data, Mapping) or not {"version", "consumed", "fingerprint"} <= set(data):
+            raise StateError(f"not a state of fastload: expected version, consumed and fingerprint, got {_shape(data)}")
+        if data["version"] != STATE_VERSION:
+            raise StateError(f"the state has version {data['version']!r}; this fastload reads version {STATE_VERSION}")
+        consumed, saved = data["consumed"], data["fingerprint"]
+        if not isinstance(consumed, int) or isinstance(consumed, bool) or consumed < 0:
+            raise StateError(f"the state's consumed={consumed!r} is not a number of samples")
+        if not isinstance(saved, Mapping):
+            raise StateError(f"the state's fingerprint is {saved!r}, not a mapping")
+        for name in {**fingerprint, **saved}:
+            if saved.get(name) != fingerprint.get(name):
+                raise StateError(_MISMATCH.get(name, _OTHER).format(name=name, saved=saved.get(name), now=fingerprint.get(name)))
+        return State(consumed=consumed, fingerprint=fingerprint)
+
+
+def _shape(data: Any) -> str:
+    return f"a mapping with {', '.join(map(repr, data))}" if isinstance(data, Mapping) else type(data).__name__
+
+
+_OTHER = "the state was saved with {name}={saved!r}, and this loader has {name}={now!r}; pass {name}={saved!r} to resume"
+_MISMATCH = {
+    "order": "the state was saved under version {saved!r} of the order, and this fastload has version {now!r}: "
+    "resume with the fastload that saved it, or start a new run",
+    "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): shards were added, removed or changed",
+    "samples": "the state belongs to a data set of {saved!r} samples; this one has {now!r}",
+}

@@ -1,0 +1,73 @@
+"""Keyed randomness: a counter-based hash instead of a running generator.
+
+A draw is a pure function of what it is for: (seed, epoch, sample, operation, draw number). The mixing function is the finaliser of
+SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014; constants by Stafford, variant 13).
+The same arithmetic stands in `fastload.augment.keyed` for torch; a test holds the two to the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+U64 = npt.NDArray[np.uint64]
+
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: the increment of SplitMix64
+MIX_A = 0xBF58476D1CE4E5B9
+MIX_B = 0x94D049BB133111EB
+MASK64 = (1 << 64) - 1
+
+_GOLDEN, _MIX_A, _MIX_B = np.uint64(GOLDEN), np.uint64(MIX_A), np.uint64(MIX_B)
+_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+
+def mix64(x: int) -> int:
+    """SplitMix64's finaliser on one integer in [0, 2**64): a bijection that spreads every bit over all 64."""
+    x = ((x ^ (x >> 30)) * MIX_A) & MASK64
+    x = ((x ^ (x >> 27)) * MIX_B) & MASK64
+    return x ^ (x >> 31)
+
+
+def mix64_array(x: U64) -> U64:
+    """`mix64` of every element of a uint64 array of any shape."""
+    x = (x ^ (x >> _S30)) * _MIX_A
+    x = (x ^ (x >> _S27)) * _MIX_B
+    return x ^ (x >> _S31)
+
+
+def combine(*words: int) -> int:
+    """One 64-bit key from any number of integers; the order of the words matters."""
+    key = 0
+    for word in words:
+        key = mix64(((key ^ (word & MASK64)) + GOLDEN) & MASK64)
+    return key
+
+
+def combine_array(key: int | U64, words: npt.ArrayLike) -> U64:
+    """`combine(..., word)` continued over arrays: element-wise, `combine(a, b) == combine_array(combine(a), b)`."""
+    base = np.asarray(key, np.uint64)
+    return mix64_array((base ^ np.asarray(words).astype(np.uint64)) + _GOLDEN)
+
+
+def sample_keys(seed: int, epochs: npt.ArrayLike, samples: npt.ArrayLike) -> U64:
+    """The key of each sample in its epoch, uint64 [B], from int64 [B] epochs and sample indices.
+
+    Every random decision about a sample (its crop, its augmentation) starts from this key, so that it does not depend on
+    the batch, rank, worker or resume that the sample came by.
+    """
+    return combine_array(combine_array(combine(seed), epochs), samples)
+
+
+def draw(key: int, operation: int, number: int) -> float:
+    """A uniform float in [0, 1) with 53 bits: draw `number` of `operation` for the sample with this key."""
+    return (combine_word(combine_word(key, operation), number) >> 11) * 2.0**-53
+
+
+def combine_word(key: int, word: int) -> int:
+    """One step of `combine`: `combine(a, b) == combine_word(combine(a), b)`."""
+    return mix64(((key ^ (word & MASK64)) + GOLDEN) & MASK64)
+
+
+# Operation numbers of the draws that decoders make. Augmentations hash their own names. Never renumber: saved runs rely on them.
+OP_IMAGE_CROP = 1
+OP_AUDIO_CROP = 2

@@ -1,0 +1,305 @@
+"""The index: what is in which shard, known before the first sample is read.
+
+    index.json   one per packed folder: version, fields, shards, splits, statistics, how it was packed; written last
+    *.idx        one beside each tar: Arrow IPC, one row per sample (see `fastload.shards.idx`); Parquet needs none
+
+`IndexFile` is index.json as a value. `Index` is what a dataset reads: the shards of one split, as flat arrays.
+A *shard* in the sense of the order is one tar file or one row group of a Parquet file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from fastload.errors import ShardIndexError
+from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
+from fastload.shards.files import write_atomic
+
+INDEX_NAME = "index.json"
+INDEX_VERSION = 1
+Kind = Literal["image", "audio", "text", "tokens", "tensor", "scalar", "json", "bytes"]
+ShardFormat = Literal["tar", "parquet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldInfo:
+    """What the index says of one field.
+
+    Attributes:
+        kind: how its bytes are to be decoded if the user does not say.
+        dtype: numpy dtype name of scalars, tokens and tensors ("int64", "float64", ...), else None.
+        shape: shape of a tensor if all samples share it, else None.
+        classes: names of the classes if the scalar is a label: label i means classes[i].
+        extension: the ending of its members in a tar ("jpg", "mask.png"); None in Parquet, or where they vary.
+    """
+
+    kind: Kind
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    extension: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        pairs = {"kind": self.kind, "dtype": self.dtype, "shape": self.shape, "classes": self.classes}
+        return {k: v for k, v in {**pairs, "extension": self.extension}.items() if v is not None}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> FieldInfo:
+        shape, classes = data.get("shape"), data.get("classes")
+        return FieldInfo(
+            kind=data["kind"],
+            dtype=data.get("dtype"),
+            shape=None if shape is None else tuple(shape),
+            classes=None if classes is None else tuple(classes),
+            extension=data.get("extension"),
+        )
+
+    def default_field(self) -> Field:
+        """The declaration that `fields=None` stands for: everything as it is stored."""
+        match self.kind:
+            case "image":
+                return Image()
+            case "audio":
+                return Audio()
+            case "text":
+                return Text()
+            case "tokens":
+                return Tokens()
+            case "tensor":
+                return Tensor(self.shape, self.dtype)
+            case "scalar":
+                return Scalar()
+            case "json":
+                return Json()
+            case "bytes":
+                return Bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """One file of samples.
+
+    Attributes:
+        name: path relative to the index, with forward slashes ("train/shard-000000.tar").
+        samples: number of samples in it.
+        bytes: its size.
+        xxh3: XXH3-64 of the whole file, 16 hex digits; None for a foreign Parquet file that was not indexed.
+        index_xxh3: XXH3-64 of the `.idx` beside a tar; None for Parquet.
+        row_groups: samples of each row group of a Parquet file; empty for tar.
+    """
+
+    name: str
+    samples: int
+    bytes: int
+    xxh3: str | None = None
+    index_xxh3: str | None = None
+    row_groups: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"name": self.name, "samples": self.samples, "bytes": self.bytes}
+        optional = {"xxh3": self.xxh3, "index_xxh3": self.index_xxh3, "row_groups": list(self.row_groups) or None}
+        return data | {k: v for k, v in optional.items() if v is not None}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> ShardFile:
+        return ShardFile(
+            name=data["name"],
+            samples=data["samples"],
+            bytes=data["bytes"],
+            xxh3=data.get("xxh3"),
+            index_xxh3=data.get("index_xxh3"),
+            row_groups=tuple(data.get("row_groups", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFile:
+    """index.json: all splits of one packed folder.
+
+    Attributes:
+        shard_format: "tar" or "parquet".
+        fields: by name, in the order of packing.
+        shards: of all splits, those of one split next to each other.
+        splits: name -> (start, stop) into `shards`.
+        statistics: free-form, JSON values ("classes": {split: {label: count}}, ...).
+        packed: how it was made: source, options, version of fastload.
+    """
+
+    shard_format: ShardFormat
+    fields: dict[str, FieldInfo]
+    shards: tuple[ShardFile, ...]
+    splits: dict[str, tuple[int, int]]
+    statistics: dict[str, Any] = field(default_factory=dict)
+    packed: dict[str, Any] = field(default_factory=dict)
+
+    def samples(self, split: str) -> int:
+        """Number of samples of one split."""
+        start, stop = self.splits[split]
+        return sum(shard.samples for shard in self.shards[start:stop])
+
+    def to_bytes(self) -> bytes:
+        """The file's content; the same value gives the same bytes."""
+        data = {
+            "format": "fastload",
+            "version": INDEX_VERSION,
+            "shard_format": self.shard_format,
+            "fields": {name: info.to_json() for name, info in self.fields.items()},
+            "splits": {
+                name: {"samples": self.samples(name), "shards": list(span)} for name, span in self.splits.items()
+            },
+            "shards": [shard.to_json() for shard in self.shards],
+            "statistics": self.statistics,
+            "packed": self.packed,
+        }
+        return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/index.json atomically and durably."""
+        write_atomic(folder / INDEX_NAME, self.to_bytes())
+
+    @staticmethod
+    def from_bytes(content: bytes, name: str) -> IndexFile:
+        """Parse index.json; `name` is what errors call it.
+
+        Raises:
+            ShardIndexError: not an index of fastload, of a newer version, or with a part missing.
+        """
+        try:
+            data = json.loads(content)
+            if not isinstance(data, dict) or data.get("format") != "fastload":
+                raise ShardIndexError(f"{name} is not an index of fastload; make one with `fastload index`")
+            version = data["version"]
+            if version > INDEX_VERSION:
+                raise ShardIndexError(
+                    f"{name} has version {version}; this fastload reads up to {INDEX_VERSION}: install a newer fastload"
+                )
+            return IndexFile(
+                shard_format=data["shard_format"],
+                fields={k: FieldInfo.from_json(v) for k, v in data["fields"].items()},
+                shards=tuple(ShardFile.from_json(shard) for shard in data["shards"]),
+                splits={k: (v["shards"][0], v["shards"][1]) for k, v in data["splits"].items()},
+                statistics=data.get("statistics", {}),
+                packed=data.get("packed", {}),
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ShardIndexError(
+                f"{name} is damaged ({type(error).__name__}: {error}); make it again with `fastload index`"
+            ) from error
+
+    @staticmethod
+    def load(path: Path) -> IndexFile:
+        """Read an index.json.
+
+        Raises:
+            ShardIndexError: missing, damaged, or of a newer version.
+        """
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise ShardIndexError(f"{path} does not exist: packing was not finished, or this is another folder") from None
+        return IndexFile.from_bytes(content, str(path))
+
+    def split(self, name: str, root: str) -> Index:
+        """The shards of one split; `root` is the folder that the names are relative to."""
+        if name not in self.splits:
+            raise ShardIndexError(f"no split {name!r} in {root}; it has {', '.join(map(repr, self.splits))}")
+        start, stop = self.splits[name]
+        files = self.shards[start:stop]
+        return Index(
+            shard_format=self.shard_format,
+            fields=self.fields,
+            files=files,
+            paths=tuple(f"{root}/{shard.name}" for shard in files),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """What a dataset reads: shards of one format, numbered 0, 1, 2, ... as the order sees them.
+
+    Attributes:
+        files: the files in their order.
+        paths: where each file lies: a local path or a URL.
+    """
+
+    shard_format: ShardFormat
+    fields: dict[str, FieldInfo]
+    files: tuple[ShardFile, ...]
+    paths: tuple[str, ...]
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Samples of each shard, int64 [shards]."""
+        if self.shard_format == "tar":
+            return np.array([file.samples for file in self.files], np.int64)
+        return np.array([rows for file in self.files for rows in file.row_groups], np.int64)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Index of the first sample of each shard, int64 [shards + 1]; the last entry is the number of samples."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sizes)])
+
+    @cached_property
+    def file_of_shard(self) -> npt.NDArray[np.int64]:
+        """Which file each shard is in, int64 [shards]."""
+        groups = [1 if self.shard_format == "tar" else len(file.row_groups) for file in self.files]
+        return np.repeat(np.arange(len(self.files)), groups)
+
+    @cached_property
+    def row_group_of_shard(self) -> npt.NDArray[np.int64]:
+        """Row group of each shard in its file, int64 [shards]; 0 for tar."""
+        first = np.searchsorted(self.file_of_shard, self.file_of_shard, "left")
+        return np.arange(len(self.file_of_shard)) - first
+
+    @property
+    def samples(self) -> int:
+        return int(self.offsets[-1])
+
+    def shard_name(self, shard: int) -> str:
+        """What errors call this shard."""
+        name = self.files[int(self.file_of_shard[shard])].name
+        return name if self.shard_format == "tar" else f"{name}, row group {int(self.row_group_of_shard[shard])}"
+
+    @cached_property
+    def digest(self) -> str:
+        """XXH3-64 over what the samples and their numbering depend on; not over where the files lie."""
+        state = xxhash.xxh3_64()
+        state.update(self.shard_format.encode())
+        for file in self.files:
+            state.update(f"{Path(file.name).name}\0{file.samples}\0{file.bytes}\0{file.xxh3}\0{file.row_groups}\n".encode())
+        return state.hexdigest()
+
+
+def join(indexes: Iterable[Index]) -> Index:
+    """One index of several, in their order.
+
+    Raises:
+        ShardIndexError: none given, formats that differ, or a field that is of another kind in one of them.
+    """
+    parts = list(indexes)
+    if not parts:
+        raise ShardIndexError("an empty list of shards; pass at least one")
+    first = parts[0]
+    for other in parts[1:]:
+        if other.shard_format != first.shard_format:
+            raise ShardIndexError(f"cannot join {first.shard_format} and {other.shard_format} shards; use fastload.Mix")
+        for name, info in first.fields.items():
+            if name not in other.fields:
+                raise ShardIndexError(f"field {name!r} is in {first.paths[0]} and not in {other.paths[0]}")
+            if other.fields[name].kind != info.kind or other.fields[name].classes != info.classes:
+                raise ShardIndexError(f"field {name!r} has another kind or other classes in {other.paths[0]}")
+    return Index(
+        shard_format=first.shard_format,
+        fields=first.fields,
+        files=tuple(file for part in parts for file in part.files),
+        paths=tuple(path for part in parts for path in part.paths),
+    )
