@@ -9,9 +9,9 @@
     <field>           integer, float64 or bool: the value of a scalar field; it is read from here and never from the tar
     <field>.<what>    integer   facts the packer learned: image width and height, audio frames, token count
 
-Integers are stored in the narrowest unsigned or signed type that holds the column (uint32 columns become uint64 only above 4 GiB).
-The schema's metadata, under "fastload", is JSON: version, samples, bytes and xxh3 of the tar, fields. A tar with its `.idx`
-is complete without index.json.
+Integers are stored in the narrowest unsigned or signed type that holds the column (uint32 columns become uint64 only
+above 4 GiB). The schema's metadata, under "fastload", is JSON: version, samples, bytes and xxh3 of the tar, fields.
+A tar with its `.idx` is complete without index.json.
 """
 
 from __future__ import annotations
@@ -27,18 +27,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from fastload.errors import CorruptError, ShardIndexError
+from fastload.errors import CorruptError, ShardIndexError, SourceError
 from fastload.shards.files import write_atomic
-from fastload.shards.index import INDEX_VERSION, FieldInfo, ShardFile
+from fastload.shards.index import IDX_SUFFIX, INDEX_VERSION, FieldInfo, ShardFile
+from fastload.shards.index import idx_path as idx_path
 
-SUFFIX = ".idx"
+SUFFIX = IDX_SUFFIX
 METADATA_KEY = b"fastload"
 _INTEGERS = ("int8", "int16", "int32", "int64")
-
-
-def idx_path(tar: str) -> str:
-    """`a/shard-000000.tar` -> `a/shard-000000.idx`"""
-    return (tar[:-4] if tar.endswith(".tar") else tar) + SUFFIX
 
 
 def narrow(values: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -122,6 +118,7 @@ class Idx:
     Raises:
         ShardIndexError: missing, not an index, or of a newer version.
         CorruptError: other bytes than index.json says.
+        SourceError: unreadable.
     """
 
     def __init__(self, path: str, expected_xxh3: str | None = None) -> None:
@@ -130,6 +127,8 @@ class Idx:
             source = pa.memory_map(path)
         except FileNotFoundError:
             raise ShardIndexError(f"{path} is missing; make it again with `fastload index`") from None
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error}") from error
         buffer = source.read_buffer()
         if expected_xxh3 is not None and xxhash.xxh3_64_hexdigest(buffer) != expected_xxh3:
             raise CorruptError(f"{path} is not the file that index.json describes: checksum {expected_xxh3} expected")
@@ -137,20 +136,24 @@ class Idx:
             reader = pa.ipc.open_file(pa.BufferReader(buffer))
             self._batch = reader.get_batch(0)
             about = json.loads(reader.schema.metadata[METADATA_KEY])
-        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ShardIndexError(f"{path} is not an index of fastload ({error}); delete it and run `fastload index`") from error
-        if about["version"] > INDEX_VERSION:
+            if about["version"] > INDEX_VERSION:
+                raise ShardIndexError(
+                    f"{path} has version {about['version']}; this fastload reads up to {INDEX_VERSION}: install a newer"
+                )
+            self.fields = {name: FieldInfo.from_json(info) for name, info in about["fields"].items()}
+            self.samples: int = about["samples"]
+            self.tar_bytes: int = about["bytes"]
+            self.tar_xxh3: str = about["xxh3"]
+            self.offsets = self.column("offset")
+            self.sizes = self.column("size")
+            self.xxh3 = self.column("xxh3")
+            keys = self._batch.column("key")
+            if len(keys) != self.samples:
+                raise ValueError(f"{len(keys)} rows for {self.samples} samples")
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise ShardIndexError(
-                f"{path} has version {about['version']}; this fastload reads up to {INDEX_VERSION}: install a newer one"
-            )
-        self.fields = {name: FieldInfo.from_json(info) for name, info in about["fields"].items()}
-        self.samples: int = about["samples"]
-        self.tar_bytes: int = about["bytes"]
-        self.tar_xxh3: str = about["xxh3"]
-        self.offsets = self.column("offset")
-        self.sizes = self.column("size")
-        self.xxh3 = self.column("xxh3")
-        keys = self._batch.column("key")
+                f"{path} is not an index of fastload ({error}); delete it and run `fastload index`"
+            ) from error
         _, bounds, text = keys.buffers()
         self._key_bounds = np.frombuffer(bounds, np.int32, len(keys) + 1) if len(keys) else np.zeros(1, np.int32)
         self._key_text = memoryview(text) if text is not None else memoryview(b"")

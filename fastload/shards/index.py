@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,14 @@ from fastload.shards.files import write_atomic
 
 INDEX_NAME = "index.json"
 INDEX_VERSION = 1
+IDX_SUFFIX = ".idx"
 Kind = Literal["image", "audio", "text", "tokens", "tensor", "scalar", "json", "bytes"]
 ShardFormat = Literal["tar", "parquet"]
+
+
+def idx_path(tar: str) -> str:
+    """Where the `.idx` of a tar lies: `a/shard-000000.tar` -> `a/shard-000000.idx`"""
+    return (tar[:-4] if tar.endswith(".tar") else tar) + IDX_SUFFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,8 @@ class FieldInfo:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> FieldInfo:
         shape, classes = data.get("shape"), data.get("classes")
+        if data["kind"] not in get_args(Kind):
+            raise ValueError(f"unknown kind {data['kind']!r}")
         return FieldInfo(
             kind=data["kind"],
             dtype=data.get("dtype"),
@@ -182,11 +190,18 @@ class IndexFile:
                 raise ShardIndexError(
                     f"{name} has version {version}; this fastload reads up to {INDEX_VERSION}: install a newer fastload"
                 )
+            if data["shard_format"] not in get_args(ShardFormat):
+                raise ValueError(f"unknown shard_format {data['shard_format']!r}")
+            shards = tuple(ShardFile.from_json(shard) for shard in data["shards"])
+            splits = {k: (v["shards"][0], v["shards"][1]) for k, v in data["splits"].items()}
+            for split, (start, stop) in splits.items():
+                if not 0 <= start <= stop <= len(shards):
+                    raise ValueError(f"split {split!r} is shards {start} to {stop} of {len(shards)}")
             return IndexFile(
                 shard_format=data["shard_format"],
                 fields={k: FieldInfo.from_json(v) for k, v in data["fields"].items()},
-                shards=tuple(ShardFile.from_json(shard) for shard in data["shards"]),
-                splits={k: (v["shards"][0], v["shards"][1]) for k, v in data["splits"].items()},
+                shards=shards,
+                splits=splits,
                 statistics=data.get("statistics", {}),
                 packed=data.get("packed", {}),
             )
@@ -205,7 +220,9 @@ class IndexFile:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise ShardIndexError(f"{path} does not exist: packing was not finished, or this is another folder") from None
+            raise ShardIndexError(
+                f"{path} does not exist: packing was not finished, or this is another folder"
+            ) from None
         return IndexFile.from_bytes(content, str(path))
 
     def split(self, name: str, root: str) -> Index:
@@ -219,6 +236,7 @@ class IndexFile:
             fields=self.fields,
             files=files,
             paths=tuple(f"{root}/{shard.name}" for shard in files),
+            idx_paths=tuple(idx_path(f"{root}/{shard.name}") for shard in files) if self.shard_format == "tar" else (),
         )
 
 
@@ -229,12 +247,15 @@ class Index:
     Attributes:
         files: the files in their order.
         paths: where each file lies: a local path or a URL.
+        idx_paths: where the `.idx` of each tar lies: beside it, or in a cache where its folder is read-only; empty for
+            Parquet.
     """
 
     shard_format: ShardFormat
     fields: dict[str, FieldInfo]
     files: tuple[ShardFile, ...]
     paths: tuple[str, ...]
+    idx_paths: tuple[str, ...] = ()
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -275,7 +296,9 @@ class Index:
         state = xxhash.xxh3_64()
         state.update(self.shard_format.encode())
         for file in self.files:
-            state.update(f"{Path(file.name).name}\0{file.samples}\0{file.bytes}\0{file.xxh3}\0{file.row_groups}\n".encode())
+            state.update(
+                f"{Path(file.name).name}\0{file.samples}\0{file.bytes}\0{file.xxh3}\0{file.row_groups}\n".encode()
+            )
         return state.hexdigest()
 
 
@@ -283,7 +306,7 @@ def join(indexes: Iterable[Index]) -> Index:
     """One index of several, in their order.
 
     Raises:
-        ShardIndexError: none given, formats that differ, or a field that is of another kind in one of them.
+        ShardIndexError: none given, formats that differ, or fields that do not fit (see `merge_fields`).
     """
     parts = list(indexes)
     if not parts:
@@ -292,14 +315,55 @@ def join(indexes: Iterable[Index]) -> Index:
     for other in parts[1:]:
         if other.shard_format != first.shard_format:
             raise ShardIndexError(f"cannot join {first.shard_format} and {other.shard_format} shards; use fastload.Mix")
-        for name, info in first.fields.items():
-            if name not in other.fields:
-                raise ShardIndexError(f"field {name!r} is in {first.paths[0]} and not in {other.paths[0]}")
-            if other.fields[name].kind != info.kind or other.fields[name].classes != info.classes:
-                raise ShardIndexError(f"field {name!r} has another kind or other classes in {other.paths[0]}")
     return Index(
         shard_format=first.shard_format,
-        fields=first.fields,
+        fields=merge_fields((part.paths[0] if part.paths else "an empty index", part.fields) for part in parts),
         files=tuple(file for part in parts for file in part.files),
         paths=tuple(path for part in parts for path in part.paths),
+        idx_paths=tuple(path for part in parts for path in part.idx_paths),
+    )
+
+
+def merge_fields(parts: Iterable[tuple[str, Mapping[str, FieldInfo]]]) -> dict[str, FieldInfo]:
+    """The fields of shards that are read as one; each part is (what errors call it, its fields).
+
+    All must have the same fields of the same kinds and classes. Where tensor shapes or extensions differ, the result
+    says None; where dtypes differ, the wider one of the same sort of number.
+
+    Raises:
+        ShardIndexError: a field that one lacks, or that has another kind, classes or sort of number in it.
+    """
+    (first_name, first), *others = parts
+    merged = dict(first)
+    for name, fields in others:
+        if fields == merged:
+            continue
+        for field_name in sorted(merged.keys() ^ fields.keys()):
+            has, lacks = (first_name, name) if field_name in merged else (name, first_name)
+            raise ShardIndexError(f"field {field_name!r} is in {has} and not in {lacks}; all shards must have the same")
+        for field_name, info in merged.items():
+            merged[field_name] = _merge_field(field_name, info, fields[field_name], f"{name}, unlike {first_name}")
+    return merged
+
+
+def _merge_field(name: str, a: FieldInfo, b: FieldInfo, place: str) -> FieldInfo:
+    if a == b:
+        return a
+    if a.kind != b.kind:
+        raise ShardIndexError(f"field {name!r} has another kind ({b.kind}, not {a.kind}) in {place}")
+    if a.classes != b.classes:
+        raise ShardIndexError(
+            f"field {name!r} has other classes in {place}; pack them as one, with one list of classes"
+        )
+    dtype = a.dtype if a.dtype == b.dtype else None
+    if a.dtype is not None and b.dtype is not None:
+        dtype = np.result_type(a.dtype, b.dtype).name
+        if len({np.dtype(d).kind.replace("u", "i") for d in (a.dtype, b.dtype, dtype)}) > 1:
+            raise ShardIndexError(f"field {name!r} is {b.dtype}, not {a.dtype}, in {place}")
+    return FieldInfo(
+        kind=a.kind,
+        dtype=dtype,
+        shape=a.shape if a.shape == b.shape else None,
+        classes=a.classes,
+        extension=a.extension if a.extension == b.extension else None,
     )
