@@ -1,0 +1,52 @@
+"""What a decoder is: the values that every decoder module and the engine share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Raw = bytes | memoryview  # the stored bytes of one field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What one field needs in a batch.
+
+    Attributes:
+        shape: shape of one row in memory (images: [H, W, C]); None: values of their own shape, kept as a list.
+        dtype: dtype of the buffer; None for a list.
+        has_length: the field comes with `<name>_length`, int64 [B].
+        channels_last: the buffer is [B, H, W, C] and is handed out as a [B, C, H, W] view.
+        fill: what padding rows and masked rows hold.
+    """
+
+    shape: tuple[int, ...] | None = None
+    dtype: np.dtype[Any] | None = None
+    has_length: bool = False
+    channels_last: bool = False
+    fill: int = 0
+
+
+class Decoder(Protocol):
+    """What the engine calls. Implementations are stateless and safe to call from any number of threads."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        """Write one row. `key` is the sample's (`order.hashing.sample_keys`).
+
+        `out` is the row of the buffer as an array, C-contiguous: `buffer[row, ...]`, which is a 0-d array where the
+        shape is ().
+
+        Returns: the true length where `spec.has_length`, else 0.
+        Raises: DecodeError, naming what is wrong with the bytes; `out` may then hold anything.
+        """
+        ...
+
+    def decode(self, raw: Raw, key: int) -> object:
+        """The value of a ragged field: str, bytes, object, or an array (images as [C, H, W])."""
+        ...

@@ -1,0 +1,91 @@
+"""Pictures: header, crop box, pixels, resize into the row.
+
+    raw -> read_header -> box in the picture as shown -> box in the stored one -> pixels -> resize -> orient
+
+The box is mapped back through the EXIF orientation instead of turning the whole picture; what is turned is the small
+result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.decode.base import Raw, Spec
+from fastload.decode.boxes import Box, center_box, orient, random_box, stored_box, swaps_axes
+from fastload.decode.headers import MAX_PIXELS, PictureHeader, image_size, read_header
+from fastload.decode.jpeg import decode_jpeg
+from fastload.decode.pillow import decode_with_pillow
+from fastload.decode.resize import resize_into
+from fastload.decode.text import LIST
+from fastload.errors import DecodeError
+from fastload.fields import Image
+
+__all__ = ["MAX_PIXELS", "ImageDecoder", "center_box", "decode_pixels", "image_size", "random_box"]
+
+
+class ImageDecoder:
+    """Pictures of one declared size, or each in its own."""
+
+    def __init__(self, field: Image) -> None:
+        self.field = field
+        self.spec = LIST
+        if field.size is not None:
+            self.spec = Spec(shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True)
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        header = read_header(raw)
+        box = stored_box(self._box(header, key), header.width, header.height, header.orientation)
+        pixels = decode_pixels(raw, header, self.field.mode)
+        if header.orientation == 1:
+            resize_into(pixels, box, out)
+            return 0
+        height, width, channels = out.shape
+        turned = (width, height, channels) if swaps_axes(header.orientation) else out.shape
+        resized = np.empty(turned, out.dtype)
+        resize_into(pixels, box, resized)
+        out[...] = orient(resized, header.orientation)
+        return 0
+
+    def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
+        """uint8 or uint16 [C, H, W], channels last in memory."""
+        if self.spec.shape is not None:
+            out = np.empty(self.spec.shape, self.spec.dtype)
+            self.decode_into(raw, out, key)
+        else:
+            header = read_header(raw)
+            out = np.ascontiguousarray(orient(decode_pixels(raw, header, self.field.mode), header.orientation))
+        return np.moveaxis(out, 2, 0)
+
+    def _box(self, header: PictureHeader, key: int) -> Box:
+        """In the picture as shown."""
+        field, width, height = self.field, header.width, header.height
+        if field.crop == "random":
+            return random_box(width, height, field.scale, field.ratio, int(key))
+        if field.crop == "center":
+            out_height, out_width = field.height_width
+            return center_box(width, height, out_width, out_height, field.center_fraction)
+        return 0, 0, width, height
+
+
+def decode_pixels(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
+    """The pixels as stored, [H, W, C] in `mode`; `header.orientation` is still to be applied.
+
+    Raises: DecodeError if they are not as many as the header says, or do not decode.
+    """
+    if header.kind == "jpeg":
+        pixels: npt.NDArray[Any] = decode_jpeg(raw, header, "RGB" if mode == "RGB" else "L")
+        if mode == "I;16":
+            pixels = pixels.astype(np.uint16) * np.uint16(257)
+    else:
+        pixels = decode_with_pillow(raw, header, mode)
+    height, width = pixels.shape[:2]
+    if swaps_axes(header.orientation):
+        height, width = width, height
+    if (width, height) != (header.width, header.height):
+        raise DecodeError(
+            f"{header.kind.upper()} holds {width} x {height} pixels, and says {header.width} x {header.height}"
+        )
+    return pixels

@@ -1,0 +1,84 @@
+"""PNG, WebP, GIF, BMP and TIFF to pixels, through Pillow's readers.
+
+Each reader is called by its class and not through Image.open, which would check Pillow's own global pixel limit, warn
+through Python's global filters, and try every format that is installed. Nothing global of Pillow's is read or
+changed.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import BmpImagePlugin, GifImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
+
+from fastload.decode.base import Raw
+from fastload.decode.headers import MAX_PIXELS, PictureHeader
+from fastload.errors import DecodeError
+
+_READERS: dict[str, type[ImageFile]] = {
+    "png": PngImagePlugin.PngImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+}
+_FAILURES = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
+    RuntimeError, struct.error, zlib.error, DecompressionBombError,
+)  # what Pillow raises on broken files, as fuzzing shows  # fmt: skip
+
+
+def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
+    """The pixels as Pillow gives them, orientation not applied but for TIFF.
+
+    uint8 [H, W, 3] for mode "RGB", uint8 [H, W, 1] for "L", uint16 [H, W, 1] for "I;16".
+
+    As with Pillow's convert("RGB"), transparency is dropped, not composited: transparent pixels show the colour
+    stored under them. 16-bit grey becomes 8-bit by its upper byte; 16-bit colour comes as 8-bit in every mode,
+    because Pillow reads it so.
+
+    Raises: DecodeError if the data is truncated or corrupt, or holds what 8- or 16-bit pixels cannot (32-bit and
+    float TIFF).
+    """
+    try:
+        picture = _READERS[header.kind](io.BytesIO(raw))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise DecodeError(f"{header.kind.upper()} frame of {picture.size} pixels is over the limit of {MAX_PIXELS}")
+        picture.load()
+        picture.info.pop("transparency", None)  # else converting a palette warns, or looks for a colour to give up
+        return _sixteen_bit(picture) if mode == "I;16" else _eight_bit(picture, mode)
+    except _FAILURES as error:
+        raise DecodeError(f"{header.kind.upper()} of {len(raw)} bytes does not decode: {error}") from error
+
+
+def _eight_bit(picture: ImageFile, mode: str) -> npt.NDArray[np.uint8]:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        grey = (_grey16(picture) >> 8).astype(np.uint8)  # [H, W]
+        return np.repeat(grey[..., None], 3 if mode == "RGB" else 1, axis=2)
+    converted = picture if picture.mode == mode else picture.convert(mode)
+    pixels = np.array(converted, np.uint8)  # a copy: asarray's view is read-only, which torch warns about
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _sixteen_bit(picture: ImageFile) -> npt.NDArray[np.uint16]:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return _grey16(picture)[..., None]
+    return np.array(picture.convert("L"), np.uint16)[..., None] * np.uint16(257)  # 255 -> 65535
+
+
+def _grey16(picture: ImageFile) -> npt.NDArray[np.uint16]:
+    """uint16 [H, W] of a picture of one channel of 16 or 32 bits."""
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+        raise DecodeError(
+            f"{picture.format} holds {values.dtype} values from {values.min()} to {values.max()}, not 16-bit pixels; "
+            f"store it as .npy and declare a Tensor"
+        )
+    return values.astype(np.uint16)

@@ -1,0 +1,43 @@
+"""Which kind of file some bytes are, from the magic at their start."""
+
+from __future__ import annotations
+
+from fastload.decode.base import Raw
+
+_STARTS = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"fLaC", "flac"),
+    (b"OggS", "ogg"),
+    (b"ID3", "mp3"),
+    (b"\x93NUMPY", "npy"),
+)
+
+
+def sniff(raw: Raw) -> str | None:
+    """The container that `raw` starts like; None if it is none of those known.
+
+    Returns: "jpeg", "png", "webp", "gif", "bmp", "tiff", "wav", "flac", "ogg", "mp3" or "npy".
+    """
+    head = bytes(raw[:12])
+    for magic, kind in _STARTS:
+        if head.startswith(magic):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return "wav"
+    # an MPEG audio frame without an ID3 tag: 11 bits of sync, a layer that is not the reserved one
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06:
+        return "mp3"
+    return None
+
+
+def beginning(raw: Raw) -> str:
+    """How `raw` begins, for error messages: at most 8 bytes."""
+    return repr(bytes(raw[:8]))

@@ -1,0 +1,56 @@
+"""Text, JSON and undecoded bytes: values of their own length, kept as a list."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy.typing as npt
+
+from fastload.decode.base import Raw, Spec
+from fastload.errors import DecodeError
+
+LIST = Spec()
+
+
+class ListDecoder:
+    """Base of decoders whose values have no common shape, and therefore no row to be written into."""
+
+    spec = LIST
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        raise TypeError(f"{type(self).__name__} gives values for a list; call decode, which returns one")
+
+
+class TextDecoder(ListDecoder):
+    """UTF-8 bytes to str, nothing stripped."""
+
+    def decode(self, raw: Raw, key: int) -> str:
+        try:
+            return str(raw, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DecodeError(
+                f"not UTF-8 text: byte {error.start} of {len(raw)} is 0x{raw[error.start]:02x} ({error.reason}); "
+                f"convert it to UTF-8, or declare the field as Bytes()"
+            ) from error
+
+
+class JsonDecoder(ListDecoder):
+    """A JSON document in UTF-8 to dict, list, str, int, float, bool or None."""
+
+    def decode(self, raw: Raw, key: int) -> object:
+        try:
+            return json.loads(str(raw, "utf-8"))
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"not JSON: byte {error.start} of {len(raw)} is not UTF-8 ({error.reason})") from error
+        except RecursionError as error:
+            raise DecodeError(f"JSON of {len(raw)} bytes is nested too deeply to parse") from error
+        except ValueError as error:
+            raise DecodeError(f"not JSON: {error}; {len(raw)} bytes that start with {bytes(raw[:8])!r}") from error
+
+
+class BytesDecoder(ListDecoder):
+    """The stored bytes, copied out of whatever memory they lie in."""
+
+    def decode(self, raw: Raw, key: int) -> bytes:
+        return bytes(raw)
