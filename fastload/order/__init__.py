@@ -1,7 +1,9 @@
 """The plan: integers only. No I/O, no torch, no stored permutation.
 
-    hashing     keyed draws                      permute      a computed bijection of [0, n)
-    shuffle     (epoch, position) -> (shard, row)
+What each file holds:
+
+    arguments   whole numbers in                 hashing      keyed draws
+    permute     a computed bijection of [0, n)   shuffle      (epoch, position) -> (shard, row)
     distribute  global batches and each rank's rows
     cursor      one rank's batches in order, and its state
 """

@@ -17,9 +17,10 @@ from fastload.order.distribute import Share
 from fastload.order.shuffle import Ints
 
 STATE_VERSION = 1
+MAX_CONSUMED = 1 << 62  # leaves int64 room for the batch that follows
 
-# Positions are mapped in runs of about this many rows: numpy's cost per call is then spread thin (0.1 us a row), and the first
-# batch still comes at once, for runs begin with one batch and double.
+# Positions are mapped in runs of about this many rows: numpy's cost per call is then spread thin (0.1 us a row), and
+# the first batch still comes at once, for runs begin with one batch and double.
 PLAN_ROWS = 8192
 
 
@@ -54,9 +55,9 @@ def steps(order: Sequence, share: Share, consumed: int) -> Iterator[Step]:
     left, run = share.batches_left(order.samples, consumed), 1
     while left:
         run = min(run, left)
-        yield from _run(order, share, consumed, run)
-        for _ in range(run):
-            consumed = share.span(order.samples, consumed)[2]
+        batches = _run(order, share, consumed, run)
+        yield from batches
+        consumed = batches[-1].consumed
         left -= run
         run = min(2 * run, max(1, PLAN_ROWS // share.batch_size))
 
@@ -107,13 +108,14 @@ class State:
         if data["version"] != STATE_VERSION:
             raise StateError(f"the state has version {data['version']!r}; this fastload reads version {STATE_VERSION}")
         consumed, saved = data["consumed"], data["fingerprint"]
-        if not isinstance(consumed, int) or isinstance(consumed, bool) or consumed < 0:
-            raise StateError(f"the state's consumed={consumed!r} is not a number of samples")
+        if not isinstance(consumed, int) or isinstance(consumed, bool) or not 0 <= consumed <= MAX_CONSUMED:
+            raise StateError(f"the state's consumed={consumed!r} is not a number of samples in [0, 2**62]")
         if not isinstance(saved, Mapping):
             raise StateError(f"the state's fingerprint is {saved!r}, not a mapping")
         for name in {**fingerprint, **saved}:
             if saved.get(name) != fingerprint.get(name):
-                raise StateError(_MISMATCH.get(name, _OTHER).format(name=name, saved=saved.get(name), now=fingerprint.get(name)))
+                text = _MISMATCH.get(name, _OTHER)
+                raise StateError(text.format(name=name, saved=saved.get(name), now=fingerprint.get(name)))
         return State(consumed=consumed, fingerprint=fingerprint)
 
 
@@ -121,10 +123,13 @@ def _shape(data: Any) -> str:
     return f"a mapping with {', '.join(map(repr, data))}" if isinstance(data, Mapping) else type(data).__name__
 
 
-_OTHER = "the state was saved with {name}={saved!r}, and this loader has {name}={now!r}; pass {name}={saved!r} to resume"
+_OTHER = (
+    "the state was saved with {name}={saved!r}, and this loader has {name}={now!r}; pass {name}={saved!r} to resume"
+)
 _MISMATCH = {
     "order": "the state was saved under version {saved!r} of the order, and this fastload has version {now!r}: "
     "resume with the fastload that saved it, or start a new run",
-    "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): shards were added, removed or changed",
+    "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): "
+    "shards were added, removed or changed",
     "samples": "the state belongs to a data set of {saved!r} samples; this one has {now!r}",
 }

@@ -1,8 +1,8 @@
 """Who gets which part of the sequence: global batches, and each rank's rows of them.
 
-A run reads g = 0, 1, 2, ... over all epochs: epoch, i = divmod(g, n). A global batch of G = world_size x batch_size is a run of g,
-and rank r takes r, r + world_size, r + 2 world_size, ... of it. So every world size with the same G sees the same global batches,
-a sample goes to exactly one rank, and how many have been consumed is the whole state.
+A run reads g = 0, 1, 2, ... over all epochs: epoch, i = divmod(g, n). A global batch of G = world_size x batch_size is
+a run of g, and rank r takes r, r + world_size, r + 2 world_size, ... of it. So every world size with the same G sees
+the same global batches, a sample goes to exactly one rank, and how many have been consumed is the whole state.
 
     last_batch   the remainder of an epoch of n samples, shorter than G
     partial      is a short batch (one rank only)
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import ConfigError
+from fastload.order.arguments import integer
 
 LastBatch = Literal["partial", "pad", "drop", "wrap"]
 
@@ -34,7 +35,8 @@ class Share:
         last_batch: "auto" is resolved by `Share.auto`.
 
     Raises:
-        ConfigError: a value out of range, or "partial" on several ranks (their numbers of rows would differ).
+        ConfigError: a value that is not an integer or is out of range, or "partial" on several ranks (their numbers of
+            rows would differ).
     """
 
     rank: int
@@ -43,10 +45,8 @@ class Share:
     last_batch: LastBatch
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
-        if self.world_size < 1:
-            raise ConfigError(f"world_size={self.world_size}: must be at least 1")
+        for name, least in (("batch_size", 1), ("world_size", 1), ("rank", None)):
+            object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank={self.rank}: must be in [0, {self.world_size}), the world size")
         if self.last_batch not in ("partial", "pad", "drop", "wrap"):
@@ -68,7 +68,7 @@ class Share:
         return self.world_size * self.batch_size
 
     def batches_left(self, samples: int, consumed: int) -> int:
-        """Global batches from `consumed` to the end of the epoch it lies in; at an epoch's edge, of the epoch that begins."""
+        """Global batches from `consumed` to the end of its epoch; at an epoch's edge, of the epoch that begins."""
         if samples == 0:
             return 0
         left = samples - consumed % samples

@@ -1,11 +1,15 @@
 """Keyed randomness: a counter-based hash instead of a running generator.
 
-A draw is a pure function of what it is for: (seed, epoch, sample, operation, draw number). The mixing function is the finaliser of
-SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014; constants by Stafford, variant 13).
-The same arithmetic stands in `fastload.augment.keyed` for torch; a test holds the two to the same bits.
+A draw is a pure function of what it is for: (seed, epoch, sample, operation, draw number). The mixing function is the
+finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014; constants
+by Stafford, variant 13). The same arithmetic stands in `fastload.augment.keyed` for torch; a test holds the two to the
+same bits.
 """
 
 from __future__ import annotations
+
+from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -30,44 +34,52 @@ def mix64(x: int) -> int:
 
 def mix64_array(x: U64) -> U64:
     """`mix64` of every element of a uint64 array of any shape."""
-    x = (x ^ (x >> _S30)) * _MIX_A
-    x = (x ^ (x >> _S27)) * _MIX_B
+    x = np.multiply(x ^ (x >> _S30), _MIX_A)  # not `*`, which warns of the overflow that is meant, where x has no axis
+    x = np.multiply(x ^ (x >> _S27), _MIX_B)
     return x ^ (x >> _S31)
 
 
-def combine(*words: int) -> int:
-    """One 64-bit key from any number of integers; the order of the words matters."""
+def combine(*words: SupportsIndex) -> int:
+    """One 64-bit key from any number of integers; the order of the words matters, and each counts modulo 2**64."""
     key = 0
     for word in words:
-        key = mix64(((key ^ (word & MASK64)) + GOLDEN) & MASK64)
+        key = combine_word(key, word)
     return key
 
 
+def combine_word(key: SupportsIndex, word: SupportsIndex) -> int:
+    """One step of `combine`: `combine(a, b) == combine_word(combine(a), b)`. Also of numpy's integers, whose own
+    arithmetic would overflow."""
+    return mix64(((index(key) ^ (index(word) & MASK64)) + GOLDEN) & MASK64)
+
+
 def combine_array(key: int | U64, words: npt.ArrayLike) -> U64:
-    """`combine(..., word)` continued over arrays: element-wise, `combine(a, b) == combine_array(combine(a), b)`."""
-    base = np.asarray(key, np.uint64)
-    return mix64_array((base ^ np.asarray(words).astype(np.uint64)) + _GOLDEN)
+    """`combine(..., word)` continued over arrays: element-wise, `combine(a, b) == combine_array(combine(a), b)`.
+
+    Raises:
+        TypeError: words that are not integers, which would be rounded.
+    """
+    base, array = np.asarray(key, np.uint64), np.asarray(words)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"words to hash have dtype {array.dtype}: pass integers that fit int64 or uint64")
+    return mix64_array(np.add(base ^ array.astype(np.uint64), _GOLDEN))
 
 
 def sample_keys(seed: int, epochs: npt.ArrayLike, samples: npt.ArrayLike) -> U64:
-    """The key of each sample in its epoch, uint64 [B], from int64 [B] epochs and sample indices.
+    """The key of each sample in its epoch, uint64 [B], from int64 [B] epochs (or one epoch) and sample indices.
 
-    Every random decision about a sample (its crop, its augmentation) starts from this key, so that it does not depend on
-    the batch, rank, worker or resume that the sample came by.
+    Every random decision about a sample (its crop, its augmentation) starts from this key, so that it does not depend
+    on the batch, rank, worker or resume that the sample came by.
     """
     return combine_array(combine_array(combine(seed), epochs), samples)
 
 
-def draw(key: int, operation: int, number: int) -> float:
+def draw(key: SupportsIndex, operation: int, number: int) -> float:
     """A uniform float in [0, 1) with 53 bits: draw `number` of `operation` for the sample with this key."""
     return (combine_word(combine_word(key, operation), number) >> 11) * 2.0**-53
 
 
-def combine_word(key: int, word: int) -> int:
-    """One step of `combine`: `combine(a, b) == combine_word(combine(a), b)`."""
-    return mix64(((key ^ (word & MASK64)) + GOLDEN) & MASK64)
-
-
-# Operation numbers of the draws that decoders make. Augmentations hash their own names. Never renumber: saved runs rely on them.
+# Operation numbers of the draws that decoders make. Augmentations hash their own names. Never renumber: saved runs rely
+# on them.
 OP_IMAGE_CROP = 1
 OP_AUDIO_CROP = 2

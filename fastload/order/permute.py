@@ -1,8 +1,10 @@
 """A keyed bijection of [0, n) that is computed, not stored: a Feistel network with cycle walking.
 
-Source: Black, Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (a Feistel network over the next power of four, applied
-again while the result lies outside the domain). Eight rounds, and at least three bits a side: with two, the network makes even permutations only, which shows on domains of a few
-elements (`tests/order/test_permute.py` holds all 120 permutations of 5 elements to equal frequency).
+Source: Black, Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002: a Feistel network over the next power of
+two, applied again while the result lies outside the domain. Its sides differ by a bit where the power is odd.
+
+Eight rounds, and at least three bits a side: with two, the network makes even permutations only, which shows on domains
+of a few elements (`tests/order/test_permute.py` holds all 120 permutations of 5 elements to equal frequency).
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import numpy.typing as npt
 
 from fastload.order.hashing import GOLDEN, MASK64, MIX_A, MIX_B, U64, mix64
 
-ROUNDS = 8
+ROUNDS = 8  # even, so that the two sides end where they began
+MIN_BITS = 6
 MAX_DOMAIN = 1 << 52  # bit lengths are read off float64 exponents, exact up to here
 
 _ROUND_CONSTANTS = [np.uint64(mix64((GOLDEN * (i + 1)) & MASK64)) for i in range(ROUNDS)]
 _MIX_A, _MIX_B = np.uint64(MIX_A), np.uint64(MIX_B)
-_S29, _S32 = np.uint64(29), np.uint64(32)
+_ONE, _S29, _S32 = np.uint64(1), np.uint64(29), np.uint64(32)
 
 
 def permute(x: npt.ArrayLike, n: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -30,40 +33,46 @@ def permute(x: npt.ArrayLike, n: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArr
 
     Returns:
         int64 [k]. For fixed n and key, x -> result is one-to-one onto [0, n).
+
+    Raises:
+        ValueError: n above 2**52, an x outside [0, n), or rows of different lengths.
     """
     values = np.array(x, np.uint64).reshape(-1)
-    sizes = np.broadcast_to(np.asarray(n, np.uint64), values.shape)
-    keys = np.broadcast_to(np.asarray(key, np.uint64), values.shape)
-    half = _half_bits(n, values.shape)
-    walking = np.arange(len(values))
-    out = np.empty_like(values)
-    while len(walking):  # fewer each time: the domain is less than four times n (or 64 for tiny n)
-        values = _network(values, half, keys)
-        inside = values < sizes
-        out[walking[inside]] = values[inside]
-        outside = ~inside
-        walking, values, sizes, keys = walking[outside], values[outside], sizes[outside], keys[outside]
-        half = half[outside] if half.ndim else half
-    return out.astype(np.int64)
-
-
-def _half_bits(n: npt.ArrayLike, shape: tuple[int, ...]) -> U64:
-    """Bits of each side of the network: the fewest with 4**half >= n, at least 3; a scalar if n is one."""
-    sizes = np.asarray(n)
+    sizes, keys = _row(n, values.shape), _row(key, values.shape)
     if sizes.size and int(sizes.max()) > MAX_DOMAIN:
         raise ValueError(f"permute over {int(sizes.max())} elements: at most {MAX_DOMAIN}")
-    bits = np.frexp(np.maximum(sizes.astype(np.float64) - 1, 0))[1]  # the bit length of n - 1
-    half = np.maximum(3, (bits + 1) // 2).astype(np.uint64)
-    return half if half.ndim == 0 else np.broadcast_to(half, shape)
+    if (values >= sizes).any():  # walking on from outside might never end
+        raise ValueError(f"permute of {np.asarray(x).reshape(-1)[values >= sizes][0]}: must be in [0, n)")
+    bits = np.maximum(MIN_BITS, np.frexp(sizes.astype(np.float64) - 1)[1]).astype(np.uint64)  # exponent = bit length
+    values = _network(values, bits, keys)
+    outside = np.flatnonzero(values >= sizes)
+    while len(outside):  # fewer each time: the domain is less than twice n (or 64 for tiny n)
+        again = _network(values[outside], _of(bits, outside), _of(keys, outside))
+        values[outside] = again
+        outside = outside[again >= _of(sizes, outside)]
+    return values.astype(np.int64)
 
 
-def _network(values: U64, half: U64, keys: U64) -> U64:
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    left, right = values >> half, values & mask
-    for constant in _ROUND_CONSTANTS:
+def _row(numbers: npt.ArrayLike, shape: tuple[int, ...]) -> U64:
+    array = np.asarray(numbers, np.uint64)
+    return np.broadcast_to(array, shape) if array.ndim else array
+
+
+def _of(array: U64, at: npt.NDArray[np.intp]) -> U64:
+    return array[at] if array.ndim else array
+
+
+def _network(values: U64, bits: U64, keys: U64) -> U64:
+    low = bits >> _ONE  # bits of the right side; the left has as many, or one more
+    masks = (_ONE << (bits - low)) - _ONE, (_ONE << low) - _ONE
+    left: U64 = values >> low
+    right: U64 = values & masks[1]
+    for i, constant in enumerate(_ROUND_CONSTANTS):
         mixed = (right + (keys ^ constant)) * _MIX_A
         mixed ^= mixed >> _S29
         mixed *= _MIX_B
         mixed ^= mixed >> _S32
-        left, right = right, left ^ (mixed & mask)
-    return (left << half) | right
+        mixed &= masks[i & 1]
+        mixed ^= left
+        left, right = right, mixed
+    return (left << low) | right
