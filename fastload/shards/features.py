@@ -92,12 +92,14 @@ def field_of_column(arrow: pa.DataType, feature: Mapping[str, Any] | None) -> Fi
     if _is_binary(arrow):
         return FieldInfo(kind="bytes")
     if pt.is_fixed_size_list(arrow):
-        return _fixed_tensor(arrow)
+        item = arrow.value_type
+        numeric = pt.is_integer(item) or pt.is_floating(item)
+        return FieldInfo(kind="tensor", dtype=_numpy_name(item), shape=(arrow.list_size,)) if numeric else None
     if pt.is_list(arrow) or pt.is_large_list(arrow):
         item = arrow.value_type
         if pt.is_integer(item):
             return FieldInfo(kind="tokens", dtype=_numpy_name(item))
-        if _is_number(item):
+        if pt.is_floating(item):
             return FieldInfo(kind="tensor", dtype=_numpy_name(item))
     return None
 
@@ -121,11 +123,3 @@ def _is_number(arrow: pa.DataType) -> bool:
 
 def _numpy_name(arrow: pa.DataType) -> str:
     return str(np.dtype(arrow.to_pandas_dtype()).name)
-
-
-def _fixed_tensor(arrow: pa.DataType) -> FieldInfo | None:
-    shape = []
-    while pt.is_fixed_size_list(arrow):
-        shape.append(arrow.list_size)
-        arrow = arrow.value_type
-    return FieldInfo(kind="tensor", dtype=_numpy_name(arrow), shape=tuple(shape)) if _is_number(arrow) else None

@@ -317,18 +317,23 @@ def join(indexes: Iterable[Index]) -> Index:
             raise ShardIndexError(f"cannot join {first.shard_format} and {other.shard_format} shards; use fastload.Mix")
     return Index(
         shard_format=first.shard_format,
-        fields=merge_fields((part.paths[0] if part.paths else "an empty index", part.fields) for part in parts),
+        fields=merge_fields(
+            first.shard_format, ((part.paths[0] if part.paths else "an empty index", part.fields) for part in parts)
+        ),
         files=tuple(file for part in parts for file in part.files),
         paths=tuple(path for part in parts for path in part.paths),
         idx_paths=tuple(path for part in parts for path in part.idx_paths),
     )
 
 
-def merge_fields(parts: Iterable[tuple[str, Mapping[str, FieldInfo]]]) -> dict[str, FieldInfo]:
+def merge_fields(
+    shard_format: ShardFormat, parts: Iterable[tuple[str, Mapping[str, FieldInfo]]]
+) -> dict[str, FieldInfo]:
     """The fields of shards that are read as one; each part is (what errors call it, its fields).
 
     All must have the same fields of the same kinds and classes. Where tensor shapes or extensions differ, the result
-    says None; where dtypes differ, the wider one of the same sort of number.
+    says None; where dtypes differ, the wider one of the same sort of number. Tokens in Parquet do not say their dtype
+    with each row, so that it must be the same in all.
 
     Raises:
         ShardIndexError: a field that one lacks, or that has another kind, classes or sort of number in it.
@@ -343,6 +348,9 @@ def merge_fields(parts: Iterable[tuple[str, Mapping[str, FieldInfo]]]) -> dict[s
             raise ShardIndexError(f"field {field_name!r} is in {has} and not in {lacks}; all shards must have the same")
         for field_name, info in merged.items():
             merged[field_name] = _merge_field(field_name, info, fields[field_name], f"{name}, unlike {first_name}")
+            if info.kind == "tokens" and shard_format == "parquet" and info.dtype != fields[field_name].dtype:
+                other = fields[field_name].dtype
+                raise ShardIndexError(f"{field_name!r} is {other} in {name} and {info.dtype} in {first_name}; cast one")
     return merged
 
 
@@ -356,7 +364,7 @@ def _merge_field(name: str, a: FieldInfo, b: FieldInfo, place: str) -> FieldInfo
             f"field {name!r} has other classes in {place}; pack them as one, with one list of classes"
         )
     dtype = a.dtype if a.dtype == b.dtype else None
-    if a.dtype is not None and b.dtype is not None:
+    if a.dtype is not None and b.dtype is not None and a.kind != "tokens":
         dtype = np.result_type(a.dtype, b.dtype).name
         if len({np.dtype(d).kind.replace("u", "i") for d in (a.dtype, b.dtype, dtype)}) > 1:
             raise ShardIndexError(f"field {name!r} is {b.dtype}, not {a.dtype}, in {place}")

@@ -93,9 +93,9 @@ class ParquetShardWriter:
 
         Args:
             key: its key.
-            contents: field -> (extension, stored bytes).
+            contents: field -> (file type such as "jpg", stored bytes).
             scalars: field -> value.
-            facts: "<field>.<what>" -> value.
+            facts: "<field>.<what>" -> value; the same names for every sample, or fewer.
 
         Raises:
             PackError: a field that was not declared, text that is not UTF-8, tokens that are not a row of integers.
@@ -280,7 +280,7 @@ def _value(name: str, info: FieldInfo, key: str, given: Any) -> Any:
         return given
     extension, content = given
     if info.kind in ("image", "audio"):
-        return {"bytes": content, "path": f"{key}.{extension}"}
+        return {"bytes": content, "path": f"{key}.{extension}" if extension else key}
     if info.kind in ("text", "json"):
         try:
             return content.decode()
@@ -339,8 +339,9 @@ def _foreign_fields(path: Path, file: pq.ParquetFile) -> dict[str, FieldInfo]:
             fields[column.name] = info
             continue
         warnings.warn(
-            f"column {column.name!r} of {path} is left out: no field kind holds {column.type};"
-            " store it as numbers, text, binary or a list of numbers to have it in the batch",
+            # without the path, so that many files give one warning
+            f"Parquet column {column.name!r} is left out: no field kind holds {column.type}; "
+            "store it as numbers, text, binary or a list of numbers to have it in the batch",
             UserWarning,
             stacklevel=3,
         )

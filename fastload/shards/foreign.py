@@ -1,0 +1,221 @@
+"""Shards that have no index.json: found in a folder, told apart into splits, and described one by one.
+
+A tar is described by its `.idx`: the one beside it, else one in the cache, else made now by scanning the tar. It counts
+only if it is not older than the tar and says the same size. A Parquet file is described by its footer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xxhash
+
+from fastload.errors import FastloadError, ShardIndexError, SourceError
+from fastload.shards.files import PARTIAL_SUFFIX
+from fastload.shards.idx import Idx
+from fastload.shards.index import (
+    IDX_SUFFIX,
+    INDEX_NAME,
+    FieldInfo,
+    Index,
+    ShardFile,
+    ShardFormat,
+    idx_path,
+    merge_fields,
+)
+from fastload.shards.parquet import scan_parquet
+from fastload.shards.tar import scan_tar
+
+FORMATS: dict[str, ShardFormat] = {".tar": "tar", ".parquet": "parquet"}
+JOURNAL_NAME = ".fastload-pack"  # there while a folder is being packed
+ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are called
+SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
+# how the Hugging Face hub names files: train-00000-of-00012.parquet
+_HUB_NAME = re.compile(r"(?P<split>[A-Za-z][\w.]*)-\d{5}-of-\d{5}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """One file and what is in it; `idx` is the path of its `.idx`, None for Parquet."""
+
+    file: ShardFile
+    fields: dict[str, FieldInfo]
+    idx: str | None = None
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file name ends as shards do."""
+    return os.path.splitext(name)[1] in FORMATS
+
+
+def natural_key(path: str | Path) -> list[tuple[int, int | str]]:
+    """Sorts as people count: shard-2 before shard-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in parts]
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Raise ShardIndexError if a packing run has begun in this folder, or the one above, and not finished."""
+    for place in (folder, folder.parent):
+        if (place / JOURNAL_NAME).exists() and not (place / INDEX_NAME).exists():
+            raise ShardIndexError(
+                f"{place} is incomplete: packing was not finished; run the same `fastload pack` again, and it goes on"
+            )
+
+
+def find_splits(folder: Path) -> dict[str, list[Path]]:
+    """All shards below a folder, by split: the subfolder's name, else the hub's file names, else all in one.
+
+    Raises:
+        ShardIndexError: no shards, an unfinished one, or some in the folder and some in its subfolders.
+    """
+    names = _names_below(folder)
+    for name in names:
+        final = name.removesuffix(PARTIAL_SUFFIX)
+        if final != name and (is_shard(final) or final == INDEX_NAME):
+            raise ShardIndexError(f"{folder} is incomplete: {name} was not finished; pack again, or delete that file")
+    shards = sorted(filter(is_shard, names), key=natural_key)
+    if not shards:
+        raise ShardIndexError(f"{folder} has no {INDEX_NAME} and no {' or '.join('*' + ending for ending in FORMATS)}")
+    parents = sorted({os.path.dirname(name) for name in shards})
+    if "" in parents and len(parents) > 1:
+        others = ", ".join(parents[1:])
+        raise ShardIndexError(
+            f"{folder} has shards of its own and others in {others}; keep each split in one subfolder"
+        )
+    splits: dict[str, list[Path]] = {}
+    hub = [_HUB_NAME.match(os.path.basename(name)) for name in shards]
+    for name, match in zip(shards, hub, strict=True):
+        by_name = match["split"] if parents == [""] and match is not None and None not in hub else ONLY_SPLIT
+        splits.setdefault(os.path.dirname(name) or by_name, []).append(folder / name)
+    return splits
+
+
+def _names_below(folder: Path) -> list[str]:
+    """Paths of all files relative to `folder`, hidden folders left out."""
+
+    def unreadable(error: OSError) -> None:
+        raise SourceError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+    names = []
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = os.path.relpath(place, folder)
+        names += files if prefix == "." else [f"{prefix}/{name}" for name in files]
+    return names
+
+
+def index_of_files(paths: Sequence[str]) -> Index:
+    """The index of files that are read as one, in this order.
+
+    Raises:
+        ShardIndexError: tar and Parquet mixed, fields that differ, a `.idx` that is damaged.
+        SourceError: a file that is missing or unreadable.
+        CorruptError: a file that is not what its name says.
+    """
+    shard_format = one_format(paths)
+    described = describe_all([Path(path) for path in paths])
+    names = _relative_names(paths)
+    return Index(
+        shard_format=shard_format,
+        fields=merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True))),
+        files=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
+        paths=tuple(paths),
+        idx_paths=tuple(one.idx for one in described if one.idx is not None),
+    )
+
+
+def one_format(paths: Sequence[str]) -> ShardFormat:
+    """The format that all files have; an error where they are mixed."""
+    by_format = {FORMATS[os.path.splitext(path)[1]]: path for path in paths}
+    if len(by_format) > 1:
+        raise ShardIndexError(f"tar and Parquet shards mixed: {' and '.join(by_format.values())}; use fastload.Mix")
+    return next(iter(by_format))
+
+
+def _relative_names(paths: Sequence[str]) -> list[str]:
+    """What the files are called: their paths from the folder that they all share."""
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, common) for path in paths]
+
+
+def describe_all(paths: Sequence[Path], rescan: bool = False) -> list[Described]:
+    """`describe` each of them; what has to be scanned is scanned in a few threads."""
+    known = [None if rescan else _known(path) for path in paths]
+    missing = [path for path, one in zip(paths, known, strict=True) if one is None]
+    if not missing:
+        return [one for one in known if one is not None]
+    with ThreadPoolExecutor(min(SCAN_THREADS, len(missing))) as pool:
+        scanned = pool.map(lambda path: _scan(path, checksum=rescan), missing)
+        return [one if one is not None else next(scanned) for one in known]
+
+
+def _known(path: Path) -> Described | None:
+    """What is known of a file without reading its data; None for a tar that has to be scanned."""
+    if path.suffix == ".parquet":
+        file, fields = scan_parquet(path)
+        return Described(file=file, fields=fields)
+    about = _stat(path)
+    for place in (Path(idx_path(str(path))), cached_idx(path, about)):
+        if place.is_file() and place.stat().st_mtime_ns >= about.st_mtime_ns:
+            idx = Idx(str(place))
+            if idx.tar_bytes == about.st_size:
+                file = ShardFile(name=path.name, samples=idx.samples, bytes=idx.tar_bytes, xxh3=idx.tar_xxh3)
+                return Described(file=file, fields=idx.fields, idx=str(place))
+    return None
+
+
+def _scan(path: Path, checksum: bool) -> Described:
+    if path.suffix == ".parquet":
+        file, fields = scan_parquet(path, checksum)
+        return Described(file=file, fields=fields)
+    beside = Path(idx_path(str(path)))
+    if os.access(path.parent, os.W_OK):
+        try:
+            return _scan_tar(path, beside)
+        except FastloadError:
+            raise
+        except OSError as error:
+            if not _not_allowed(error):
+                raise
+    cached = cached_idx(path, _stat(path))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    return _scan_tar(path, cached)
+
+
+def _not_allowed(error: OSError) -> bool:
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)
+
+
+def _scan_tar(path: Path, idx: Path) -> Described:
+    """Scan into a temporary name of this process and thread: several ranks may open the shards for the first time."""
+    own = idx.with_name(f".{idx.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        file, fields = scan_tar(path, own)
+        os.replace(own, idx)
+    finally:
+        own.unlink(missing_ok=True)
+    return Described(file=file, fields=fields, idx=str(idx))
+
+
+def cached_idx(tar: Path, about: os.stat_result) -> Path:
+    """Where the `.idx` of a tar in a read-only folder is kept: a name that changes when the tar does."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = xxhash.xxh3_128_hexdigest(f"{os.path.abspath(tar)}\0{about.st_size}\0{about.st_mtime_ns}".encode())
+    return Path(cache, "fastload", "index", name + IDX_SUFFIX)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise SourceError(f"{path} does not exist") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error

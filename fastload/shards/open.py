@@ -1,0 +1,216 @@
+"""Every way to name data, and the index that it stands for.
+
+    OUT, OUT/index.json            what `fastload pack` or `fastload index` made
+    OUT/train                      one split of it, as OUT with split="train"
+    folder                         of tar or Parquet files by others
+    a.tar, b.parquet               single files
+    shards-{000..099}.tar, *.tar   patterns: {a..b} and {a,b,c} in the order written, then * ? [] in natural order
+    a list of any of these         joined in its order
+
+`index_folder` writes what the first way reads, for shards that fastload did not pack.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from fastload.errors import ConfigError, ShardIndexError, SourceError
+from fastload.shards.foreign import (
+    describe_all,
+    find_splits,
+    index_of_files,
+    is_shard,
+    natural_key,
+    one_format,
+    refuse_unfinished,
+)
+from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, join, merge_fields
+
+Data = str | os.PathLike[str]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+
+
+def open_index(data: Data | Sequence[Data], split: str | None = None) -> Index:
+    """The index of the shards that `data` names; see the module for the ways to name them.
+
+    No shard is read, but a tar without a current `.idx` is scanned once, and its `.idx` is written beside it (or, where
+    that is not allowed, under $XDG_CACHE_HOME/fastload/index).
+
+    Args:
+        data: path, pattern, or a sequence of these.
+        split: which split of a folder that has several.
+
+    Raises:
+        ConfigError: a URL, another kind of file, or a split of something that has none.
+        SourceError: a path or pattern that matches nothing.
+        ShardIndexError: several splits and no choice, a folder that is incomplete, shards that do not fit each other.
+        CorruptError: a file that is not what its name says.
+    """
+    if isinstance(data, str | os.PathLike):
+        paths = list(_paths(os.fspath(data)))
+    elif isinstance(data, Sequence):
+        paths = [path for item in data for path in _paths(_item(item))]
+    else:
+        raise ConfigError(f"data={data!r}: pass a path, a pattern or a list of these")
+    if paths and split is None and all(is_shard(path) and os.path.isfile(path) for path in paths):
+        return index_of_files(paths)
+    return join(_open_path(Path(path), split) for path in paths)
+
+
+def _item(item: object) -> str:
+    if not isinstance(item, str | os.PathLike):
+        raise ConfigError(f"data has {item!r} in its list: pass paths and patterns")
+    return os.fspath(item)
+
+
+def _paths(name: str) -> Iterator[str]:
+    """The absolute paths that one name stands for."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"data={name!r}: pass a path as text")
+    if _URL.match(name):
+        raise ConfigError(
+            f"data={name!r}: remote reading is not available in this version; copy the shards to a local folder"
+        )
+    if os.path.exists(name):  # a file whose name has braces or brackets is that file
+        yield os.path.abspath(name)
+        return
+    for plain in expand_braces(name):
+        if not glob.has_magic(plain):
+            if not os.path.exists(plain):
+                raise SourceError(
+                    f"{os.path.abspath(plain)} does not exist" + (f" (from {name!r})" if plain != name else "")
+                )
+            yield os.path.abspath(plain)
+            continue
+        found = sorted(glob.glob(plain, recursive=True), key=natural_key)
+        if not found:
+            raise SourceError(f"no file matches {plain!r} in {os.getcwd()}")
+        yield from map(os.path.abspath, found)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`a{08..10}{x,y}` -> a08x, a08y, a09x, a09y, a10x, a10y; zeros in front are kept, inner braces first.
+
+    Raises:
+        ConfigError: a range that runs backwards.
+    """
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    span = _RANGE.fullmatch(match[1])
+    if span is not None:
+        start, stop, width = int(span[1]), int(span[2]), len(span[1])
+        if stop < start:
+            raise ConfigError(f"data={pattern!r}: the range {match[0]} runs backwards; write {{{span[2]}..{span[1]}}}")
+        choices = [f"{number:0{width}d}" for number in range(start, stop + 1)]
+    else:
+        choices = match[1].split(",")
+    front, back = pattern[: match.start()], pattern[match.end() :]
+    return [expanded for choice in choices for expanded in expand_braces(front + choice + back)]
+
+
+def _open_path(path: Path, split: str | None) -> Index:
+    if path.is_dir():
+        return _open_folder(path, split)
+    if path.name == INDEX_NAME:
+        return _open_packed(path.parent, split)
+    if path.name.endswith(_COMPRESSED):
+        raise ConfigError(f"{path} is compressed and cannot be read at any place; unpack it to a .tar first")
+    if not is_shard(path.name):
+        raise ConfigError(f"{path} is no {INDEX_NAME}, .tar or .parquet; make shards of raw files with `fastload pack`")
+    if split is not None:
+        raise ConfigError(f"split={split!r}: {path} is one file and has no splits; leave split out")
+    return index_of_files([str(path)])
+
+
+def _open_folder(folder: Path, split: str | None) -> Index:
+    if (folder / INDEX_NAME).exists():
+        return _open_packed(folder, split)
+    refuse_unfinished(folder)
+    if (folder.parent / INDEX_NAME).exists():
+        whole = IndexFile.load(folder.parent / INDEX_NAME)
+        if folder.name in whole.splits:
+            if split not in (None, folder.name):
+                raise ConfigError(
+                    f"split={split!r}: {folder} is the split {folder.name!r}; pass {folder.parent} instead"
+                )
+            return whole.split(folder.name, str(folder.parent))
+    splits = find_splits(folder)
+    return index_of_files([str(path) for path in splits[_choose(splits, split, folder)]])
+
+
+def _open_packed(folder: Path, split: str | None) -> Index:
+    whole = IndexFile.load(folder / INDEX_NAME)
+    return whole.split(_choose(whole.splits, split, folder), str(folder))
+
+
+def _choose(splits: Iterable[str], split: str | None, folder: Path) -> str:
+    names = list(splits)
+    if split is None and len(names) == 1:
+        return names[0]
+    known = ", ".join(map(repr, names)) or "none"
+    if split is None:
+        raise ShardIndexError(
+            f"{folder} has several splits ({known}); choose one with split=..., or pass {folder / names[0]}"
+        )
+    if split not in names:
+        raise ShardIndexError(f"no split {split!r} in {folder}; it has {known}")
+    return split
+
+
+def index_folder(folder: Data) -> IndexFile:
+    """Scan all tar or Parquet files below a folder; write, or write anew, the `.idx` of each tar and index.json.
+
+    Subfolders are splits ("train", "val"); in a folder without, files named as on the Hugging Face hub
+    (train-00000-of-00012.parquet) are told apart by their names, and others are one split called "train". Of an
+    index.json that is there already, the names of classes are kept.
+
+    Raises:
+        ShardIndexError: no shards, tar and Parquet mixed, fields that differ between shards, an unfinished packing run.
+        SourceError: a file or folder that cannot be read, or a folder that cannot be written.
+        CorruptError: a shard that is cut off or damaged.
+    """
+    root = Path(os.path.abspath(folder))
+    refuse_unfinished(root)
+    splits = find_splits(root)
+    paths = [path for files in splits.values() for path in files]
+    names = [path.relative_to(root).as_posix() for path in paths]
+    shard_format = one_format(names)
+    if not os.access(root, os.W_OK):
+        raise SourceError(
+            f"{root} cannot be written; copy the shards, or stream them as they are, without an index.json"
+        )
+    described = describe_all(paths, rescan=True)
+    fields = merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True)))
+    starts = [0, *accumulate(map(len, splits.values()))]
+    index = IndexFile(
+        shard_format=shard_format,
+        fields=_with_classes(fields, root / INDEX_NAME),
+        shards=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
+        splits=dict(zip(splits, pairwise(starts), strict=True)),
+        packed={"by": "fastload index"},
+    )
+    index.save(root)
+    return index
+
+
+def _with_classes(fields: dict[str, FieldInfo], before: Path) -> dict[str, FieldInfo]:
+    """The fields with the class names that the index before had; a tar has only their numbers."""
+    try:
+        known = {name: info.classes for name, info in IndexFile.load(before).fields.items() if info.kind == "scalar"}
+    except ShardIndexError:  # missing or damaged: it is what is being made again
+        return fields
+    return {
+        name: replace(info, classes=known.get(name)) if info.kind == "scalar" and info.classes is None else info
+        for name, info in fields.items()
+    }
