@@ -1,0 +1,68 @@
+"""fastload: pack raw samples once, stream them shuffled and shared out exactly, augment whole batches on the device.
+
+    source -> shards -> order -> read -> decode -> batch -> device -> augment -> your training step
+              pack      plan     |-- engine: threads --|    pinned   Batch -> Batch
+
+    pack        folders, manifests, text     -> tar or Parquet shards and their index
+    order       (epoch, position)            -> (shard, row), as arithmetic
+    shards      (shard, row)                 -> bytes, checked
+    decode      bytes                        -> one row of a batch buffer
+    engine      the plan's batches, in order, by threads
+    device      host buffers                 -> tensors on the GPU, one batch ahead
+    augment     Batch                        -> Batch
+    DataLoader  wires the path and keeps its place in the run
+
+Names are imported when first used: `import fastload` loads neither torch nor any decoder.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastload import augment as augment
+    from fastload.batch import Batch as Batch
+    from fastload.dataset import IndexedDataset as IndexedDataset
+    from fastload.dataset import StreamingDataset as StreamingDataset
+    from fastload.errors import FastloadError as FastloadError
+    from fastload.fields import Audio as Audio
+    from fastload.fields import Bytes as Bytes
+    from fastload.fields import Image as Image
+    from fastload.fields import Json as Json
+    from fastload.fields import Scalar as Scalar
+    from fastload.fields import Tensor as Tensor
+    from fastload.fields import Text as Text
+    from fastload.fields import Tokens as Tokens
+    from fastload.loader import DataLoader as DataLoader
+    from fastload.pack import pack as pack
+
+_HOME = {
+    "Batch": "fastload.batch",
+    "DataLoader": "fastload.loader",
+    "FastloadError": "fastload.errors",
+    "IndexedDataset": "fastload.dataset",
+    "StreamingDataset": "fastload.dataset",
+    **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
+}
+
+__all__ = ["__version__", "augment", "pack", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name == "augment":
+        value = importlib.import_module("fastload.augment")
+    elif name == "pack":
+        value = importlib.import_module("fastload.pack").pack
+    else:
+        raise AttributeError(f"module 'fastload' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,205 @@
+"""One batch in the making: reads and decodes its rows, part by part, into buffers allocated once.
+
+Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
+from fastload.decode import Decoder
+from fastload.errors import CorruptError, DecodeError, FastloadError
+from fastload.order.cursor import State, Step
+from fastload.order.hashing import sample_keys
+from fastload.shards.index import Index
+from fastload.shards.read import Raw, Reader
+
+OnError = Literal["raise", "mask"]
+
+# Parts are cut so that each thread gets about four of a batch: the last ones to finish then differ by a quarter of a
+# thread's share.
+PARTS_PER_THREAD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One sample that could not be read or decoded, under on_error="mask"."""
+
+    epoch: int
+    shard: str
+    row: int
+    key: str | None
+    reason: str
+
+
+@dataclass(slots=True)
+class FaultLog:
+    """Counts masked samples, and stops the run above a bound.
+
+    Attributes:
+        max_errors: how many are put up with.
+        faults: what was masked so far, in the order of finding.
+    """
+
+    max_errors: int
+    faults: list[Fault] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, fault: Fault) -> None:
+        """Record one.
+
+        Raises:
+            DecodeError: more than max_errors samples were masked.
+        """
+        with self._lock:
+            self.faults.append(fault)
+            count = len(self.faults)
+        if count > self.max_errors:
+            raise DecodeError(
+                f"{count} samples could not be read, more than max_errors={self.max_errors}; "
+                f"the last one: {fault.reason}",
+                shard=fault.shard,
+                row=fault.row,
+                key=fault.key,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What all batches of a data set have in common.
+
+    Attributes:
+        decoders: of the fields that are read from the shards.
+        scalars: dtype of the fields that come from the index.
+        fields: names of all, in the order the user gave.
+        faults: None where on_error="raise".
+    """
+
+    index: Index
+    reader: Reader
+    decoders: Mapping[str, Decoder]
+    scalars: Mapping[str, np.dtype[Any]]
+    fields: tuple[str, ...]
+    seed: int
+    fingerprint: Mapping[str, Any]
+    faults: FaultLog | None
+
+
+class BatchJob:
+    """A `fastload.engine.Job` that makes one Batch."""
+
+    def __init__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> None:
+        self.recipe, self.step, self.part_rows = recipe, step, part_rows
+        count = len(step.shards)
+        self.columns = {name: Column(decoder.spec, step.size, pool) for name, decoder in recipe.decoders.items()}
+        self.scalars = {name: np.zeros(step.size, dtype) for name, dtype in recipe.scalars.items()}
+        self.keys: list[str] = [""] * step.size
+        self.valid = np.zeros(step.size, np.bool_)
+        self.valid[:count] = True
+        samples = recipe.index.offsets[step.shards] + step.rows
+        self.sample_keys = np.zeros(step.size, np.uint64)
+        self.sample_keys[:count] = sample_keys(recipe.seed, step.epochs, samples)
+        for column in self.columns.values():
+            column.blank(count, step.size)
+
+    def __repr__(self) -> str:
+        shards = sorted({self.recipe.index.shard_name(s) for s in self.step.shards.tolist()[:3]})
+        return f"batch of {self.step.size} rows from {', '.join(shards)}, ..."
+
+    @property
+    def parts(self) -> int:
+        return max(1, -(-len(self.step.shards) // self.part_rows))
+
+    def run(self, part: int) -> None:
+        start = part * self.part_rows
+        stop = min(start + self.part_rows, len(self.step.shards))
+        if start >= stop:
+            return
+        shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
+        try:
+            self.keys[start:stop] = reader.keys(shards, rows)
+            for name, values in self.scalars.items():
+                values[start:stop] = reader.scalars(name, shards, rows)
+            names = tuple(self.columns)
+            raw = reader.raw(names, shards, rows) if names else []
+        except FastloadError as error:
+            raise error.at(shard=self.recipe.index.shard_name(int(shards[0]))) from error.__cause__
+        for name, contents in zip(names, raw, strict=True):
+            self._decode(name, start, contents)
+
+    def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
+        decoder, column = self.recipe.decoders[name], self.columns[name]
+        keys = self.sample_keys[start : start + len(values)].tolist()
+        array, lengths, ragged = column.array, column.lengths, column.values
+        for row, (raw, key) in enumerate(zip(values, keys, strict=True), start):
+            try:
+                if isinstance(raw, FastloadError):
+                    raise raw
+                if array is None:
+                    ragged[row] = decoder.decode(raw, key)
+                    continue
+                length = decoder.decode_into(raw, array[row], key)
+                if lengths is not None:
+                    lengths[row] = length
+            except (CorruptError, DecodeError) as error:
+                self._fault(name, row, error)
+
+    def _fault(self, name: str, row: int, error: FastloadError) -> None:
+        shard, row_in_shard = int(self.step.shards[row]), int(self.step.rows[row])
+        shard_name, key = self.recipe.index.shard_name(shard), self.keys[row]
+        faults = self.recipe.faults
+        if faults is None:
+            error.message = f'field {name!r}: {error.message}; repack, or pass on_error="mask"'
+            raise error.at(shard=shard_name, row=row_in_shard, key=key)
+        if self.valid[row]:  # several fields of one sample count once
+            epoch = int(self.step.epochs[row])
+            reason = f"field {name!r}: {error.message}"
+            self.valid[row] = False
+            faults.add(Fault(epoch=epoch, shard=shard_name, row=row_in_shard, key=key, reason=reason))
+
+    def result(self) -> Batch:
+        masked = np.flatnonzero(~self.valid[: len(self.step.shards)]).tolist()
+        for row in masked:
+            for column in self.columns.values():
+                column.blank(row, row + 1)
+        fields: dict[str, Any] = {}
+        for name in self.recipe.fields:
+            if name in self.scalars:
+                self.scalars[name][masked] = 0
+                fields[name] = torch.from_numpy(self.scalars[name])
+                continue
+            fields[name] = self.columns[name].finish()
+            lengths = self.columns[name].lengths
+            if lengths is not None:
+                fields[name + LENGTH_SUFFIX] = torch.from_numpy(lengths)
+        fields[KEY] = self.keys
+        return Batch(
+            fields,
+            valid=torch.from_numpy(self.valid),
+            sample_keys=torch.from_numpy(self.sample_keys.view(np.int64)),
+            state=State(consumed=self.step.consumed, fingerprint=self.recipe.fingerprint).to_dict(),
+        )
+
+
+def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchJob]:
+    """The plan's steps as jobs for an engine of so many threads."""
+    for step in steps:
+        part_rows = step.size
+        if threads > 1 and recipe.decoders:
+            part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)))
+        yield BatchJob(recipe, step, pool, part_rows)
+
+
+def scalar_dtype(declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of a scalar in a batch: as declared, or int64 for integers and booleans and float32 for floats."""
+    if declared is not None:
+        return np.dtype(declared)
+    return np.dtype(np.float32 if np.dtype(stored).kind == "f" else np.int64)

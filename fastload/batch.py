@@ -1,0 +1,154 @@
+"""Batches and the memory they live in.
+
+A batch that was handed over is never written again: its buffers go back to the pool only when nobody holds any of its
+tensors.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastload.decode import Spec
+
+KEY = "__key__"
+LENGTH_SUFFIX = "_length"
+
+
+class Batch(dict[str, Any]):
+    """One batch: field name -> tensor [B, ...] or list of B values; `__key__` -> list of B str.
+
+    Attributes:
+        valid: bool [B]; False on padding and on rows masked by on_error="mask". None on a batch made by hand.
+        sample_keys: int64 [B]: each sample's 64-bit key of (seed, epoch, sample), what keyed augmentation draws from.
+        state: what `load_state_dict` needs to go on after this batch.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        valid: torch.Tensor | None = None,
+        sample_keys: torch.Tensor | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(fields or {})
+        self.valid = valid
+        self.sample_keys = sample_keys
+        self.state = state
+
+    @property
+    def rows(self) -> int:
+        """Number of rows B, padding included."""
+        if self.valid is not None:
+            return len(self.valid)
+        return len(next(iter(self.values()))) if self else 0
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch with all tensors on `device`; lists stay. Tensors that are there already are not copied."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+                return [item.to(device, non_blocking=non_blocking) if item is not None else None for item in value]
+            return value
+
+        return self.replaced(
+            {name: move(v) for name, v in self.items()}, valid=move(self.valid), keys=move(self.sample_keys)
+        )
+
+    def replaced(
+        self, fields: Mapping[str, Any], *, valid: torch.Tensor | None = None, keys: torch.Tensor | None = None
+    ) -> Batch:
+        """A new batch with some fields replaced or added, all else shared."""
+        return Batch(
+            {**self, **fields},
+            valid=self.valid if valid is None else valid,
+            sample_keys=self.sample_keys if keys is None else keys,
+            state=self.state,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (dict(self), self.valid, self.sample_keys, self.state))
+
+    def copy(self) -> Self:
+        return type(self)(self, valid=self.valid, sample_keys=self.sample_keys, state=self.state)
+
+
+def _rebuild(fields: dict[str, Any], valid: Any, sample_keys: Any, state: Any) -> Batch:
+    return Batch(fields, valid=valid, sample_keys=sample_keys, state=state)
+
+
+class BufferPool:
+    """Arrays that are used again once nobody else holds them, so that a 38 MB batch does not fault in 9,000 pages each
+    time.
+
+    A tensor made by `torch.from_numpy` keeps its array alive for as long as any view of its storage lives; an array
+    whose only reference is the pool's own is therefore free. Pinned memory is left to torch's caching allocator, which
+    does the
+    same.
+    """
+
+    _FREE = (
+        3  # references to an unused array while it is looked at: the list, the loop variable, getrefcount's argument
+    )
+
+    def __init__(self, *, pinned: bool = False) -> None:
+        self._pinned = pinned
+        self._lock = threading.Lock()
+        self._arrays: dict[tuple[tuple[int, ...], str], list[npt.NDArray[Any]]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """An array with any content."""
+        if self._pinned:
+            kind = torch.from_numpy(np.empty(0, dtype)).dtype
+            return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+        with self._lock:
+            arrays = self._arrays.setdefault((shape, dtype.str), [])
+            for array in arrays:
+                if sys.getrefcount(array) == self._FREE:
+                    return array
+            fresh: npt.NDArray[Any] = np.empty(shape, dtype)
+            arrays.append(fresh)
+            return fresh
+
+
+class Column:
+    """One field of a batch being filled: an array [B, ...] or a list of B, and the true lengths where the kind has
+    them."""
+
+    __slots__ = ("array", "lengths", "spec", "values")
+
+    def __init__(self, spec: Spec, size: int, pool: BufferPool) -> None:
+        self.spec = spec
+        self.array: npt.NDArray[Any] | None = None
+        self.values: list[Any] = []
+        if spec.shape is None:
+            self.values = [None] * size
+        else:
+            assert spec.dtype is not None
+            self.array = pool.take((size, *spec.shape), spec.dtype)
+        self.lengths = np.zeros(size, np.int64) if spec.has_length else None
+
+    def blank(self, start: int, stop: int) -> None:
+        """Fill rows [start, stop) as padding: `spec.fill`, None in lists, length 0."""
+        if self.array is not None:
+            self.array[start:stop] = self.spec.fill
+        else:
+            self.values[start:stop] = [None] * (stop - start)
+        if self.lengths is not None:
+            self.lengths[start:stop] = 0
+
+    def finish(self) -> torch.Tensor | list[Any]:
+        """What the user gets; images are a channels-last view [B, C, H, W] of the buffer [B, H, W, C]."""
+        if self.array is None:
+            return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in self.values]
+        tensor = torch.from_numpy(self.array)
+        return tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor

@@ -1,0 +1,74 @@
+"""Brings batches to the device while the consumer works on the one before.
+
+On CUDA: host buffers are pinned, copies run on a stream of their own one batch ahead, and an event orders them before
+the consumer's stream; a host batch is let go only when its copy is done. On the CPU batches pass through.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+
+from fastload.batch import Batch
+from fastload.errors import ConfigError
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """The device meant; None is the CPU.
+
+    Raises:
+        ConfigError: not a device, or CUDA where there is none.
+    """
+    try:
+        resolved = torch.device("cpu" if device is None else device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]}") from None
+    if resolved.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device={device!r}: torch sees no CUDA device here; pass device=None for the CPU")
+        if resolved.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+    return resolved
+
+
+def move(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches with their tensors on `device`."""
+    if device.type == "cpu":
+        return batches
+    if device.type == "cuda":
+        return _move_cuda(batches, device)
+    return (batch.to(device) for batch in batches)
+
+
+def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copying: deque[tuple[torch.cuda.Event, Batch]] = deque()  # host batches whose copies may still run
+    ready: tuple[torch.cuda.Event, Batch] | None = None
+    for host in batches:
+        with torch.cuda.stream(side):
+            moved = host.to(device, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(side)
+        copying.append((event, host))
+        while copying and copying[0][0].query():  # type: ignore[no-untyped-call]
+            copying.popleft()
+        if ready is not None:
+            yield _hand_over(*ready, device)
+        ready = (event, moved)
+    if ready is not None:
+        yield _hand_over(*ready, device)
+    if copying:
+        copying[-1][0].synchronize()
+
+
+def _hand_over(event: torch.cuda.Event, batch: Batch, device: torch.device) -> Batch:
+    """Order the copy before the consumer's stream, and tell the allocator that this stream uses the memory too."""
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(event)
+    for value in (*batch.values(), batch.valid, batch.sample_keys):
+        for tensor in value if isinstance(value, list) else (value,):
+            if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
+                tensor.record_stream(stream)
+    return batch

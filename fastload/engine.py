@@ -1,0 +1,231 @@
+"""The only threads: they run the parts of jobs, ahead of the consumer and within bounds, and hand results over in
+order.
+
+A *job* makes one result (a batch) and is cut into parts that any threads may run at the same time. The engine decides
+nothing: jobs come from the plan in order, and what a part does is the job's.
+
+Contract
+  1. Order      Results come in the order of the plan, whatever order parts finish in.
+  2. Ahead      At most `ahead` jobs are begun and not handed over; the plan is asked for no more.
+  3. End        When the plan ends, so does the iteration, after every result; threads are joined before StopIteration.
+  4. Failure    If a part raises, earlier results still come; then that error is raised at its own job's turn and the
+  engine
+                is closed. Of several errors in one job the first in time wins. An error in the plan is raised at its
+                turn too.
+  5. Cancel     close() (the consumer broke out, raised, was interrupted or dropped the iterator) discards parts not
+  begun,
+                waits for those running, and joins the threads. It may be called at any time, any number of times.
+  6. Stall      If no part finishes for `timeout` seconds while the consumer waits, EngineError names what was waited
+  for.
+  7. Fork       In a child process made by fork after the start, next() raises EngineError: threads do not survive a
+  fork.
+  8. Exit       At interpreter exit every engine that is still open is closed.
+
+Life of a job:  planned -> queued (its parts wait) -> running -> done (no part left) or failed -> handed over
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from fastload.errors import EngineError
+
+Result = TypeVar("Result", covariant=True)
+
+JOIN_SECONDS = 10.0  # close() waits this long for a running part; a thread that hangs longer is left behind as a daemon
+
+
+class Job(Protocol[Result]):
+    """One result in the making."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts it has; at least 1."""
+        ...
+
+    def run(self, part: int) -> None:
+        """Do one part. Parts of one job may run at the same time in several threads."""
+        ...
+
+    def result(self) -> Result:
+        """The result, once every part has run; called in the consumer's thread."""
+        ...
+
+
+class _Ticket(Generic[Result]):
+    """A job's place in the line."""
+
+    __slots__ = ("error", "job", "left")
+
+    def __init__(self, job: Job[Result]) -> None:
+        self.job = job
+        self.left = job.parts
+        self.error: BaseException | None = None
+
+
+class _Shared(Generic[Result]):
+    """What threads and consumer share. Threads hold this and not the engine, so that a dropped engine can be
+    collected."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.work = threading.Condition(self.lock)  # there are parts, or it is closed
+        self.done = threading.Condition(self.lock)  # a job has no part left
+        self.parts: deque[tuple[_Ticket[Result], int]] = deque()
+        self.closed = False
+        self.finished_parts = 0
+
+
+def _work(shared: _Shared[Result]) -> None:
+    while True:
+        with shared.lock:
+            while not shared.parts and not shared.closed:
+                shared.work.wait()
+            if shared.closed:
+                return
+            ticket, part = shared.parts.popleft()
+        error: BaseException | None = None
+        if ticket.error is None:  # after a failure the rest of the job is skipped
+            try:
+                ticket.job.run(part)
+            except BaseException as caught:
+                error = caught
+        with shared.lock:
+            ticket.error = ticket.error or error
+            ticket.left -= 1
+            shared.finished_parts += 1
+            if ticket.left == 0:
+                shared.done.notify_all()
+        del ticket  # a waiting thread must not keep a batch alive
+
+
+class Engine(Generic[Result]):
+    """Runs the jobs of a plan; an iterator of their results, and a context manager.
+
+    Args:
+        plan: the jobs in order; drawn from in the consumer's thread.
+        threads: how many run parts. 0: parts run in the consumer's thread, one job at a time, when its result is asked
+        for.
+        ahead: jobs begun before they are asked for, at least 1.
+        timeout_seconds: see Stall; None waits for ever.
+    """
+
+    def __init__(
+        self, plan: Iterator[Job[Result]], *, threads: int, ahead: int, timeout_seconds: float | None = None
+    ) -> None:
+        self._plan, self._ahead, self._timeout = plan, max(1, ahead), timeout_seconds
+        self._shared: _Shared[Result] = _Shared()
+        self._line: deque[_Ticket[Result]] = deque()
+        self._plan_error: BaseException | None = None
+        self._plan_ended = False
+        self._pid = os.getpid()
+        self._threads = [
+            threading.Thread(target=_work, args=(self._shared,), name=f"fastload-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+        _open_engines.add(self)
+
+    def __iter__(self) -> Engine[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        if os.getpid() != self._pid:
+            raise EngineError("the loader was forked while iterating; make its iterator in the child process")
+        if self._shared.closed:
+            raise StopIteration
+        try:
+            self._fill()
+            if not self._line:
+                if self._plan_error is not None:
+                    raise self._plan_error
+                raise StopIteration
+            ticket = self._line[0]
+            self._finish(ticket)
+            self._line.popleft()
+            if self._threads:
+                self._fill()  # they go on while the consumer works on this result
+            return ticket.job.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def _fill(self) -> None:
+        """Begin jobs until `ahead` are in the line. Without threads: only the one that is asked for."""
+        ahead = self._ahead if self._threads else 1
+        while len(self._line) < ahead and not self._plan_ended:
+            try:
+                job = next(self._plan)
+            except StopIteration:
+                self._plan_ended = True
+                return
+            except BaseException as error:
+                self._plan_ended, self._plan_error = True, error
+                return
+            ticket = _Ticket(job)
+            self._line.append(ticket)
+            if self._threads:
+                with self._shared.lock:
+                    self._shared.parts.extend((ticket, part) for part in range(ticket.left))
+                    self._shared.work.notify(ticket.left)
+
+    def _finish(self, ticket: _Ticket[Result]) -> None:
+        """Return once the job is done; raise its error."""
+        if not self._threads:
+            for part in range(ticket.left):
+                ticket.job.run(part)
+            return
+        shared = self._shared
+        with shared.lock:
+            seen, since = shared.finished_parts, time.monotonic()
+            while ticket.left:
+                shared.done.wait(self._timeout)
+                if shared.finished_parts != seen:
+                    seen, since = shared.finished_parts, time.monotonic()
+                elif self._timeout is not None and ticket.left and time.monotonic() - since >= self._timeout:
+                    raise EngineError(
+                        f"no progress for {self._timeout:g} s: {ticket.left} of {ticket.job.parts} parts of the "
+                        f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets the limit"
+                    )
+            error = ticket.error
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Stop the threads and let go of everything; see Cancel."""
+        shared = self._shared
+        if os.getpid() != self._pid:
+            return
+        with shared.lock:
+            shared.closed = True
+            shared.parts.clear()
+            shared.work.notify_all()
+        deadline = time.monotonic() + JOIN_SECONDS
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._line.clear()
+        _open_engines.discard(self)
+
+    def __enter__(self) -> Engine[Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_open_engines: weakref.WeakSet[Engine[object]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_open_engines):
+        engine.close()

@@ -1,0 +1,220 @@
+"""The loader: wires plan, engine, device and augmentation, and keeps the place in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from fastload.assemble import Fault, batch_jobs
+from fastload.augment.chain import make_chain
+from fastload.batch import Batch, BufferPool
+from fastload.dataset import StreamingDataset, detect_rank
+from fastload.device import move, resolve_device
+from fastload.engine import Engine
+from fastload.errors import ConfigError, StateError
+from fastload.order.cursor import State, steps
+from fastload.order.distribute import LastBatch, Share
+from fastload.shards.open import Data
+
+VALID_NAME = "valid"  # in as_tuple: batch.valid
+
+# A disk or network file system that gives nothing for this long is taken to hang. Slow storage answers within seconds.
+DEFAULT_TIMEOUT_SECONDS = 300.0
+
+
+class DataLoader:
+    """Batches of packed shards, decoded by threads, on your device, augmented; exact and resumable.
+
+    An iteration is one epoch; the next one goes on with the next epoch. Breaking out abandons the epoch: the next
+    iteration begins the next one, unless a state is loaded first.
+
+    Args:
+        data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
+        batch_size: rows per rank.
+        num_workers: decode threads. 0: decode in the caller's thread.
+        prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
+        this
+            is in all and not per thread.
+        pin_memory: host buffers in pinned memory. None: if the device is CUDA.
+        device: where tensors go; None is the CPU.
+        augment: operations on the batch, in order: `fastload.augment` classes, Kornia or torchaudio modules, functions.
+        last_batch: what becomes of an epoch's remainder, see `fastload.order.distribute`: "partial", "pad", "drop" or
+        "wrap";
+            "auto" is partial on one rank and pad on several.
+        as_tuple: names of fields: batches come as tuples of these; "valid" stands for batch.valid.
+        timeout: seconds without progress before an error; None waits for ever.
+        dataset: keyword arguments of StreamingDataset (fields, shuffle, seed, window, ...), if `data` is not one.
+
+    Raises:
+        ConfigError: an argument out of range, or dataset arguments beside a dataset.
+    """
+
+    def __init__(
+        self,
+        data: StreamingDataset | Data,
+        batch_size: int = 1,
+        *,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
+        pin_memory: bool | None = None,
+        device: torch.device | str | None = None,
+        augment: Sequence[Any] | Callable[..., Any] | None = None,
+        last_batch: LastBatch | Literal["auto"] = "auto",
+        as_tuple: Sequence[str] | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
+        **dataset: Any,
+    ) -> None:
+        self.dataset = _dataset(data, dataset)
+        _check_counts(batch_size, num_workers, prefetch_factor, timeout)
+        self.batch_size, self.num_workers, self.prefetch_factor = batch_size, num_workers, prefetch_factor
+        self.last_batch, self.timeout = last_batch, timeout
+        self.device = resolve_device(device)
+        self.pin_memory = self.device.type == "cuda" if pin_memory is None else pin_memory
+        self.as_tuple = None if as_tuple is None else _check_names(as_tuple, self.dataset)
+        self._chain = make_chain(augment, self.dataset.fields)
+        self._consumed = 0
+        self._resuming = False  # the next iteration goes on at _consumed, even inside an epoch
+        self._running = 0  # iterations begun and not ended or dropped
+        self._pass_start: int | None = None  # where the one that is running began
+        self._pool = BufferPool(pinned=self.pin_memory)
+        share = self._share()
+        if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch:
+            raise ConfigError(
+                f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "
+                f"{share.global_batch} ({share.world_size} ranks x {batch_size})"
+            )
+
+    def _share(self) -> Share:
+        rank, world_size = detect_rank(self.dataset.rank, self.dataset.world_size)
+        return Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch=self.last_batch)
+
+    def _start(self) -> int:
+        """Where the iteration that is running began or the next one begins: after an abandoned epoch, the next one."""
+        if self._pass_start is not None:
+            return self._pass_start
+        samples = self.dataset.samples
+        if not self._resuming and samples and self._consumed % samples and self.last_batch != "wrap":
+            return (self._consumed // samples + 1) * samples
+        return self._share().settle(samples, self._consumed)
+
+    def __len__(self) -> int:
+        """Batches of the iteration that runs or comes next, the same on every rank; of a resumed epoch, the rest."""
+        return self._share().batches_left(self.dataset.samples, self._start())
+
+    def __iter__(self) -> Iterator[Any]:
+        self._pass_start = None
+        start = self._pass_start = (
+            self._start()
+        )  # at the first next(), not before: an iterator never used changes nothing
+        self._consumed, self._resuming = start, False
+        self._running += 1
+        try:
+            share, dataset = self._share(), self.dataset
+            jobs = batch_jobs(dataset.recipe, steps(dataset.order, share, start), self._pool, threads=self.num_workers)
+            engine: Engine[Batch] = Engine(
+                jobs, threads=self.num_workers, ahead=self.prefetch_factor, timeout_seconds=self.timeout
+            )
+            with engine:
+                for batch in move(engine, self.device):
+                    for operation in self._chain:
+                        batch = operation(batch)
+                    assert batch.state is not None
+                    self._consumed = batch.state["consumed"]
+                    yield self._hand_out(batch)
+        finally:
+            self._running -= 1
+            self._pass_start = None
+
+    def _hand_out(self, batch: Batch) -> Any:
+        if self.as_tuple is None:
+            return batch
+        return tuple(batch.valid if name == VALID_NAME else batch[name] for name in self.as_tuple)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the iteration that is running or comes next."""
+        return self._start() // self.dataset.samples if self.dataset.samples else 0
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Samples masked so far on this rank (on_error="mask")."""
+        log = self.dataset.recipe.faults
+        return list(log.faults) if log is not None else []
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration begins at the start of this epoch. If a state inside this very epoch was loaded, it is
+        kept, so that trainers that call set_epoch every epoch do not undo a resume.
+
+        Raises:
+            ConfigError: a negative epoch.
+        """
+        if epoch < 0:
+            raise ConfigError(f"set_epoch({epoch}): must not be negative")
+        samples = self.dataset.samples
+        if self._resuming and samples and self._consumed // samples == epoch:
+            return
+        self._consumed, self._resuming = epoch * samples, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands after the last batch that was handed over: version, consumed, fingerprint. The same on
+        every rank.
+        """
+        return State(consumed=self._consumed, fingerprint=self.dataset.fingerprint).to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken: the next iteration yields the rest of that epoch. Costs the same at any
+        position.
+
+        Any world size, batch size and number of workers may differ from the run that saved it.
+
+        Raises:
+            StateError: another data set, seed, window, lanes or version (each named), or an iteration is running.
+        """
+        if self._running:
+            raise StateError(
+                "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
+            )
+        self._consumed = State.from_dict(state, self.dataset.fingerprint).consumed
+        self._resuming = True
+
+
+def _dataset(data: StreamingDataset | Data, options: dict[str, Any]) -> StreamingDataset:
+    if isinstance(data, StreamingDataset):
+        if options:
+            raise ConfigError(f"{', '.join(options)}: pass these to the StreamingDataset and not to the DataLoader")
+        return data
+    if isinstance(data, torch.utils.data.Dataset):
+        raise ConfigError(
+            f"fastload.DataLoader streams packed shards, not a {type(data).__name__}; "
+            "pass a StreamingDataset or a path here, and map-style datasets to torch.utils.data.DataLoader"
+        )
+    try:
+        return StreamingDataset(data, **options)
+    except TypeError as error:
+        raise ConfigError(f"DataLoader: {error}".replace("StreamingDataset.__init__() ", "")) from None
+
+
+def _check_counts(batch_size: int, num_workers: int, prefetch_factor: int, timeout: float | None) -> None:
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("num_workers", num_workers, 0),
+        ("prefetch_factor", prefetch_factor, 1),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name}={value!r}: must be an integer of at least {least}")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout={timeout!r}: must be positive seconds, or None to wait for ever")
+
+
+def _check_names(names: Sequence[str], dataset: StreamingDataset) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ConfigError(f"as_tuple={names!r}: pass a tuple of field names, e.g. ({names!r},)")
+    for name in names:
+        known = (*dataset.fields, VALID_NAME, "__key__", *(f"{field}_length" for field in dataset.fields))
+        if name not in known:
+            raise ConfigError(
+                f"as_tuple names {name!r}; the batch has {', '.join(map(repr, dataset.fields))} and 'valid'"
+            )
+    return tuple(names)

@@ -1,0 +1,194 @@
+"""Reads samples of Parquet shards: a row group is decoded once and kept while it is in use; values are slices of its
+buffers."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from fastload.errors import CorruptError, FastloadError, SourceError
+from fastload.shards.index import Index
+from fastload.shards.parquet import KEY_COLUMN
+from fastload.shards.read import Ints, Raw, ShardCache, groups
+
+_OFFSET_DTYPES = {True: np.dtype(np.int64), False: np.dtype(np.int32)}  # by whether the type is a "large" one
+
+
+class ParquetReader:
+    """Reads Parquet shards, a row group at a time; page checksums are verified where the file has them.
+
+    Args:
+        index: of Parquet files.
+        fields: names of the fields that will be asked for; no other column is read.
+        capacity: row groups kept decoded.
+    """
+
+    def __init__(self, index: Index, fields: Sequence[str], capacity: int) -> None:
+        self._index, self._fields = index, tuple(fields)
+        self._footers: ShardCache[pq.FileMetaData] = ShardCache(self._read_footer, 256)
+        self._shards: ShardCache[_RowGroup] = ShardCache(self._load, capacity)
+
+    def _read_footer(self, file: int) -> pq.FileMetaData:
+        path, described = self._index.paths[file], self._index.files[file]
+        footer = _guarded(path, lambda: pq.read_metadata(path))
+        rows = tuple(footer.row_group(g).num_rows for g in range(footer.num_row_groups))
+        if rows != described.row_groups or Path(path).stat().st_size != described.bytes:
+            raise CorruptError(
+                f"{path} is not the file that its index describes ({described.bytes} bytes, {described.samples} "
+                "samples); fetch it again, or make the index again with `fastload index`"
+            )
+        return footer
+
+    def _load(self, shard: int) -> _RowGroup:
+        file, group = int(self._index.file_of_shard[shard]), int(self._index.row_group_of_shard[shard])
+        path, footer = self._index.paths[file], self._footers.get(file)
+
+        def read() -> pa.Table:
+            parquet = pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
+            columns = set(parquet.schema_arrow.names)
+            wanted = [name for name in (KEY_COLUMN, *self._fields) if name in columns]
+            return parquet.read_row_group(group, columns=wanted, use_threads=False)
+
+        table = _guarded(path, read)
+        return _RowGroup(table, key_prefix=f"{Path(path).stem}/{group}/")
+
+    def keys(self, shards: Ints, rows: Ints) -> list[str]:
+        out: list[str] = [""] * len(shards)
+        for shard, where in groups(shards):
+            found = self._shards.get(shard).keys(rows[where])
+            for place, key in zip(np.arange(len(shards))[where].tolist(), found, strict=True):
+                out[place] = key
+        return out
+
+    def scalars(self, name: str, shards: Ints, rows: Ints) -> npt.NDArray[Any]:
+        parts = [(where, self._shards.get(shard).scalars(name)[rows[where]]) for shard, where in groups(shards)]
+        out = np.empty(len(shards), np.result_type(*(values for _, values in parts)) if parts else np.int64)
+        for where, values in parts:
+            out[where] = values
+        return out
+
+    def raw(self, names: Sequence[str], shards: Ints, rows: Ints) -> list[list[Raw | FastloadError]]:
+        out: list[list[Any]] = [[None] * len(shards) for _ in names]
+        for shard, where in groups(shards):
+            handle = self._shards.get(shard)
+            places = np.arange(len(shards))[where].tolist()
+            wanted = rows[where].tolist()
+            for name, column in zip(names, out, strict=True):
+                blobs = handle.blobs(name)
+                for place, row in zip(places, wanted, strict=True):
+                    column[place] = blobs.get(row)
+        return out
+
+
+class _RowGroup:
+    """One decoded row group."""
+
+    def __init__(self, table: pa.Table, key_prefix: str) -> None:
+        self._table, self._key_prefix = table.combine_chunks(), key_prefix
+        self._blobs: dict[str, _Blobs] = {}
+        self._scalars: dict[str, npt.NDArray[Any]] = {}
+
+    def _column(self, name: str) -> pa.Array:
+        chunks = self._table.column(name).chunks
+        if len(chunks) == 1:
+            return chunks[0]
+        return pa.concat_arrays(chunks) if chunks else pa.array([], self._table.schema.field(name).type)
+
+    def keys(self, rows: Ints) -> list[str]:
+        if KEY_COLUMN not in self._table.schema.names:
+            return [f"{self._key_prefix}{row}" for row in rows.tolist()]
+        return [str(key) for key in self._column(KEY_COLUMN).take(pa.array(rows)).to_pylist()]
+
+    def scalars(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._scalars:
+            array = self._column(name)
+            if array.null_count:
+                row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+                raise CorruptError(
+                    f"field {name!r} is null in row {row} of this row group; drop or fill missing values"
+                )
+            self._scalars[name] = array.to_numpy(zero_copy_only=False)
+        return self._scalars[name]
+
+    def blobs(self, name: str) -> _Blobs:
+        if name not in self._blobs:
+            self._blobs[name] = _Blobs(name, self._column(name))
+        return self._blobs[name]
+
+
+class _Blobs:
+    """The values of one column as bytes: binary and string as they are, lists of numbers as their memory.
+
+    A list of a tensor field becomes a .npy (which says its shape); the tokens of a list<int> are passed on as they lie,
+    in the dtype that the index names.
+    """
+
+    def __init__(self, name: str, array: pa.Array) -> None:
+        self._name = name
+        self._path: pa.Array | None = None
+        self._missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+        if pt.is_struct(array.type):
+            if "path" in {array.type.field(i).name for i in range(array.type.num_fields)}:
+                self._path = array.field("path")
+            array = array.field("bytes")
+            if array.null_count:
+                self._missing = array.is_null().to_numpy(zero_copy_only=False)
+        self._item: np.dtype[Any] = np.dtype(np.uint8)
+        self._shape: tuple[int, ...] = (-1,)  # of one value, if it becomes a .npy
+        if pt.is_fixed_size_list(array.type):
+            count, self._shape = len(array), ()
+            while pt.is_fixed_size_list(array.type):
+                self._shape += (array.type.list_size,)
+                array = array.values[array.offset * array.type.list_size :][: len(array) * array.type.list_size]
+            numbers = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
+            self._item, self._npy = numbers.dtype, True
+            self._bounds = np.arange(count + 1) * (math.prod(self._shape) * numbers.dtype.itemsize)
+            data = numbers.data
+        elif pt.is_list(array.type) or pt.is_large_list(array.type):
+            numbers = array.values.to_numpy(zero_copy_only=False)
+            self._item, self._npy = numbers.dtype, numbers.dtype.kind == "f"
+            self._bounds = array.offsets.to_numpy().astype(np.int64) * numbers.dtype.itemsize
+            data = np.ascontiguousarray(numbers).data
+        else:
+            large = pt.is_large_binary(array.type) or pt.is_large_string(array.type)
+            _, offsets, content = array.buffers()
+            bounds = np.frombuffer(offsets, _OFFSET_DTYPES[large]) if offsets is not None else np.zeros(1, np.int64)
+            self._bounds = bounds[array.offset : array.offset + len(array) + 1]
+            self._npy = False
+            data = memoryview(content) if content is not None else memoryview(b"")
+        self._data = data.cast("B") if data.nbytes else memoryview(b"")
+
+    def get(self, row: int) -> Raw | FastloadError:
+        if self._missing is not None and self._missing[row]:
+            outside = self._path[row].as_py() if self._path is not None else None
+            if outside:
+                return CorruptError(
+                    f"its bytes are outside of the Parquet file, in {outside!r}; embed them before streaming"
+                )
+            return CorruptError(f"the sample has no field {self._name!r} (null)")
+        raw = self._data[int(self._bounds[row]) : int(self._bounds[row + 1])]
+        return self._as_npy(raw) if self._npy else raw
+
+    def _as_npy(self, raw: memoryview) -> bytes:
+        out = io.BytesIO()
+        np.save(out, np.frombuffer(raw, self._item).reshape(self._shape), allow_pickle=False)
+        return out.getvalue()
+
+
+def _guarded(path: str, read: Callable[[], Any]) -> Any:
+    """Run a read of pyarrow, with its errors made ours."""
+    try:
+        return read()
+    except FileNotFoundError:
+        raise SourceError(f"{path} is missing; fetch it again, or make the index again with `fastload index`") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptError(f"{path} cannot be read: {error}; fetch it again") from error
