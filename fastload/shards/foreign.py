@@ -76,7 +76,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     Raises:
         ShardIndexError: no shards, an unfinished one, or some in the folder and some in its subfolders.
     """
-    names = _names_below(folder)
+    names = names_below(folder)
     for name in names:
         final = name.removesuffix(PARTIAL_SUFFIX)
         if final != name and (is_shard(final) or final == INDEX_NAME):
@@ -98,7 +98,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def _names_below(folder: Path) -> list[str]:
+def names_below(folder: Path) -> list[str]:
     """Paths of all files relative to `folder`, hidden folders left out."""
 
     def unreadable(error: OSError) -> None:

@@ -161,6 +161,12 @@ class Idx:
     def __contains__(self, name: str) -> bool:
         return name in self._batch.schema.names
 
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the columns that hold a scalar field's values or a fact."""
+        spans = {f"{name}{part}" for name in self.fields for part in (".offset", ".length")}
+        return [name for name in self._batch.schema.names if name not in spans | {"key", "offset", "size", "xxh3"}]
+
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as an array [n], without a copy where Arrow stores it as numpy does (not booleans)."""
         array: npt.NDArray[Any] = self._batch.column(name).to_numpy(zero_copy_only=False)

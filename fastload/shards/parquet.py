@@ -227,6 +227,12 @@ def open_parquet(path: Path, verify_pages: bool = False) -> pq.ParquetFile:
         raise SourceError(f"{path} cannot be read: {error}") from error
 
 
+def fact_names(file: pq.ParquetFile) -> list[str]:
+    """The columns of facts in a file that fastload wrote; none in others."""
+    about = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    return [str(name) for name in json.loads(about).get("facts", ())] if about is not None else []
+
+
 def hash_file(path: Path) -> str:
     """XXH3-64 of a file, 16 hex digits."""
     state = xxhash.xxh3_64()

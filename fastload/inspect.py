@@ -1,0 +1,206 @@
+"""What `fastload inspect` shows: splits, fields, class counts, ranges of numbers and facts; no sample is read.
+
+`summary` gives it as JSON values, `render` as tables. Counts and ranges come from the `.idx` files, or from the number
+columns of Parquet files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fastload.shards.idx import Idx
+from fastload.shards.index import INDEX_NAME, Index, IndexFile
+from fastload.shards.open import Data, open_index
+from fastload.shards.parquet import fact_names, open_parquet
+
+TOP_CLASSES = 20
+MAX_UNNAMED = 1000  # an integer without class names and with more values than this is no label
+MAX_CLASSES = 1 << 20
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def summary(data: Data, split: str | None = None) -> dict[str, Any]:
+    """What is in packed data, as JSON values.
+
+    Args:
+        data: a packed folder, or any other name that `open_index` takes.
+        split: only this one; None: all.
+
+    Raises:
+        as `open_index`.
+    """
+    indexes, packed = _indexes(data, split)
+    first = next(iter(indexes.values()))
+    return {
+        "data": os.fspath(data),
+        "shard_format": first.shard_format,
+        "splits": {name: _split_summary(index) for name, index in indexes.items()},
+        "fields": {name: info.to_json() for name, info in first.fields.items()},
+        "packed": packed,
+    }
+
+
+def _indexes(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any]]:
+    """The splits by name, and how they were packed; data without index.json is one split called "all"."""
+    path = Path(os.path.abspath(data))
+    whole_path = path if path.name == INDEX_NAME else path / INDEX_NAME
+    if split is None and whole_path.is_file():
+        whole = IndexFile.load(whole_path)
+        return {name: whole.split(name, str(whole_path.parent)) for name in whole.splits}, whole.packed
+    return {split or "all": open_index(data, split)}, {}
+
+
+def _split_summary(index: Index) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "samples": index.samples,
+        "files": len(index.files),
+        "shards": len(index.sizes),
+        "bytes": sum(file.bytes for file in index.files),
+        "classes": {},
+        "ranges": {},
+    }
+    columns: dict[str, _Column] = {}
+    for file in range(len(index.files)):
+        for name, values in _numbers(index, file):
+            columns.setdefault(name, _Column()).add(values)
+    for name, column in columns.items():
+        info = index.fields.get(name)
+        few = column.counts is not None and (len(column.counts) <= MAX_UNNAMED or (info is not None and info.classes))
+        if column.counts and few and info is not None:  # facts are measures, not classes
+            about["classes"][name] = _named(column.counts, info.classes)
+        elif column.low is not None:
+            about["ranges"][name] = [column.low, column.high]
+    return about
+
+
+class _Column:
+    """Range of one column of numbers, and how often each value occurs while there are few."""
+
+    def __init__(self) -> None:
+        self.low: float | None = None
+        self.high: float | None = None
+        self.counts: Counter[int] | None = Counter()
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        if not len(values):
+            return
+        low, high = values.min().item(), values.max().item()
+        self.low = low if self.low is None else min(self.low, low)
+        self.high = high if self.high is None else max(self.high, high)
+        if self.counts is not None and values.dtype.kind in "iub":
+            labels, counts = np.unique(values, return_counts=True)
+            self.counts.update(dict(zip(labels.astype(np.int64).tolist(), counts.tolist(), strict=True)))
+        if self.counts is not None and (values.dtype.kind == "f" or len(self.counts) > MAX_CLASSES):
+            self.counts = None
+
+
+def _numbers(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Scalar fields and facts of one file, by name, without missing values."""
+    if index.shard_format == "tar":
+        idx = Idx(index.idx_paths[file])
+        yield from ((name, idx.column(name)) for name in idx.numbers)
+        return
+    parquet = open_parquet(Path(index.paths[file]))
+    names = [n for n in parquet.schema_arrow.names if _is_scalar(index, n) or n in fact_names(parquet)]
+    table = parquet.read(columns=names, use_threads=False)
+    for name in names:
+        yield name, table.column(name).drop_null().to_numpy()
+
+
+def _is_scalar(index: Index, name: str) -> bool:
+    return name in index.fields and index.fields[name].kind == "scalar"
+
+
+def _named(counts: Mapping[int, int], classes: Sequence[str] | None) -> dict[str, int]:
+    """Samples of each class, the most frequent first."""
+
+    def name(label: int) -> str:
+        return classes[label] if classes is not None and 0 <= label < len(classes) else str(label)
+
+    return {name(label): n for label, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))}
+
+
+def render(about: Mapping[str, Any]) -> RenderableType:
+    """The summary as tables."""
+    parts: list[RenderableType] = [Text(f"{about['data']}  ({about['shard_format']})", style="bold"), _splits(about)]
+    parts.append(_fields(about))
+    for split, found in about["splits"].items():
+        parts += [_classes(split, name, counts) for name, counts in found["classes"].items()]
+    if about["packed"]:
+        packed = ", ".join(f"{key}={value}" for key, value in about["packed"].items())
+        parts.append(Text(f"packed: {packed}", style="dim"))
+    return Group(*parts)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(
+            column, justify="right" if column in ("samples", "files", "shards", "size", "share") else "left"
+        )
+    return table
+
+
+def _splits(about: Mapping[str, Any]) -> Table:
+    unit = "row groups" if about["shard_format"] == "parquet" else "shards"
+    table = _table("splits", "split", "samples", "files", "shards", "size")
+    table.columns[3].header = unit
+    for name, found in about["splits"].items():
+        table.add_row(
+            name, f"{found['samples']:,}", str(found["files"]), str(found["shards"]), size_text(found["bytes"])
+        )
+    return table
+
+
+def _fields(about: Mapping[str, Any]) -> Table:
+    """One row per field; its facts, over all splits, in the last column."""
+    ranges: dict[str, list[float]] = {}
+    for found in about["splits"].values():
+        for name, (low, high) in found["ranges"].items():
+            before = ranges.get(name, [low, high])
+            ranges[name] = [min(before[0], low), max(before[1], high)]
+    table = _table("fields", "field", "kind", "dtype", "shape", "extension", "range")
+    for name, info in about["fields"].items():
+        mine = {k: v for k, v in ranges.items() if k == name or k.startswith(name + ".")}
+        spans = [
+            f"{k.removeprefix(name).removeprefix('.')} {_number(a)} to {_number(b)}".strip()
+            for k, (a, b) in mine.items()
+        ]
+        classes = f"{len(info['classes'])} classes" if "classes" in info else ""
+        shape = "x".join(map(str, info["shape"])) if "shape" in info else ""
+        cells = (info["kind"], info.get("dtype", ""), shape, info.get("extension", ""), "; ".join(spans) or classes)
+        table.add_row(name, *map(escape, cells))
+    return table
+
+
+def _classes(split: str, name: str, counts: Mapping[str, int]) -> Table:
+    shown, total = list(counts.items())[:TOP_CLASSES], sum(counts.values())
+    more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
+    table = _table(escape(f"{name} in {split}: {len(counts)} classes{more}"), "class", "samples", "share")
+    for label, samples in shown:
+        table.add_row(escape(label), f"{samples:,}", f"{samples / total:.1%}")
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def size_text(count: float) -> str:
+    """Bytes in the unit that a person would take: 1536 -> "1.5 KiB"."""
+    unit = 0
+    while count >= 1024 and unit < len(_UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count} bytes"
