@@ -55,9 +55,11 @@ class AudioDecoder:
 
     def __init__(self, field: Audio) -> None:
         self.field = field
-        self.spec = LIST
+        self.spec = Spec(parallel=True)
         if field.seconds is not None:
-            self.spec = Spec(shape=(field.channels, field.samples), dtype=np.dtype(np.float32), has_length=True)
+            self.spec = Spec(
+                shape=(field.channels, field.samples), dtype=np.dtype(np.float32), has_length=True, parallel=True
+            )
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
         clip = open_clip(raw)

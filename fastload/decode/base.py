@@ -21,6 +21,7 @@ class Spec:
         has_length: the field comes with `<name>_length`, int64 [B].
         channels_last: the buffer is [B, H, W, C] and is handed out as a [B, C, H, W] view.
         fill: what padding rows and masked rows hold.
+        parallel: decoding releases the GIL for most of its time, so that threads make it faster.
     """
 
     shape: tuple[int, ...] | None = None
@@ -28,6 +29,7 @@ class Spec:
     has_length: bool = False
     channels_last: bool = False
     fill: int = 0
+    parallel: bool = False
 
 
 class Decoder(Protocol):

@@ -35,7 +35,6 @@ class PictureHeader:
         width, height: of the picture as shown, in pixels.
         orientation: EXIF orientation, 1 to 8, that still has to be applied to the decoded pixels.
         components: JPEG only: number of colour components.
-        adobe: JPEG only: has Adobe's marker, so that CMYK is stored inverted.
     """
 
     kind: str
@@ -43,7 +42,6 @@ class PictureHeader:
     height: int
     orientation: int = 1
     components: int = 0
-    adobe: bool = False
 
 
 def read_header(raw: Raw) -> PictureHeader:
@@ -80,7 +78,7 @@ def image_size(raw: Raw) -> tuple[int, int]:
 
 
 def _jpeg(raw: Raw) -> PictureHeader:
-    position, orientation, adobe = 2, 1, False
+    position, orientation = 2, 1
     frame: tuple[int, int, int] | None = None  # height, width, components
     while True:
         while raw[position] == 0xFF and raw[position + 1] == 0xFF:  # fill bytes
@@ -97,16 +95,12 @@ def _jpeg(raw: Raw) -> PictureHeader:
         start, position = position + 4, position + 2 + size_bytes
         if marker == 0xE1 and orientation == 1 and bytes(raw[start : start + 6]) == b"Exif\0\0":
             orientation = exif_orientation(raw[start + 6 : position])
-        elif marker == 0xEE and bytes(raw[start : start + 5]) == b"Adobe":
-            adobe = True
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = struct.unpack_from(">xHHB", raw, start)
     if frame is None:
         raise DecodeError(f"JPEG of {len(raw)} bytes has no frame header before its first scan")
     width, height = _shown(frame[1], frame[0], orientation)
-    return PictureHeader(
-        kind="jpeg", width=width, height=height, orientation=orientation, components=frame[2], adobe=adobe
-    )
+    return PictureHeader(kind="jpeg", width=width, height=height, orientation=orientation, components=frame[2])
 
 
 def _png(raw: Raw) -> PictureHeader:
@@ -115,6 +109,8 @@ def _png(raw: Raw) -> PictureHeader:
     width, height = struct.unpack_from(">II", raw, 16)
     orientation, position, animated = 1, 8, False
     while True:
+        if position + 8 > len(raw):
+            raise DecodeError(f"PNG ends after {len(raw)} bytes, before its end chunk")
         (size_bytes,) = struct.unpack_from(">I", raw, position)
         name, start = bytes(raw[position + 4 : position + 8]), position + 8
         position = start + size_bytes + 4
@@ -226,6 +222,7 @@ def _tiff_entries(raw: Raw, order: str) -> Iterator[tuple[int, int, int, int]]:
         tag, kind, values = struct.unpack_from(order + "HHI", raw, position)
         struct.unpack_from("4x", raw, position + 8)
         yield tag, kind, values, position + 8
+    struct.unpack_from("4x", raw, directory + 2 + 12 * count)  # where the next directory is; a cut may go through it
 
 
 def _valid_orientation(value: int) -> int:

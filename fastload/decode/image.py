@@ -31,9 +31,11 @@ class ImageDecoder:
 
     def __init__(self, field: Image) -> None:
         self.field = field
-        self.spec = LIST
+        self.spec = Spec(parallel=True)
         if field.size is not None:
-            self.spec = Spec(shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True)
+            self.spec = Spec(
+                shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True, parallel=True
+            )
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
         header = read_header(raw)

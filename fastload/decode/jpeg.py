@@ -25,13 +25,13 @@ def decode_jpeg(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[np.ui
     """The pixels as stored, orientation not applied: uint8 [H, W, 3] for mode "RGB", [H, W, 1] for "L".
 
     Grey pictures are repeated over three channels; the luma of colour pictures is what the file holds as such; CMYK
-    and YCCK become RGB as Pillow makes them (no colour profile, Adobe's inversion undone).
+    and YCCK become RGB as Pillow makes them, without a colour profile.
 
     Raises: DecodeError if the data ends early, or libjpeg reports that it is corrupt, even where it could go on with
     grey pixels.
     """
     if header.components == 4:
-        return _from_cmyk(_decode(raw, "CMYK"), header.adobe, mode)
+        return _from_cmyk(_decode(raw, "CMYK"), mode)
     return _decode(raw, _COLORSPACES[mode])
 
 
@@ -45,10 +45,13 @@ def _decode(raw: Raw, colorspace: str) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _from_cmyk(inks: npt.NDArray[np.uint8], inverted: bool, mode: str) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 4] to [H, W, 3] or [H, W, 1]: each colour is what its ink and black let through."""
-    light: npt.NDArray[Any] = inks.astype(np.uint32) if inverted else 255 - inks.astype(np.uint32)
-    rgb = (light[..., :3] * light[..., 3:] + 127) // 255  # [H, W, 3]
+def _from_cmyk(inks: npt.NDArray[np.uint8], mode: str) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 4] to [H, W, 3] or [H, W, 1]: each colour is what its ink and black let through.
+
+    Inks are stored inverted, 255 for none: Adobe began it, and libjpeg and Pillow take it for granted.
+    """
+    light = inks.astype(np.uint32)
+    rgb: npt.NDArray[Any] = (light[..., :3] * light[..., 3:] + 127) // 255  # [H, W, 3]
     if mode == "L":  # ITU-R 601-2 luma in Pillow's fixed point
         rgb = ((rgb * np.array([19595, 38470, 7471], np.uint32)).sum(axis=2, keepdims=True) + 0x8000) >> 16
     pixels: npt.NDArray[np.uint8] = rgb.astype(np.uint8)

@@ -32,10 +32,14 @@ def sniff(raw: Raw) -> str | None:
         return "webp"
     if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
-    # an MPEG audio frame without an ID3 tag: 11 bits of sync, a layer that is not the reserved one
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06:
-        return "mp3"
-    return None
+    return "mp3" if _is_mpeg_frame(head) else None
+
+
+def _is_mpeg_frame(head: bytes) -> bool:
+    """MPEG audio without an ID3 tag: 11 bits of sync, then no reserved layer, bitrate or sample rate."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    return bool(head[1] & 0x06) and head[2] >> 4 != 0b1111 and head[2] & 0x0C != 0x0C
 
 
 def beginning(raw: Raw) -> str:

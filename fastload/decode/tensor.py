@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from fastload.fields import Scalar, Tensor, Tokens
 NPY_MAGIC = b"\x93NUMPY"
 NUMBER_KINDS = "biufc"  # numpy's kind letters of booleans, integers and floats; no objects, strings or records
 _INTEGER = re.compile(rb"[+-]?[0-9]+\Z")
+_FLOAT = re.compile(rb"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|nan)\Z", re.IGNORECASE)
 
 
 class TensorDecoder:
@@ -115,12 +117,11 @@ class ScalarDecoder:
         return number
 
     def _float(self, raw: Raw, text: bytes) -> float:
-        try:
-            number = float(text)
-        except ValueError as error:
-            raise DecodeError(f"not a number in ASCII: {len(raw)} bytes that start with {bytes(raw[:16])!r}") from error
-        if math.isfinite(number) and abs(number) > np.finfo(self.dtype).max:
-            raise DecodeError(f"{number} does not fit into {self.dtype}, which ends at {np.finfo(self.dtype).max}")
+        if not _FLOAT.match(text):
+            raise DecodeError(f"not a number in ASCII: {len(raw)} bytes that start with {bytes(raw[:16])!r}")
+        number, limit = float(text), float(np.finfo(self.dtype).max)
+        if abs(number) > limit and b"inf" not in text.lower():
+            raise DecodeError(f"{text.decode()} does not fit into {self.dtype}, which ends at {limit}")
         return number
 
 
@@ -153,7 +154,7 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if header[6] == 1 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = read(io.BytesIO(header[8:]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, tokenize.TokenError) as error:
         raise DecodeError(f".npy header cannot be read: {error}") from error
     if dtype.kind not in NUMBER_KINDS:
         raise DecodeError(f".npy elements are {dtype}; save them as numbers, or declare the field as Bytes()")
