@@ -61,7 +61,7 @@ class _Group(typer.core.TyperGroup):
         errors = Console(stderr=True, highlight=False)
 
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("default")
+            warnings.simplefilter("always", UserWarning)
             try:
                 return super().invoke(ctx)
             except FastloadError as error:
