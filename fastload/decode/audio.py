@@ -19,7 +19,6 @@ import numpy.typing as npt
 from fastload.decode.base import Raw, Spec
 from fastload.decode.resample import input_span, resample, resampled_frames
 from fastload.decode.sniff import beginning, sniff
-from fastload.decode.text import LIST
 from fastload.decode.wav import read_wav_frames, read_wav_header
 from fastload.errors import DecodeError, missing_extra
 from fastload.fields import Audio

@@ -19,7 +19,6 @@ from fastload.decode.headers import MAX_PIXELS, PictureHeader, image_size, read_
 from fastload.decode.jpeg import decode_jpeg
 from fastload.decode.pillow import decode_with_pillow
 from fastload.decode.resize import resize_into
-from fastload.decode.text import LIST
 from fastload.errors import DecodeError
 from fastload.fields import Image
 

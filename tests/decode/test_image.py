@@ -84,7 +84,7 @@ def test_ragged_pictures_are_channels_first_views_of_channels_last_memory() -> N
     assert value.shape == (3, 17, 31)
     tensor = torch.from_numpy(value)[None]
     assert tensor.is_contiguous(memory_format=torch.channels_last)
-    assert decoder_for(Image()).spec == Spec()
+    assert decoder_for(Image()).spec == Spec(parallel=True)
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WebP", "TIFF"])
@@ -188,7 +188,7 @@ def test_crops_match_torchvisions_antialiased_ones(size: tuple[int, int], fmt: s
     tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     field = Image((224, 192), crop="random")
     decoder = decoder_for(field)
-    assert decoder.spec == Spec(shape=(224, 192, 3), dtype=np.dtype("uint8"), channels_last=True)
+    assert decoder.spec == Spec(shape=(224, 192, 3), dtype=np.dtype("uint8"), channels_last=True, parallel=True)
     out = np.empty((224, 192, 3), np.uint8)
     for key in range(8):
         x, y, w, h = random_box(*size, field.scale, field.ratio, key)
