@@ -92,6 +92,11 @@ class Recipe:
     fingerprint: Mapping[str, Any]
     faults: FaultLog | None
 
+    @property
+    def parallel(self) -> bool:
+        """Whether threads make it faster; where nothing releases the GIL they only get into each other's way."""
+        return self.reader.blocking or any(decoder.spec.parallel for decoder in self.decoders.values())
+
 
 class BatchJob:
     """A `fastload.engine.Job` that makes one Batch."""
@@ -125,15 +130,27 @@ class BatchJob:
             return
         shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
         try:
-            self.keys[start:stop] = reader.keys(shards, rows)
-            for name, values in self.scalars.items():
-                values[start:stop] = reader.scalars(name, shards, rows)
-            names = tuple(self.columns)
-            raw = reader.raw(names, shards, rows) if names else []
+            found = reader.read(shards, rows)
         except FastloadError as error:
             raise error.at(shard=self.recipe.index.shard_name(int(shards[0]))) from error.__cause__
-        for name, contents in zip(names, raw, strict=True):
-            self._decode(name, start, contents)
+        self.keys[start:stop] = found.keys
+        for name, values in found.scalars.items():
+            self.scalars[name][start:stop] = values
+        for name, contents in found.raw.items():
+            if not (found.intact and self._decode_list(name, start, contents)):
+                self._decode(name, start, contents)
+
+    def _decode_list(self, name: str, start: int, values: list[Any]) -> bool:
+        """Decode a field that is kept as a list in one go; False if it is not one, or if some row fails."""
+        column, decode = self.columns[name], self.recipe.decoders[name].decode
+        if column.array is not None:
+            return False
+        keys = self.sample_keys[start : start + len(values)].tolist()
+        try:
+            column.values[start : start + len(values)] = [decode(r, k) for r, k in zip(values, keys, strict=True)]
+        except DecodeError:
+            return False  # row by row, to tell which
+        return True
 
     def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
         decoder, column = self.recipe.decoders[name], self.columns[name]
@@ -146,7 +163,7 @@ class BatchJob:
                 if array is None:
                     ragged[row] = decoder.decode(raw, key)
                     continue
-                length = decoder.decode_into(raw, array[row], key)
+                length = decoder.decode_into(raw, array[row, ...], key)
                 if lengths is not None:
                     lengths[row] = length
             except (CorruptError, DecodeError) as error:
@@ -192,9 +209,7 @@ class BatchJob:
 def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchJob]:
     """The plan's steps as jobs for an engine of so many threads."""
     for step in steps:
-        part_rows = step.size
-        if threads > 1 and recipe.decoders:
-            part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)))
+        part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
         yield BatchJob(recipe, step, pool, part_rows)
 
 

@@ -149,6 +149,8 @@ class Column:
     def finish(self) -> torch.Tensor | list[Any]:
         """What the user gets; images are a channels-last view [B, C, H, W] of the buffer [B, H, W, C]."""
         if self.array is None:
-            return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in self.values]
+            if isinstance(next((v for v in self.values if v is not None), None), np.ndarray):  # all are of one kind
+                return [torch.from_numpy(v) if v is not None else None for v in self.values]
+            return self.values
         tensor = torch.from_numpy(self.array)
         return tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor

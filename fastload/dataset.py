@@ -110,9 +110,9 @@ def make_recipe(
     capacity = 2 * window if window else 8
     reader: Reader
     if index.shard_format == "tar":
-        reader = TarReader(index, capacity)
+        reader = TarReader(index, tuple(scalars), stored, capacity)
     else:
-        reader = ParquetReader(index, tuple(fields), capacity=window + 2 if window else 4)
+        reader = ParquetReader(index, tuple(scalars), stored, capacity=window + 2 if window else 4)
     return Recipe(
         index=index,
         reader=reader,
@@ -199,7 +199,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
         # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [1 + w] the passes that
         # worker w has begun since. All workers begin each pass, so they agree on the epoch without talking to each
         # other.
-        self._passes = torch.zeros(2 + _MAX_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._passes = torch.zeros(2 + _MAX_WORKERS, dtype=torch.int64).share_memory_()
 
     @property
     def samples(self) -> int:

@@ -43,16 +43,16 @@ def move(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream(device)
     copying: deque[tuple[torch.cuda.Event, Batch]] = deque()  # host batches whose copies may still run
     ready: tuple[torch.cuda.Event, Batch] | None = None
     for host in batches:
         with torch.cuda.stream(side):
             moved = host.to(device, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event()
             event.record(side)
         copying.append((event, host))
-        while copying and copying[0][0].query():  # type: ignore[no-untyped-call]
+        while copying and copying[0][0].query():
             copying.popleft()
         if ready is not None:
             yield _hand_over(*ready, device)

@@ -33,7 +33,8 @@ class DataLoader:
     Args:
         data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
         batch_size: rows per rank.
-        num_workers: decode threads. 0: decode in the caller's thread.
+        num_workers: decode threads. 0: decode in the caller's thread; so is what threads would only slow down: undecoded
+            bytes, text and tokens, whose cost is in Python itself.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
         this
             is in all and not per thread.
@@ -112,9 +113,10 @@ class DataLoader:
         self._running += 1
         try:
             share, dataset = self._share(), self.dataset
-            jobs = batch_jobs(dataset.recipe, steps(dataset.order, share, start), self._pool, threads=self.num_workers)
+            threads = self.num_workers if dataset.recipe.parallel else 0
+            jobs = batch_jobs(dataset.recipe, steps(dataset.order, share, start), self._pool, threads=threads)
             engine: Engine[Batch] = Engine(
-                jobs, threads=self.num_workers, ahead=self.prefetch_factor, timeout_seconds=self.timeout
+                jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout
             )
             with engine:
                 for batch in move(engine, self.device):

@@ -155,8 +155,8 @@ class Idx:
                 f"{path} is not an index of fastload ({error}); delete it and run `fastload index`"
             ) from error
         _, bounds, text = keys.buffers()
-        self._key_bounds = np.frombuffer(bounds, np.int32, len(keys) + 1) if len(keys) else np.zeros(1, np.int32)
-        self._key_text = memoryview(text) if text is not None else memoryview(b"")
+        self.key_bounds = np.frombuffer(bounds, np.int32, len(keys) + 1) if len(keys) else np.zeros(1, np.int32)
+        self.key_text = memoryview(text) if text is not None else memoryview(b"")
 
     def __contains__(self, name: str) -> bool:
         return name in self._batch.schema.names
@@ -174,9 +174,9 @@ class Idx:
 
     def key(self, row: int) -> str:
         """The key of one sample."""
-        return str(self._key_text[self._key_bounds[row] : self._key_bounds[row + 1]], "utf-8")
+        return str(self.key_text[self.key_bounds[row] : self.key_bounds[row + 1]], "utf-8")
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """The keys of some samples, in the order of `rows`."""
-        starts, stops, text = self._key_bounds[rows].tolist(), self._key_bounds[rows + 1].tolist(), self._key_text
+        starts, stops, text = self.key_bounds[rows].tolist(), self.key_bounds[rows + 1].tolist(), self.key_text
         return [str(text[a:b], "utf-8") for a, b in zip(starts, stops, strict=True)]

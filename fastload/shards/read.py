@@ -9,7 +9,8 @@ from __future__ import annotations
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -26,17 +27,33 @@ Ints = npt.NDArray[np.int64]
 Handle = TypeVar("Handle")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What was read of k samples, in the order asked for.
+
+    Attributes:
+        keys: [k].
+        scalars: by field: values [k].
+        raw: by field: the stored bytes [k]; where a sample is damaged or lacks the field, an error in its place.
+        intact: there is no error in `raw`.
+    """
+
+    keys: list[str]
+    scalars: dict[str, npt.NDArray[Any]]
+    raw: dict[str, list[Raw | FastloadError]]
+    intact: bool
+
+
 class Reader(Protocol):
-    """What batches are assembled from. `shards` and `rows` are int64 [k]; results are in their order."""
+    """What batches are assembled from."""
 
-    def keys(self, shards: Ints, rows: Ints) -> list[str]: ...
-
-    def scalars(self, name: str, shards: Ints, rows: Ints) -> npt.NDArray[Any]:
-        """Values of a scalar field, [k]."""
+    @property
+    def blocking(self) -> bool:
+        """True if reading does work that releases the GIL (decompression, a network), so that threads help."""
         ...
 
-    def raw(self, names: Sequence[str], shards: Ints, rows: Ints) -> list[list[Raw | FastloadError]]:
-        """Stored bytes: one list [k] per name. A sample that is damaged or lacks the field is an error in its place."""
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        """Samples by shard and row, int64 [k] each; any number of threads may call."""
         ...
 
 
@@ -48,6 +65,12 @@ class ShardCache(Generic[Handle]):
         self._lock = threading.Lock()
         self._handles: OrderedDict[int, Handle] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
+
+    def get_all(self, shards: Ints) -> list[Handle]:
+        """The handle of each row's shard."""
+        numbers = shards.tolist()
+        handles = {shard: self.get(shard) for shard in dict.fromkeys(numbers)}
+        return [handles[shard] for shard in numbers]
 
     def get(self, shard: int) -> Handle:
         with self._lock:
@@ -69,117 +92,92 @@ class ShardCache(Generic[Handle]):
         return handle
 
 
-def groups(shards: Ints) -> Iterator[tuple[int, Any]]:
-    """The places of each distinct shard: (shard, index array); of only one, a slice."""
-    if len(shards) and (shards == shards[0]).all():
-        yield int(shards[0]), slice(None)
-        return
-    order = np.argsort(shards, kind="stable")
-    ordered = shards[order]
-    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    for where in np.split(order, cuts):
-        if len(where):
-            yield int(shards[where[0]]), where
-
-
 class _TarShard:
-    """One open tar: its map and its index."""
+    """One open tar: its map, and the columns of its index as memoryviews, which give a Python number
+    faster than arrays do."""
 
-    def __init__(self, index: Index, shard: int, check_idx: bool) -> None:
-        file, path = index.files[shard], index.paths[shard]
-        self.name = file.name
-        idx_at = index.idx_paths[shard]
-        self.idx = Idx(idx_at, file.index_xxh3 if check_idx else None)
-        if (self.idx.samples, self.idx.tar_bytes, self.idx.tar_xxh3) != (file.samples, file.bytes, file.xxh3):
+    __slots__ = ("digests", "key_bounds", "key_text", "offsets", "scalars", "sizes", "spans", "view")
+
+    def __init__(
+        self, index: Index, shard: int, scalars: Sequence[str], stored: Sequence[str], check_idx: bool
+    ) -> None:
+        file, path, idx_at = index.files[shard], index.paths[shard], index.idx_paths[shard]
+        idx = Idx(idx_at, file.index_xxh3 if check_idx else None)
+        if (idx.samples, idx.tar_bytes, idx.tar_xxh3) != (file.samples, file.bytes, file.xxh3):
             raise CorruptError(
-                f"{idx_at} describes another tar ({self.idx.samples} samples, {self.idx.tar_bytes} bytes, "
-                f"xxh3 {self.idx.tar_xxh3}) than the index ({file.samples}, {file.bytes}, {file.xxh3})",
+                f"{idx_at} describes another tar ({idx.samples} samples, {idx.tar_bytes} bytes, "
+                f"xxh3 {idx.tar_xxh3}) than the index ({file.samples}, {file.bytes}, {file.xxh3})",
                 shard=file.name,
             )
         self.view = map_file(path, file.bytes)
-        self.spans: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
-
-    def span(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Offsets (relative to the sample) and lengths of a field."""
-        if name not in self.spans:
-            self.spans[name] = (self.idx.column(f"{name}.offset"), self.idx.column(f"{name}.length"))
-        return self.spans[name]
+        self.offsets, self.sizes, self.digests = idx.offsets.data, idx.sizes.data, idx.xxh3.data
+        self.key_bounds, self.key_text = idx.key_bounds.data, idx.key_text
+        self.scalars = {name: idx.column(name).data for name in scalars}
+        # per field: first byte, counted from the sample's, and length
+        self.spans = {name: (idx.column(f"{name}.offset").data, idx.column(f"{name}.length").data) for name in stored}
 
 
 class TarReader:
     """Reads tar shards through memory maps; every sample is checked against its checksum each time it is read.
 
+    Works row by row in list comprehensions: with 64 shards in the window a batch has few rows of each, and numpy's cost
+    per call would be paid 64 times over.
+
     Args:
         index: of tar shards.
+        scalars: names of the fields to take from the index.
+        stored: names of the fields to read from the tar.
         capacity: shards kept open; bounded by a quarter of the process's limit of open files (a shard takes two).
     """
 
-    def __init__(self, index: Index, capacity: int) -> None:
-        self._index = index
+    blocking = False
+
+    def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
+        self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
         self._checked: set[int] = set()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
         self._shards: ShardCache[_TarShard] = ShardCache(self._open, max(1, min(capacity, limit)))
 
     def _open(self, shard: int) -> _TarShard:
-        handle = _TarShard(self._index, shard, check_idx=shard not in self._checked)
+        handle = _TarShard(self._index, shard, self._scalars, self._stored, check_idx=shard not in self._checked)
         self._checked.add(shard)
         return handle
 
-    def keys(self, shards: Ints, rows: Ints) -> list[str]:
-        out: list[str] = [""] * len(shards)
-        for shard, where in groups(shards):
-            found = self._shards.get(shard).idx.keys(rows[where])
-            if isinstance(where, slice):
-                return found
-            for place, key in zip(where.tolist(), found, strict=True):
-                out[place] = key
-        return out
-
-    def scalars(self, name: str, shards: Ints, rows: Ints) -> npt.NDArray[Any]:
-        parts: list[tuple[Any, npt.NDArray[Any]]] = [
-            (where, self._shards.get(shard).idx.column(name)[rows[where]]) for shard, where in groups(shards)
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        opened, at = self._shards.get_all(shards), rows.tolist()
+        keys = [
+            str(shard.key_text[shard.key_bounds[row] : shard.key_bounds[row + 1]], "utf-8")
+            for shard, row in zip(opened, at, strict=True)
         ]
-        if len(parts) == 1:
-            return parts[0][1]
-        out = np.empty(len(shards), np.result_type(*(values for _, values in parts)) if parts else np.int64)
-        for where, values in parts:
-            out[where] = values
-        return out
+        scalars = {
+            name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
+            for name in self._scalars
+        }
+        raw, intact = self._raw(opened, at) if self._stored else ({}, True)
+        return Rows(keys=keys, scalars=scalars, raw=raw, intact=intact)
 
-    def raw(self, names: Sequence[str], shards: Ints, rows: Ints) -> list[list[Raw | FastloadError]]:
-        out: list[list[Any]] = [[None] * len(shards) for _ in names]
-        for shard, where in groups(shards):
-            found = self._raw_of_shard(self._shards.get(shard), names, rows[where])
-            if isinstance(where, slice):
-                return found
-            places = where.tolist()
-            for column, values in zip(out, found, strict=True):
-                for place, value in zip(places, values, strict=True):
-                    column[place] = value
-        return out
-
-    def _raw_of_shard(self, shard: _TarShard, names: Sequence[str], rows: Ints) -> list[list[Raw | FastloadError]]:
-        idx, view, digest = shard.idx, shard.view, xxhash.xxh3_64_intdigest
-        starts = idx.offsets[rows]
-        stops = (starts + idx.sizes[rows]).tolist()
-        expected = idx.xxh3[rows].tolist()
-        damaged = [
-            j
-            for j, (start, stop, wanted) in enumerate(zip(starts.tolist(), stops, expected, strict=True))
-            if digest(view[start:stop]) != wanted
-        ]
-        out: list[list[Raw | FastloadError]] = []
-        for name in names:
-            offsets, lengths = shard.span(name)
-            relative = offsets[rows]
-            first = starts + relative
-            last = first + lengths[rows]
-            column: list[Raw | FastloadError] = [view[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-            for j in np.flatnonzero(relative == 0).tolist():
+    def _raw(self, shards: list[_TarShard], rows: list[int]) -> tuple[dict[str, list[Raw | FastloadError]], bool]:
+        pairs = list(zip(shards, rows, strict=True))
+        samples = [shard.view[(a := shard.offsets[row]) : a + shard.sizes[row]] for shard, row in pairs]
+        digests = list(map(xxhash.xxh3_64_intdigest, samples))
+        expected = [shard.digests[row] for shard, row in pairs]
+        damaged = [] if digests == expected else [j for j, digest in enumerate(digests) if digest != expected[j]]
+        intact = not damaged
+        out: dict[str, list[Raw | FastloadError]] = {}
+        for name in self._stored:
+            starts = [shard.spans[name][0][row] for shard, row in pairs]
+            sizes = [shard.spans[name][1][row] for shard, row in pairs]
+            column: list[Raw | FastloadError] = [
+                sample[start : start + size] for sample, start, size in zip(samples, starts, sizes, strict=True)
+            ]
+            lacking = [j for j, start in enumerate(starts) if not start] if 0 in starts else []
+            for j in lacking:
                 column[j] = CorruptError(f"the sample has no field {name!r}")
+            intact = intact and not lacking
             for j in damaged:
+                start, size = shards[j].offsets[rows[j]], shards[j].sizes[rows[j]]
                 column[j] = CorruptError(
-                    f"bytes {int(starts[j])} to {stops[j]} are not what was packed (checksum); fetch the shard again"
+                    f"bytes {start} to {start + size} are not what was packed (checksum); fetch the shard again"
                 )
-            out.append(column)
-        return out
+            out[name] = column
+        return out, intact

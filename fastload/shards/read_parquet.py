@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
@@ -18,9 +17,12 @@ import pyarrow.types as pt
 from fastload.errors import CorruptError, FastloadError, SourceError
 from fastload.shards.index import Index
 from fastload.shards.parquet import KEY_COLUMN
-from fastload.shards.read import Ints, Raw, ShardCache, groups
+from fastload.shards.read import Ints, Raw, Rows, ShardCache
 
-_OFFSET_DTYPES = {True: np.dtype(np.int64), False: np.dtype(np.int32)}  # by whether the type is a "large" one
+_OFFSET_DTYPES: dict[bool, np.dtype[Any]] = {
+    True: np.dtype(np.int64),
+    False: np.dtype(np.int32),
+}  # by whether the type is a "large" one
 
 
 class ParquetReader:
@@ -28,12 +30,15 @@ class ParquetReader:
 
     Args:
         index: of Parquet files.
-        fields: names of the fields that will be asked for; no other column is read.
+        scalars: names of the scalar fields to read.
+        stored: names of the other fields to read; no other column is touched.
         capacity: row groups kept decoded.
     """
 
-    def __init__(self, index: Index, fields: Sequence[str], capacity: int) -> None:
-        self._index, self._fields = index, tuple(fields)
+    blocking = True
+
+    def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
+        self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
         self._footers: ShardCache[pq.FileMetaData] = ShardCache(self._read_footer, 256)
         self._shards: ShardCache[_RowGroup] = ShardCache(self._load, capacity)
 
@@ -55,74 +60,48 @@ class ParquetReader:
         def read() -> pa.Table:
             parquet = pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
             columns = set(parquet.schema_arrow.names)
-            wanted = [name for name in (KEY_COLUMN, *self._fields) if name in columns]
+            wanted = [name for name in (KEY_COLUMN, *self._scalars, *self._stored) if name in columns]
             return parquet.read_row_group(group, columns=wanted, use_threads=False)
 
         table = _guarded(path, read)
-        return _RowGroup(table, key_prefix=f"{Path(path).stem}/{group}/")
+        return _RowGroup(table, self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
 
-    def keys(self, shards: Ints, rows: Ints) -> list[str]:
-        out: list[str] = [""] * len(shards)
-        for shard, where in groups(shards):
-            found = self._shards.get(shard).keys(rows[where])
-            for place, key in zip(np.arange(len(shards))[where].tolist(), found, strict=True):
-                out[place] = key
-        return out
-
-    def scalars(self, name: str, shards: Ints, rows: Ints) -> npt.NDArray[Any]:
-        parts = [(where, self._shards.get(shard).scalars(name)[rows[where]]) for shard, where in groups(shards)]
-        out = np.empty(len(shards), np.result_type(*(values for _, values in parts)) if parts else np.int64)
-        for where, values in parts:
-            out[where] = values
-        return out
-
-    def raw(self, names: Sequence[str], shards: Ints, rows: Ints) -> list[list[Raw | FastloadError]]:
-        out: list[list[Any]] = [[None] * len(shards) for _ in names]
-        for shard, where in groups(shards):
-            handle = self._shards.get(shard)
-            places = np.arange(len(shards))[where].tolist()
-            wanted = rows[where].tolist()
-            for name, column in zip(names, out, strict=True):
-                blobs = handle.blobs(name)
-                for place, row in zip(places, wanted, strict=True):
-                    column[place] = blobs.get(row)
-        return out
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        groups, at = self._shards.get_all(shards), rows.tolist()
+        pairs = list(zip(groups, at, strict=True))
+        raw = {name: [group.blobs[name].get(row) for group, row in pairs] for name in self._stored}
+        return Rows(
+            keys=[group.key(row) for group, row in pairs],
+            scalars={name: np.array([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
+            raw=raw,
+            intact=not any(isinstance(value, FastloadError) for values in raw.values() for value in values),
+        )
 
 
 class _RowGroup:
     """One decoded row group."""
 
-    def __init__(self, table: pa.Table, key_prefix: str) -> None:
-        self._table, self._key_prefix = table.combine_chunks(), key_prefix
-        self._blobs: dict[str, _Blobs] = {}
-        self._scalars: dict[str, npt.NDArray[Any]] = {}
+    def __init__(self, table: pa.Table, scalars: Sequence[str], stored: Sequence[str], key_prefix: str) -> None:
+        def column(name: str) -> pa.Array:
+            chunks = table.column(name).chunks
+            return pa.concat_arrays(chunks) if len(chunks) != 1 else chunks[0]
 
-    def _column(self, name: str) -> pa.Array:
-        chunks = self._table.column(name).chunks
-        if len(chunks) == 1:
-            return chunks[0]
-        return pa.concat_arrays(chunks) if chunks else pa.array([], self._table.schema.field(name).type)
+        self._key_prefix = key_prefix
+        self._keys = _Blobs(KEY_COLUMN, column(KEY_COLUMN)) if KEY_COLUMN in table.schema.names else None
+        self.scalars = {name: _numbers(name, column(name)) for name in scalars}
+        self.blobs = {name: _Blobs(name, column(name)) for name in stored}
 
-    def keys(self, rows: Ints) -> list[str]:
-        if KEY_COLUMN not in self._table.schema.names:
-            return [f"{self._key_prefix}{row}" for row in rows.tolist()]
-        return [str(key) for key in self._column(KEY_COLUMN).take(pa.array(rows)).to_pylist()]
+    def key(self, row: int) -> str:
+        """The key of one sample; files of others may have none: file, row group and row then."""
+        raw = self._keys.get(row) if self._keys is not None else None
+        return f"{self._key_prefix}{row}" if raw is None or isinstance(raw, FastloadError) else str(raw, "utf-8")
 
-    def scalars(self, name: str) -> npt.NDArray[Any]:
-        if name not in self._scalars:
-            array = self._column(name)
-            if array.null_count:
-                row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-                raise CorruptError(
-                    f"field {name!r} is null in row {row} of this row group; drop or fill missing values"
-                )
-            self._scalars[name] = array.to_numpy(zero_copy_only=False)
-        return self._scalars[name]
 
-    def blobs(self, name: str) -> _Blobs:
-        if name not in self._blobs:
-            self._blobs[name] = _Blobs(name, self._column(name))
-        return self._blobs[name]
+def _numbers(name: str, array: pa.Array) -> memoryview:
+    if array.null_count:
+        row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+        raise CorruptError(f"field {name!r} is null in row {row} of this row group; drop or fill missing values")
+    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).data
 
 
 class _Blobs:
