@@ -1,0 +1,33 @@
+"""The sharding tool: raw samples in, shards and their index out, the same bytes however often it was interrupted.
+
+source --inputs--> table --plan--> shards to write --writing--> tasks --workers--> encode --> files --> index.json
+
+inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
+splits.py     which split a sample goes to
+plan.py       which shard, and where in it, before anything is read
+encode.py     what a worker does: read, check (checks.py), hash, write
+workers.py    processes
+journal.py    what an interrupted run left, and who is at work
+writing.py    tasks out, results in, shards published
+job.py        `pack`, which is also what calling this module does: `fastload.pack(source, out)`
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from fastload.pack.job import pack
+
+__all__ = ["pack"]
+
+
+class _CallablePackage(ModuleType):
+    """`fastload.pack` is this package once anything in it has been imported, and the function before; both pack."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return pack(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -1,0 +1,102 @@
+"""One cheap look at each content while it is in the cache: is it what its name says, is it whole, what to index of it.
+
+Full decoding is for `fastload verify`; this reads headers, and finds zero-byte, truncated and misnamed files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from fastload.decode.audio import audio_info
+from fastload.decode.headers import read_header
+from fastload.decode.tensor import read_npy
+from fastload.errors import DecodeError
+from fastload.shards.index import Kind
+
+Facts = tuple[int, ...]
+FACTS: dict[Kind, tuple[str, ...]] = {
+    "image": ("width", "height"),
+    "audio": ("frames", "sample_rate"),
+    "tokens": ("length",),
+}
+_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_SCAN = 0xDA
+
+
+def inspector(kind: Kind) -> Callable[[memoryview], Facts]:
+    """The function that looks at contents of a kind: gives the values of FACTS, raises DecodeError for a fault."""
+    return _INSPECTORS[kind]
+
+
+def _image(raw: memoryview) -> Facts:
+    header = read_header(raw)
+    if header.kind == "jpeg" and raw[-2:] != _END_OF_IMAGE and not _has_end(raw):
+        raise DecodeError(f"JPEG of {len(raw)} bytes has no end: it was cut off")
+    return header.width, header.height
+
+
+def _has_end(raw: memoryview) -> bool:
+    """Whether the end of the image comes after the first scan begins; padding and trailers may follow it.
+
+    Scans escape 0xFF, so the marker cannot occur in them; a thumbnail's own end is in a segment before the first scan.
+    """
+    position = 2
+    while position + 4 <= len(raw) and raw[position + 1] != _START_OF_SCAN:
+        bare = raw[position + 1] == 0xFF or raw[position + 1] == 0x01 or 0xD0 <= raw[position + 1] <= 0xD8
+        if bare:
+            position += 1 if raw[position + 1] == 0xFF else 2
+        else:
+            position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
+    return bytes(raw[position:]).find(_END_OF_IMAGE) >= 0
+
+
+def _audio(raw: memoryview) -> Facts:
+    frames, sample_rate, _ = audio_info(raw)
+    if frames == 0:
+        raise DecodeError("the clip has no samples")
+    return frames, sample_rate
+
+
+def _tokens(raw: memoryview) -> Facts:
+    array = read_npy(raw)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DecodeError(f"{array.dtype} array of shape {array.shape}, where tokens need one dimension of integers")
+    return (len(array),)
+
+
+def _tensor(raw: memoryview) -> Facts:
+    read_npy(raw)
+    return ()
+
+
+def _text(raw: memoryview) -> Facts:
+    try:
+        str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
+    return ()
+
+
+def _json(raw: memoryview) -> Facts:
+    try:
+        json.loads(bytes(raw))
+    except ValueError as error:
+        raise DecodeError(f"not JSON ({error})") from error
+    return ()
+
+
+def _nothing(raw: memoryview) -> Facts:
+    return ()
+
+
+_INSPECTORS: dict[Kind, Callable[[memoryview], Facts]] = {
+    "image": _image,
+    "audio": _audio,
+    "tokens": _tokens,
+    "tensor": _tensor,
+    "text": _text,
+    "json": _json,
+    "scalar": _nothing,
+    "bytes": _nothing,
+}

@@ -1,0 +1,181 @@
+"""`pack`: source -> table -> plan -> shards -> index.json."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastload.errors import ConfigError, FastloadError, PackError
+from fastload.pack.encode import Tell
+from fastload.pack.inputs import SourceKind, read_source
+from fastload.pack.journal import Journal, refuse_foreign
+from fastload.pack.manifest import parse_columns
+from fastload.pack.plan import Plan, make_plan, parse_size
+from fastload.pack.splits import parse_split
+from fastload.pack.writing import class_counts, write_shards
+from fastload.shards.index import IndexFile, ShardFile, ShardFormat
+
+OnProgress = Callable[[int, int, int], None]
+DEFAULT_SHARD_SIZE = "256MiB"  # large enough that a remote store's latency does not count, small enough to fetch ahead
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REDRAW_SECONDS = 0.1
+
+
+def pack(
+    source: str | Path,
+    out: str | Path,
+    *,
+    format: ShardFormat = "tar",
+    shard_size: int | str = DEFAULT_SHARD_SIZE,
+    split: str | Mapping[str, float] | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    workers: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    label_regex: str | None = None,
+    kind: SourceKind | None = None,
+    progress: bool | OnProgress = False,
+) -> IndexFile:
+    """Pack a source into shards with an index: OUT/<split>/shard-000000.tar or part-000000.parquet, and OUT/index.json.
+
+    The result depends on the source and the options alone, not on the number of workers or on interruptions. A run that
+    was stopped in any way goes on when it is started again with the same source and options; shards that it finished
+    are kept. index.json is written last: without it the folder is not a data set.
+
+    Args:
+        source: a folder of images, sounds or .txt files, whose class is the folder on the first level; a manifest
+            (.csv, .tsv, .jsonl, .ndjson); or a .txt file of one sample per line.
+        out: a new or empty folder, or one with an unfinished run of the same source and options.
+        format: "tar" (WebDataset) or "parquet".
+        shard_size: most bytes of a shard, as a number or like "256MiB".
+        split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: all in "train". Which
+            one a sample goes to depends on its key and the seed alone.
+        seed: of the shuffle and the split.
+        shuffle: spread samples over the shards; False keeps the source's order.
+        workers: processes; None: one per processor; 1: this process alone.
+        columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text".
+        label_regex: of a folder: the first group, searched in the file name, is the class.
+        kind: of a folder with several kinds of files, or of a file whose ending does not tell.
+        progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done).
+
+    Returns: what index.json says.
+
+    Raises:
+        ConfigError: an argument out of range, or one that does not fit the source.
+        PackError: the source is faulty (which file or row, and why), the folder is in use, or the disk is full.
+    """
+    source, out = Path(source), Path(out)
+    if format not in get_args(ShardFormat):
+        raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigError(f"seed={seed!r}: pass an integer")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ConfigError(f"workers={workers!r}: pass at least 1, or None for one per processor")
+    size, ratios = parse_size(shard_size), parse_split(split)
+    _refuse_overlap(source, out)
+    refuse_foreign(out)
+    table = read_source(source, kind=kind, columns=columns, label_regex=label_regex)
+    plan = make_plan(table, shard_format=format, shard_size=size, ratios=ratios, seed=seed, shuffle=shuffle)
+    options: dict[str, Any] = {
+        "format": format,
+        "shard_size": size,
+        "split": ratios,
+        "seed": seed,
+        "shuffle": shuffle,
+        "columns": parse_columns(columns),
+        "label_regex": label_regex,
+        "kind": kind,
+    }
+    identity = {"source": os.path.abspath(source), **options}
+    with Journal(out, identity) as journal, _telling(progress, plan) as tell:
+        try:
+            files = write_shards(plan, out, journal, workers or os.cpu_count() or 1, tell)
+            index = _index(plan, files, {"source": source.resolve().name, "options": options})
+            index.save(out)
+        except FastloadError:
+            raise
+        except OSError as error:
+            raise _output_error(error, out, len(journal.finished), plan) from error
+        finally:
+            journal.remove_leftovers()
+        journal.remove()
+    return index
+
+
+def _index(plan: Plan, files: list[ShardFile], packed: dict[str, Any]) -> IndexFile:
+    counts = class_counts(plan)
+    version = sys.modules[__name__.partition(".")[0]].__version__  # the package above, which this layer does not import
+    return IndexFile(
+        shard_format=plan.shard_format,
+        fields=dict(plan.table.fields),
+        shards=tuple(files),
+        splits=plan.splits,
+        statistics={"classes": counts} if counts else {},
+        packed={"fastload": version, **packed, "ignored_files": plan.table.ignored_files},
+    )
+
+
+@contextmanager
+def _telling(progress: bool | OnProgress, plan: Plan) -> Iterator[Tell]:
+    """What the workers tell, added up and shown."""
+    total = len(plan.order)
+    samples = written = 0
+    if progress is True:
+        bar = Progress(
+            TextColumn("packing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            auto_refresh=False,  # no thread, so that workers can be forked
+        )
+        with bar:
+            begun, drawn = time.monotonic(), 0.0
+            row = bar.add_task("packing", total=total, rate="")
+
+            def draw(more_samples: int, more_bytes: int) -> None:
+                nonlocal samples, written, drawn
+                samples, written, now = samples + more_samples, written + more_bytes, time.monotonic()
+                rate = written / 1e6 / max(now - begun, 1e-3)
+                bar.update(row, completed=samples, rate=f"{rate:,.0f} MB/s")
+                if now - drawn > _REDRAW_SECONDS or samples == total:
+                    drawn = now
+                    bar.refresh()
+
+            yield draw
+        return
+
+    def call(more_samples: int, more_bytes: int) -> None:
+        nonlocal samples, written
+        samples, written = samples + more_samples, written + more_bytes
+        if callable(progress):
+            progress(samples, total, written)
+
+    yield call
+
+
+def _refuse_overlap(source: Path, out: Path) -> None:
+    inner, outer = os.path.realpath(out), os.path.realpath(source)
+    if source.is_dir() and (inner + os.sep).startswith(outer + os.sep):
+        raise PackError(f"{out} is inside the source {source}, and would become part of it; choose a folder elsewhere")
+
+
+def _output_error(error: OSError, out: Path, finished: int, plan: Plan) -> PackError:
+    kept = f"{finished} of {len(plan.shards)} shards are finished and kept" if finished else "no shard was finished"
+    if error.errno in _NO_SPACE:
+        need = sum(shard.bytes for shard in plan.shards)
+        return PackError(
+            f"no space in {out} ({error.strerror}): all shards take {need / 1e6:,.1f} MB; {kept};"
+            " make space and run the same command again, and it goes on"
+        )
+    return PackError(f"{out} cannot be written ({error.strerror or error}); {kept}; run the same command again")

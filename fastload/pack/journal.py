@@ -1,0 +1,229 @@
+"""What makes an interrupted run go on: a lock, the options, and one durable record per finished shard.
+
+OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
+OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file"} of each finished shard
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fastload.errors import PackError
+from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
+from fastload.shards.foreign import JOURNAL_NAME
+from fastload.shards.index import INDEX_NAME, ShardFile
+
+RECORDS_NAME, LOCK_NAME = "journal.jsonl", "lock"
+JOURNAL_VERSION = 1
+STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
+_POLL_SECONDS = 0.02
+_OURS = re.compile(r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """One shard as an earlier run recorded it; `digest` is the plan's of its samples."""
+
+    digest: str
+    file: ShardFile
+
+
+class Journal:
+    """The record of one run into one folder, from opening it to `close` or `remove`.
+
+    Args:
+        out: the output folder; made if missing.
+        identity: source and options; a run with others cannot go on with this folder.
+
+    Raises:
+        PackError: another process packs into the folder, or it holds something else.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        self._out = out
+        self._folder = out / JOURNAL_NAME
+        self._identity = json.loads(json.dumps(identity))
+        self._made = [p for p in (out, *out.parents) if not p.exists()]
+        refuse_foreign(out)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._acquire()
+        try:
+            self.finished = self._read()
+            self._rewrite()
+            self._records = open(self._folder / RECORDS_NAME, "ab")  # noqa: SIM115 - closed by close
+        except BaseException:
+            if not (self._folder / RECORDS_NAME).exists():
+                self._remove_folder()
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def lock_descriptor(self) -> int:
+        """Held by every process that writes into the folder."""
+        return self._lock
+
+    def forget(self, shard: str) -> None:
+        """A recorded shard is not what it was."""
+        del self.finished[shard]
+
+    def record(self, shard: str, digest: str, file: ShardFile) -> None:
+        """Note durably that a shard is finished; its files must be durable already."""
+        self._records.write(_record(shard, digest, file))
+        self._records.flush()
+        os.fsync(self._records.fileno())
+        self.finished[shard] = Finished(digest=digest, file=file)
+
+    def remove_leftovers(self) -> None:
+        """Delete files of shards that are not recorded: unfinished ones, and those of a plan that has changed."""
+        kept = {name for shard in self.finished for name in (shard, shard.removesuffix(".tar") + ".idx")}
+        for folder in self._split_folders():
+            for path in folder.iterdir():
+                if f"{folder.name}/{path.name}" not in kept and _OURS.fullmatch(path.name):
+                    path.unlink()
+
+    def close(self) -> None:
+        """Let the folder go; without a finished shard, leave it as it was found."""
+        if self._lock < 0:
+            return
+        self._records.close()
+        if not self.finished and not (self._out / INDEX_NAME).exists():
+            self.remove_leftovers()
+            self._remove_folder()
+            for folder in (*self._split_folders(), *self._made):
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break  # something is in it
+        os.close(self._lock)
+        self._lock = -1
+
+    def remove(self) -> None:
+        """The data set is complete: no trace of the run stays."""
+        self._records.close()
+        self._remove_folder()
+        os.close(self._lock)
+        self._lock = -1
+
+    def _remove_folder(self) -> None:
+        for name in (RECORDS_NAME, RECORDS_NAME + PARTIAL_SUFFIX, LOCK_NAME):
+            (self._folder / name).unlink(missing_ok=True)
+        self._folder.rmdir()
+        fsync_directory(self._out)
+
+    def _split_folders(self) -> list[Path]:
+        return sorted(p for p in self._out.iterdir() if p.is_dir() and not p.is_symlink() and p != self._folder)
+
+    def _acquire(self) -> int:
+        deadline = time.monotonic() + STRAGGLER_SECONDS
+        while True:
+            self._folder.mkdir(exist_ok=True)
+            descriptor = os.open(self._folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_same_file(descriptor, self._folder / LOCK_NAME):  # else its holder finished and removed it
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
+                    return descriptor
+            except BlockingIOError:
+                owner = os.pread(descriptor, 256, 0).decode()
+                if _is_alive(owner) or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise PackError(
+                        f"another process ({owner or 'just starting'}) is packing into {self._out}; wait for it,"
+                        " or choose another folder"
+                    ) from None
+            os.close(descriptor)
+            time.sleep(_POLL_SECONDS)
+
+    def _read(self) -> dict[str, Finished]:
+        try:
+            lines = (self._folder / RECORDS_NAME).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            lines = []
+        records = [record for line in lines if (record := _parse(line)) is not None]
+        if not records:
+            refuse_foreign(self._out, journal=False)
+            return {}
+        if records[0].get("version") != JOURNAL_VERSION:
+            raise PackError(f"{self._out} was begun by another version of fastload; delete it and pack again")
+        if records[0]["identity"] != self._identity:
+            raise PackError(
+                f"{self._out} holds an unfinished pack with {_difference(records[0]['identity'], self._identity)};"
+                " run that command again, delete the folder, or choose another"
+            )
+        return {r["shard"]: Finished(digest=r["digest"], file=ShardFile.from_json(r["file"])) for r in records[1:]}
+
+    def _rewrite(self) -> None:
+        """Start the file anew with what is valid: the last record of a killed run may be half written."""
+        first = json.dumps({"version": JOURNAL_VERSION, "identity": self._identity}).encode() + b"\n"
+        records = [_record(shard, known.digest, known.file) for shard, known in self.finished.items()]
+        write_atomic(self._folder / RECORDS_NAME, first + b"".join(records))
+
+
+def refuse_foreign(out: Path, journal: bool = True) -> None:
+    """Raise PackError if a folder holds anything; `journal`: but for an unfinished run."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise PackError(f"{out} is a file; pass a folder")
+    names = sorted(os.listdir(out))
+    if JOURNAL_NAME in names and (journal or len(names) == 1):
+        return
+    if INDEX_NAME in names:
+        raise PackError(f"{out} holds a finished data set ({INDEX_NAME}); delete it, or choose another folder")
+    if names:
+        raise PackError(f"{out} is not empty ({names[0]!r} is in it); choose an empty or new folder")
+
+
+def _record(shard: str, digest: str, file: ShardFile) -> bytes:
+    return json.dumps({"shard": shard, "digest": digest, "file": file.to_json()}).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The first option that differs, as in: seed 1 instead of 0."""
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            return f"{name} {theirs.get(name)!r} instead of {ours.get(name)!r}"
+    return "other options"
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether the process that a lock names is running; on another machine it is taken to be."""
+    host, _, process = owner.rpartition(" ")
+    if host != socket.gethostname() or not process.isdigit():
+        return bool(host)
+    try:
+        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"  # a zombie holds nothing

@@ -1,0 +1,203 @@
+"""Which samples make which shard, decided before any content is read, so that any number of workers writes the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.splits import assign, shuffled
+from fastload.pack.table import Column, Files, Inline, Spans, Table
+from fastload.shards.index import ShardFormat
+from fastload.shards.tar import RUN_BYTES, RUN_SAMPLES, header_sizes
+from fastload.shards.ustar import END_MARKER, padded
+
+Int64s = npt.NDArray[np.int64]
+SHARD_NAMES: dict[ShardFormat, str] = {"tar": "shard-{:06d}.tar", "parquet": "part-{:06d}.parquet"}
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """One shard to be written.
+
+    Attributes:
+        name: path relative to the output folder.
+        start, stop: its samples, [start, stop) of `Plan.order`.
+        bytes: of a finished tar; of the contents for Parquet.
+    """
+
+    name: str
+    start: int
+    stop: int
+    bytes: int
+
+    @property
+    def samples(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The samples of a table, sorted into shards.
+
+    Attributes:
+        table: the samples.
+        order: rows of the table, shard by shard, int64 [n].
+        sample_bytes: what each takes in its shard, in that order, int64 [n].
+        shards: those of one split next to each other.
+        splits: name -> (start, stop) into `shards`.
+    """
+
+    table: Table
+    shard_format: ShardFormat
+    order: Int64s
+    sample_bytes: Int64s
+    shards: tuple[PlannedShard, ...]
+    splits: dict[str, tuple[int, int]]
+
+    @cached_property
+    def offsets(self) -> Int64s:
+        """Bytes before each sample, over all shards, int64 [n + 1]."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sample_bytes)])
+
+    def runs(self, shard: PlannedShard) -> Iterator[tuple[int, int]]:
+        """The shard in pieces that fit into the processor's cache, [start, stop) of `order` each."""
+        start = shard.start
+        while start < shard.stop:
+            stop = int(np.searchsorted(self.offsets, self.offsets[start] + RUN_BYTES, "right")) - 1
+            stop = min(max(stop, start + 1), start + RUN_SAMPLES, shard.stop)
+            yield start, stop
+            start = stop
+
+    def digest(self, shard: PlannedShard) -> str:
+        """XXH3-64 over all that is known of a shard's samples: keys, origins, sizes, times, values."""
+        rows = self.order[shard.start : shard.stop]
+        state = xxhash.xxh3_64(repr((shard, self.shard_format, list(self.table.fields.items()))).encode())
+        state.update("\0".join([self.table.keys[row] for row in rows.tolist()]).encode())
+        for column in self.table.columns.values():
+            _hash_column(state, column, rows)
+        return state.hexdigest()
+
+
+def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
+    match column:
+        case Files():
+            state.update("\0".join([column.paths[row] for row in rows.tolist()]).encode())
+            state.update(column.sizes[rows].tobytes() + column.mtimes[rows].tobytes())
+        case Inline():
+            state.update(column.sizes[rows].tobytes())
+            for row in rows.tolist():
+                state.update(column.contents[row])
+        case Spans():
+            state.update(f"{column.path}\0{column.mtime}".encode())
+            state.update(column.starts[rows].tobytes() + column.sizes[rows].tobytes())
+        case _:
+            state.update(column.values[rows].tobytes())
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes: 1000, "256MiB", "1GB", "64 kB".
+
+    Raises: ConfigError for anything else, or less than one byte.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(size).strip().lower())
+    if isinstance(size, bool) or not match or match[2] not in _UNITS:
+        raise ConfigError(f"shard_size={size!r}: pass bytes, or a size such as '256MiB' or '1GB'")
+    value = int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
+    if value < 1:
+        raise ConfigError(f"shard_size={size!r}: must be at least 1 byte")
+    return value
+
+
+def make_plan(
+    table: Table,
+    *,
+    shard_format: ShardFormat,
+    shard_size: int,
+    ratios: Mapping[str, float],
+    seed: int,
+    shuffle: bool,
+) -> Plan:
+    """Sort samples into splits and shards.
+
+    Args:
+        table: the samples.
+        shard_format: "tar" or "parquet".
+        shard_size: most bytes of a shard; one sample that is larger gets a shard of its own.
+        ratios: split -> share of the samples, summing to 1.
+        seed: of the hashes that split and shuffle.
+        shuffle: spread the samples over the shards by a hash of their keys; False: in the table's order.
+
+    Raises:
+        PackError: a split that gets no sample.
+    """
+    split_of = assign(table.keys, ratios, seed) if len(ratios) > 1 else np.zeros(len(table.keys), np.int64)
+    order = shuffled(table.keys, seed) if shuffle else np.arange(len(table.keys))
+    order = order[np.argsort(split_of[order], kind="stable")]
+    counts = np.bincount(split_of, minlength=len(ratios)).tolist()
+    for name, count in zip(ratios, counts, strict=True):
+        if count == 0:
+            raise PackError(
+                f"the split {name!r} gets none of {len(order)} samples; give it a larger ratio, or leave it out"
+            )
+    sample_bytes = _sample_bytes(table, shard_format)[order]
+    marker = len(END_MARKER) if shard_format == "tar" else 0
+    shards: list[PlannedShard] = []
+    splits, start = {}, 0
+    for name, count in zip(ratios, counts, strict=True):
+        first = len(shards)
+        for cut in _cuts(sample_bytes[start : start + count], shard_size - marker):
+            total = int(sample_bytes[start + cut[0] : start + cut[1]].sum()) + marker
+            file = SHARD_NAMES[shard_format].format(len(shards) - first)
+            shards.append(PlannedShard(name=f"{name}/{file}", start=start + cut[0], stop=start + cut[1], bytes=total))
+        splits[name] = (first, len(shards))
+        start += count
+    return Plan(
+        table=table,
+        shard_format=shard_format,
+        order=order,
+        sample_bytes=sample_bytes,
+        shards=tuple(shards),
+        splits=splits,
+    )
+
+
+def _sample_bytes(table: Table, shard_format: ShardFormat) -> Int64s:
+    """What each sample takes in its shard, in the table's order, int64 [n]."""
+    total = np.zeros(len(table.keys), np.int64)
+    for name, column in table.columns.items():
+        if shard_format == "tar":
+            total += header_sizes(table.keys, table.endings[name], column.sizes) + padded(column.sizes)
+        else:
+            total += column.sizes
+    return total
+
+
+def _cuts(sizes: Int64s, limit: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) of each shard: as few shards as `limit` allows, about equally full."""
+    ends = np.cumsum(sizes)
+    total = int(ends[-1])
+    fewest = -(-total // max(limit, 1))
+    cap = min(limit, -(-total // fewest) + int(sizes.max()))
+    start, before = 0, 0
+    while start < len(sizes):
+        stop = max(int(np.searchsorted(ends, before + cap, "right")), start + 1)
+        yield start, stop
+        start, before = stop, int(ends[stop - 1])

@@ -1,0 +1,156 @@
+"""What is to be packed, as columns: where each content comes from, how many bytes it has, what the index says of it.
+
+Nothing but manifests' own values is read yet: a table of a million files is a list of names and a few arrays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.errors import PackError
+from fastload.shards.index import FieldInfo
+from fastload.shards.members import content_extension, member_prefixes, scalar_bytes
+
+Int64s = npt.NDArray[np.int64]
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """One file per sample.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        paths: [n], with forward slashes.
+        sizes: bytes, int64 [n].
+        mtimes: nanoseconds, int64 [n]: so that a run that goes on notices edited files.
+        types: file type ("jpg") of all, or of each.
+    """
+
+    root: str
+    paths: Sequence[str]
+    sizes: Int64s
+    mtimes: Int64s
+    types: str | Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """A number per sample: int64, float64 or bool [n]."""
+
+    values: npt.NDArray[np.generic]
+
+    @cached_property
+    def sizes(self) -> Int64s:
+        """Bytes of each number as a tar member has it, int64 [n]."""
+        distinct, inverse = np.unique(self.values, return_inverse=True)
+        lengths = np.array([len(scalar_bytes(v)) for v in distinct], np.int64)
+        return lengths[inverse.reshape(-1)] if len(lengths) else np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inline:
+    """Contents that are in memory, because the manifest holds them."""
+
+    contents: Sequence[bytes]
+
+    @cached_property
+    def sizes(self) -> Int64s:
+        return np.array([len(content) for content in self.contents], np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """Pieces of one file, such as its lines: first bytes and lengths, int64 [n]; `mtime` is the file's."""
+
+    path: str
+    starts: Int64s
+    sizes: Int64s
+    mtime: int
+
+
+Column = Files | Values | Inline | Spans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All samples of a source in its natural order.
+
+    Attributes:
+        keys: [n], each once.
+        columns: field -> where its contents come from.
+        fields: field -> what the index says of it; the same names in the same order.
+        ignored_files: files of a folder that are no samples.
+    """
+
+    keys: Sequence[str]
+    columns: Mapping[str, Column]
+    fields: Mapping[str, FieldInfo]
+    ignored_files: int = 0
+
+    @cached_property
+    def endings(self) -> dict[str, str | list[str]]:
+        """Field -> what follows the key and the dot in a tar, for all samples or for each."""
+        prefixes = member_prefixes(self.fields)
+        endings: dict[str, str | list[str]] = {}
+        for name, column in self.columns.items():
+            types = column.types if isinstance(column, Files) else ""
+            if isinstance(types, str):
+                endings[name] = prefixes[name] + content_extension(self.fields[name], types)
+            else:
+                by_type = {t: prefixes[name] + content_extension(self.fields[name], t) for t in set(types)}
+                each = [by_type[t] for t in types]
+                endings[name] = each if len(set(by_type.values())) > 1 else each[0]
+        return endings
+
+
+def check_keys(keys: Sequence[str], places: Sequence[str]) -> None:
+    """Every key once, and UTF-8.
+
+    Args:
+        keys: [n].
+        places: what errors call the origin of each key, [n].
+
+    Raises:
+        PackError: naming both places of a key that comes twice.
+    """
+    try:
+        "\n".join(keys).encode()
+    except UnicodeEncodeError:
+        bad = next(key for key in keys if any("\ud800" <= c <= "\udfff" for c in key))
+        raise PackError(f"the name {bad!r} is not UTF-8; rename the file") from None
+    if len(set(keys)) == len(keys):
+        return
+    first: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if key in first:
+            raise PackError(
+                f"two samples have the key {key!r}: {places[first[key]]} and {places[row]}; rename one"
+                " (a key is the path without its extension, dots in the name count as '_')"
+            )
+        first[key] = row
+
+
+def class_table(names: Sequence[str]) -> tuple[tuple[str, ...], Int64s]:
+    """Class names in order, and the number of each given name's class, int64 [n]. All-integer names sort as numbers."""
+    distinct = sorted(set(names))
+    if all(_INTEGER.fullmatch(name) for name in distinct):
+        distinct.sort(key=int)
+    numbers = {name: number for number, name in enumerate(distinct)}
+    return tuple(distinct), np.array([numbers[name] for name in names], np.int64)
+
+
+def label_info(classes: tuple[str, ...]) -> FieldInfo:
+    """The field of a class label."""
+    return FieldInfo(kind="scalar", dtype="int64", classes=classes, extension="cls")
+
+
+def one_or_all(types: Sequence[str]) -> str | Sequence[str]:
+    """The type that all share, or each one's."""
+    return types[0] if len(set(types)) == 1 else types
