@@ -228,9 +228,9 @@ def _decode_split(index: Index, pool: ThreadPoolExecutor) -> Iterator[Fault]:
     threads = os.cpu_count() or 1
     reader: Reader
     if index.shard_format == "tar":
-        reader = TarReader(index, threads + 1)
+        reader = TarReader(index, (), tuple(fields), threads + 1)
     else:
-        reader = ParquetReader(index, tuple(fields), threads + 1)
+        reader = ParquetReader(index, (), tuple(fields), threads + 1)
     tasks = [
         (shard, range(start, min(start + DECODE_ROWS, size)))
         for shard, size in enumerate(index.sizes.tolist())
@@ -247,13 +247,12 @@ def _decode_rows(
     shards, places = np.full(len(rows), shard), np.asarray(rows, np.int64)
     file = index.files[int(index.file_of_shard[shard])].name
     try:
-        keys = reader.keys(shards, places)
-        columns = reader.raw(tuple(decoders), shards, places)
+        read = reader.read(shards, places)
     except FastloadError as error:  # the whole shard: one fault is enough
         return [Fault(shard=file, what=f"cannot be decoded: {error}")] if rows[0] == 0 else []
     faults = []
-    for (name, decoder), column in zip(decoders.items(), columns, strict=True):
-        for key, raw in zip(keys, column, strict=True):
+    for name, decoder in decoders.items():
+        for key, raw in zip(read.keys, read.raw[name], strict=True):
             try:
                 if isinstance(raw, FastloadError):
                     raise raw

@@ -92,9 +92,12 @@ def field_of_column(arrow: pa.DataType, feature: Mapping[str, Any] | None) -> Fi
     if _is_binary(arrow):
         return FieldInfo(kind="bytes")
     if pt.is_fixed_size_list(arrow):
-        item = arrow.value_type
-        numeric = pt.is_integer(item) or pt.is_floating(item)
-        return FieldInfo(kind="tensor", dtype=_numpy_name(item), shape=(arrow.list_size,)) if numeric else None
+        shape = []
+        while pt.is_fixed_size_list(arrow):
+            shape.append(arrow.list_size)
+            arrow = arrow.value_type
+        numeric = pt.is_integer(arrow) or pt.is_floating(arrow)
+        return FieldInfo(kind="tensor", dtype=_numpy_name(arrow), shape=tuple(shape)) if numeric else None
     if pt.is_list(arrow) or pt.is_large_list(arrow):
         item = arrow.value_type
         if pt.is_integer(item):

@@ -131,6 +131,8 @@ class ParquetShardWriter:
     def abort(self) -> None:
         """Close and remove the temporary file."""
         self._sink.close()
+        if self._writer is not None:
+            self._writer.close()  # else it writes its footer when it is collected
         self._partial.unlink(missing_ok=True)
 
     def _flush(self) -> None:
@@ -251,6 +253,8 @@ class _HashingFile:
         self.size = 0
 
     def write(self, data: bytes) -> int:
+        if self._file.closed:
+            return len(data)
         self._state.update(data)
         self.size += len(data)
         return self._file.write(data)
@@ -263,11 +267,12 @@ class _HashingFile:
         self._file.flush()
 
     def close(self) -> None:
+        """Close; what is written after that is dropped, such as the footer of a shard that was given up."""
         self._file.close()
 
     @property
     def closed(self) -> bool:
-        return self._file.closed
+        return False  # as pyarrow sees it
 
     def hexdigest(self) -> str:
         return self._state.hexdigest()
