@@ -45,6 +45,7 @@ def permute(x: npt.ArrayLike, n: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArr
         raise ValueError(f"permute of {np.asarray(x).reshape(-1)[values >= sizes][0]}: must be in [0, n)")
     bits = np.maximum(MIN_BITS, np.frexp(sizes.astype(np.float64) - 1)[1]).astype(np.uint64)  # exponent = bit length
     values = _network(values, bits, keys)
+    values *= sizes != 1  # one element has nowhere to go, and would walk 64 steps to stay
     outside = np.flatnonzero(values >= sizes)
     while len(outside):  # fewer each time: the domain is less than twice n (or 64 for tiny n)
         again = _network(values[outside], _of(bits, outside), _of(keys, outside))
