@@ -33,7 +33,7 @@ class DataLoader:
     Args:
         data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
         batch_size: rows per rank.
-        num_workers: decode threads. 0: decode in the caller's thread; so is what threads would only slow down: undecoded
+        num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down: undecoded
             bytes, text and tokens, whose cost is in Python itself.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
         this
