@@ -9,12 +9,12 @@ Contract
   2. Ahead      At most `ahead` jobs are begun and not handed over; the plan is asked for no more.
   3. End        When the plan ends, so does the iteration, after every result; threads are joined before StopIteration.
   4. Failure    If a part raises, earlier results still come; then that error is raised at its own job's turn and the
-  engine
-                is closed. Of several errors in one job the first in time wins. An error in the plan is raised at its
-                turn too.
+                engine is closed. Of several errors in one job the first in time wins. An error in the plan is raised at
+                its turn too.
   5. Cancel     close() (the consumer broke out, raised, was interrupted or dropped the iterator) discards parts not
-  begun,
-                waits for those running, and joins the threads. It may be called at any time, any number of times.
+                begun, waits for those running, and joins the threads. It may be called at any time, by any thread, any
+                number of times. next() of an engine that was closed before its end raises EngineError: it must not
+                look like an end.
   6. Stall      If no part finishes for `timeout` seconds while the consumer waits, EngineError names what was waited
   for.
   7. Fork       In a child process made by fork after the start, next() raises EngineError: threads do not survive a
@@ -39,6 +39,7 @@ from fastload.errors import EngineError
 
 Result = TypeVar("Result", covariant=True)
 
+_CLOSED = "the engine was closed before its end; begin a new iteration"
 JOIN_SECONDS = 10.0  # close() waits this long for a running part; a thread that hangs longer is left behind as a daemon
 
 
@@ -75,7 +76,7 @@ class _Shared(Generic[Result]):
     collected."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a thread that holds it may be the one that collects a dropped engine
         self.work = threading.Condition(self.lock)  # there are parts, or it is closed
         self.done = threading.Condition(self.lock)  # a job has no part left
         self.parts: deque[tuple[_Ticket[Result], int]] = deque()
@@ -112,7 +113,7 @@ class Engine(Generic[Result]):
     Args:
         plan: the jobs in order; drawn from in the consumer's thread.
         threads: how many run parts. 0: parts run in the consumer's thread, one job at a time, when its result is asked
-        for.
+            for.
         ahead: jobs begun before they are asked for, at least 1.
         timeout_seconds: see Stall; None waits for ever.
     """
@@ -125,14 +126,14 @@ class Engine(Generic[Result]):
         self._line: deque[_Ticket[Result]] = deque()
         self._plan_error: BaseException | None = None
         self._plan_ended = False
+        self._over = False  # the end or an error was raised
         self._pid = os.getpid()
-        self._threads = [
-            threading.Thread(target=_work, args=(self._shared,), name=f"fastload-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
         _open_engines.add(self)
+        for i in range(threads):
+            thread = threading.Thread(target=_work, args=(self._shared,), name=f"fastload-{i}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def __iter__(self) -> Engine[Result]:
         return self
@@ -140,9 +141,11 @@ class Engine(Generic[Result]):
     def __next__(self) -> Result:
         if os.getpid() != self._pid:
             raise EngineError("the loader was forked while iterating; make its iterator in the child process")
-        if self._shared.closed:
+        if self._over:
             raise StopIteration
         try:
+            if self._shared.closed:
+                raise EngineError(_CLOSED)
             self._fill()
             if not self._line:
                 if self._plan_error is not None:
@@ -155,6 +158,7 @@ class Engine(Generic[Result]):
                 self._fill()  # they go on while the consumer works on this result
             return ticket.job.result()
         except BaseException:
+            self._over = True
             self.close()
             raise
 
@@ -186,16 +190,24 @@ class Engine(Generic[Result]):
         shared = self._shared
         with shared.lock:
             seen, since = shared.finished_parts, time.monotonic()
-            while ticket.left:
+            while ticket.left and not shared.closed:
                 shared.done.wait(self._timeout)
                 if shared.finished_parts != seen:
                     seen, since = shared.finished_parts, time.monotonic()
-                elif self._timeout is not None and ticket.left and time.monotonic() - since >= self._timeout:
+                elif (
+                    self._timeout is not None
+                    and ticket.left
+                    and not shared.closed
+                    and time.monotonic() - since >= self._timeout
+                ):
                     raise EngineError(
                         f"no progress for {self._timeout:g} s: {ticket.left} of {ticket.job.parts} parts of the "
-                        f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets the limit"
+                        f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets "
+                        "the limit"
                     )
             error = ticket.error
+            if error is None and shared.closed:
+                error = EngineError(_CLOSED)
         if error is not None:
             raise error
 
@@ -208,9 +220,10 @@ class Engine(Generic[Result]):
             shared.closed = True
             shared.parts.clear()
             shared.work.notify_all()
+            shared.done.notify_all()
         deadline = time.monotonic() + JOIN_SECONDS
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        if threading.current_thread() not in self._threads:  # which may hold the lock that the others wait for
+            for thread in self._threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
         self._line.clear()
         _open_engines.discard(self)
@@ -219,6 +232,9 @@ class Engine(Generic[Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
         self.close()
 
 

@@ -1,0 +1,431 @@
+"""The numbered cases of the engine's contract, with jobs that wait for events instead of doing work."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fastload.engine import Engine
+from fastload.errors import EngineError
+
+PATIENCE = 20.0  # a test that waits this long for an event has found a hang
+
+
+class Task:
+    """A job of `parts` parts that records what becomes of it."""
+
+    def __init__(self, number: int, parts: int = 1, work: Callable[[int], object] | None = None) -> None:
+        self.number, self.parts, self._work = number, parts, work
+        self.threads: dict[int, str] = {}
+        self.result_thread = ""
+
+    def __repr__(self) -> str:
+        return f"task {self.number}"
+
+    def run(self, part: int) -> None:
+        self.threads[part] = threading.current_thread().name
+        if self._work is not None:
+            self._work(part)
+
+    def result(self) -> int:
+        assert len(self.threads) == self.parts, "handed over before every part had run"
+        self.result_thread = threading.current_thread().name
+        return self.number
+
+
+class Plan:
+    """Hands out tasks and counts them."""
+
+    def __init__(self, tasks: list[Task], error: BaseException | None = None) -> None:
+        self.drawn, self._tasks, self._error = 0, tasks, error
+
+    def __iter__(self) -> Iterator[Task]:
+        for task in self._tasks:
+            self.drawn += 1
+            yield task
+        if self._error is not None:
+            raise self._error
+
+
+def wait(event: threading.Event) -> None:
+    assert event.wait(PATIENCE), "nobody set the event: a hang"
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload-")]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    assert workers() == []
+    yield
+    gc.collect()
+    assert workers() == []
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_1_results_come_in_the_order_of_the_plan(threads: int, parts: int) -> None:
+    tasks = [Task(number, parts) for number in range(50)]
+    with Engine(iter(Plan(tasks)), threads=threads, ahead=3) as engine:
+        assert list(engine) == list(range(50))
+    assert all(set(task.threads) == set(range(parts)) for task in tasks)
+    assert {task.result_thread for task in tasks} == {threading.current_thread().name}
+
+
+def test_1_a_later_job_that_is_done_first_waits_for_its_turn() -> None:
+    later = threading.Event()
+    tasks = [Task(0, work=lambda _: wait(later)), Task(1, work=lambda _: later.set())]
+    with Engine(iter(Plan(tasks)), threads=2, ahead=2) as engine:
+        assert list(engine) == [0, 1]
+
+
+def test_parts_of_one_job_run_at_the_same_time() -> None:
+    barrier = threading.Barrier(3)
+    tasks = [Task(0, parts=3, work=lambda _: barrier.wait(PATIENCE))]
+    with Engine(iter(Plan(tasks)), threads=3, ahead=1) as engine:
+        assert list(engine) == [0]
+    assert len(set(tasks[0].threads.values())) == 3
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 7])
+def test_2_no_more_jobs_are_begun_than_may_be_ahead(ahead: int) -> None:
+    plan = Plan([Task(number) for number in range(20)])
+    with Engine(iter(plan), threads=2, ahead=ahead) as engine:
+        assert plan.drawn == 0, "work began before anybody asked for it"
+        for number, result in enumerate(engine):
+            assert result == number
+            assert plan.drawn == min(20, number + 1 + ahead)
+
+
+def test_2_without_threads_only_the_job_that_is_asked_for_is_begun() -> None:
+    plan = Plan([Task(number) for number in range(5)])
+    with Engine(iter(plan), threads=0, ahead=3) as engine:
+        for number in range(5):
+            assert next(engine) == number
+            assert plan.drawn == number + 1
+    assert workers() == []
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_3_the_end_comes_after_every_result_and_threads_are_joined_before_it(threads: int) -> None:
+    engine = Engine(iter(Plan([Task(0), Task(1)])), threads=threads, ahead=5)
+    assert len(workers()) == threads
+    assert [next(engine), next(engine)] == [0, 1]
+    with pytest.raises(StopIteration):
+        next(engine)
+    assert workers() == []
+    with pytest.raises(StopIteration):
+        next(engine)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_3_an_empty_plan_ends_at_once(threads: int) -> None:
+    assert list(Engine(iter(Plan([])), threads=threads, ahead=2)) == []
+
+
+def boom(part: int) -> None:
+    raise ValueError(f"part {part} broke")
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_4_earlier_results_still_come_and_then_the_error(threads: int) -> None:
+    tasks = [Task(0), Task(1), Task(2, work=boom), Task(3)]
+    engine = Engine(iter(Plan(tasks)), threads=threads, ahead=4)
+    assert [next(engine), next(engine)] == [0, 1]
+    with pytest.raises(ValueError, match="part 0 broke"):
+        next(engine)
+    assert workers() == []
+    with pytest.raises(StopIteration):
+        next(engine)
+
+
+def test_4_the_error_waits_for_its_turn_though_it_came_first() -> None:
+    failed = threading.Event()
+
+    def fail(part: int) -> None:
+        failed.set()
+        boom(part)
+
+    tasks = [Task(0, work=lambda _: wait(failed)), Task(1, work=fail)]
+    engine = Engine(iter(Plan(tasks)), threads=2, ahead=2)
+    assert next(engine) == 0
+    with pytest.raises(ValueError, match="broke"):
+        next(engine)
+
+
+def test_4_of_several_errors_in_one_job_the_first_in_time_wins() -> None:
+    last_failed = threading.Event()
+
+    def fail(part: int) -> None:
+        if part == 0:
+            wait(last_failed)
+            while len(engine._shared.parts) or engine._shared.finished_parts == 0:
+                threading.Event().wait(0.001)  # part 1's error is noted before part 0 raises
+        else:
+            last_failed.set()
+        boom(part)
+
+    engine = Engine(iter(Plan([Task(0, parts=2, work=fail)])), threads=2, ahead=1)
+    with pytest.raises(ValueError, match="part 1 broke"):
+        next(engine)
+
+
+def test_4_after_a_failure_the_rest_of_the_job_is_skipped() -> None:
+    task = Task(0, parts=50, work=boom)
+    with pytest.raises(ValueError, match="part 0 broke"):
+        next(Engine(iter(Plan([task])), threads=1, ahead=1))
+    assert set(task.threads) == {0}
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_4_an_error_in_the_plan_is_raised_at_its_turn(threads: int) -> None:
+    engine = Engine(iter(Plan([Task(0), Task(1)], error=OSError("no plan"))), threads=threads, ahead=4)
+    assert [next(engine), next(engine)] == [0, 1]
+    with pytest.raises(OSError, match="no plan"):
+        next(engine)
+    assert workers() == []
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_4_an_error_while_the_result_is_made_closes_the_engine(threads: int) -> None:
+    class Broken(Task):
+        def result(self) -> int:
+            raise RuntimeError("no result")
+
+    engine = Engine(iter(Plan([Broken(0), Task(1)])), threads=threads, ahead=2)
+    with pytest.raises(RuntimeError, match="no result"):
+        next(engine)
+    assert workers() == []
+
+
+def test_4_what_is_no_exception_comes_through_too() -> None:
+    def leave(_: int) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit), Engine(iter(Plan([Task(0, work=leave)])), threads=1, ahead=1) as engine:
+        next(engine)
+
+
+def test_5_breaking_out_discards_what_was_not_begun_and_joins_the_threads() -> None:
+    release = threading.Event()
+    tasks = [Task(0), *(Task(number, work=lambda _: wait(release)) for number in range(1, 10))]
+    with Engine(iter(Plan(tasks)), threads=2, ahead=9) as engine:
+        for _ in engine:
+            release.set()
+            break
+        engine.close()
+        begun = sum(bool(task.threads) for task in tasks)
+    assert workers() == []
+    assert begun == sum(bool(task.threads) for task in tasks)
+
+
+def test_5_closing_waits_for_parts_that_run() -> None:
+    running, release = threading.Event(), threading.Event()
+    finished: list[int] = []
+
+    def slow(part: int) -> None:
+        running.set()
+        wait(release)
+        finished.append(part)
+
+    plan = Plan([Task(0), Task(1, work=slow), Task(2, work=slow)])
+    engine = Engine(iter(plan), threads=1, ahead=2)
+    assert next(engine) == 0
+    wait(running)
+    threading.Timer(0.05, release.set).start()
+    engine.close()
+    assert finished == [0], "the running part is done, and the one behind it was never begun"
+    assert workers() == []
+
+
+def test_5_an_exception_in_the_consumer_closes_and_its_traceback_keeps_no_thread() -> None:
+    kept: list[BaseException] = []
+    try:
+        with Engine(iter(Plan([Task(number) for number in range(9)])), threads=2, ahead=3) as engine:
+            for _ in engine:
+                raise KeyError("the consumer's own")
+    except KeyError as error:
+        kept.append(error)
+    assert kept
+    assert workers() == []
+
+
+def test_5_a_dropped_engine_stops_its_threads() -> None:
+    engine = Engine(iter(Plan([Task(number) for number in range(9)])), threads=3, ahead=3)
+    assert next(engine) == 0
+    gone = weakref.ref(engine)
+    del engine
+    assert gone() is None, "the threads keep their engine alive"
+    assert workers() == []
+
+
+def test_5_an_engine_that_was_never_asked_stops_its_threads_too() -> None:
+    engine = Engine(iter(Plan([Task(0)])), threads=2, ahead=1)
+    del engine
+    assert workers() == []
+
+
+def test_5_closing_may_happen_at_any_time_and_any_number_of_times() -> None:
+    engine = Engine(iter(Plan([Task(0)])), threads=2, ahead=1)
+    engine.close()
+    engine.close()
+    ends = []
+    for _ in range(2):
+        with pytest.raises((EngineError, StopIteration)) as caught:
+            next(engine)
+        ends.append(caught.type)
+    assert ends == [EngineError, StopIteration], "an error is raised once"
+
+
+def test_5_a_part_may_close_the_engine_it_runs_in() -> None:
+    engines: list[Engine[int]] = []
+    engine = Engine(iter(Plan([Task(0, work=lambda _: engines[0].close()), Task(1)])), threads=1, ahead=1)
+    engines.append(engine)
+    with pytest.raises(EngineError, match="closed before its end"):
+        next(engine)
+    for thread in threading.enumerate():
+        if thread.name.startswith("fastload-"):
+            thread.join(PATIENCE)
+
+
+def test_5_another_thread_may_close_it_and_the_consumer_does_not_wait_for_ever() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        running.set()
+        wait(release)
+
+    engine = Engine(iter(Plan([Task(0, parts=2, work=hold)])), threads=1, ahead=1)
+
+    def close() -> None:
+        wait(running)
+        threading.Timer(0.05, release.set).start()
+        engine.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(EngineError, match="the engine was closed before its end; begin a new iteration"):
+        next(engine)
+    closer.join()
+    assert workers() == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_5_results_that_were_handed_over_are_not_kept_alive(threads: int) -> None:
+    class Kept:
+        pass
+
+    class Maker(Task):
+        def run(self, part: int) -> None:
+            self.made = Kept()
+            super().run(part)
+
+        def result(self) -> Kept:  # type: ignore[override]
+            return self.made
+
+    engine = Engine((Maker(number) for number in range(3)), threads=threads, ahead=1)
+    first = weakref.ref(next(engine))
+    next(engine)
+    last = weakref.ref(next(engine))
+    deadline = threading.Event()
+    for _ in range(200):  # a worker lets go a moment after it has said that it is done
+        if first() is None and last() is None:
+            break
+        deadline.wait(0.01)
+    assert first() is None
+    assert last() is None
+    engine.close()
+
+
+def test_6_a_stall_is_an_error_that_names_what_was_waited_for() -> None:
+    release = threading.Event()
+    engine = Engine(
+        iter(Plan([Task(7, parts=2, work=lambda part: wait(release) if part else None)])),
+        threads=1,
+        ahead=1,
+        timeout_seconds=0.1,
+    )
+    timer = threading.Timer(0.6, release.set)  # so that the thread can be joined
+    timer.start()
+    with pytest.raises(
+        EngineError, match=r"no progress for 0.1 s: 1 of 2 parts of the next batch are unfinished \(task 7\)"
+    ):
+        next(engine)
+    timer.join()
+    assert workers() == []
+
+
+def test_6_slow_progress_is_no_stall() -> None:
+    tick = threading.Event()
+    task = Task(0, parts=8, work=lambda _: tick.wait(0.1))
+    engine = Engine(iter(Plan([task])), threads=1, ahead=1, timeout_seconds=0.4)
+    assert list(engine) == [0]  # 0.8 s in all
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_7_a_forked_child_is_told_and_the_parent_goes_on(threads: int) -> None:
+    program = f"""
+import os, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_engine import Plan, Task
+from fastload.engine import Engine
+from fastload.errors import EngineError
+
+engine = Engine(iter(Plan([Task(n) for n in range(6)])), threads={threads}, ahead=2)
+assert next(engine) == 0
+pid = os.fork()
+if pid == 0:
+    try:
+        next(engine)
+    except EngineError as error:
+        assert "forked while iterating; make its iterator in the child process" in str(error), error
+        engine.close()
+        sys.exit(42)
+    sys.exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+assert list(engine) == [1, 2, 3, 4, 5]
+"""
+    run(program)
+
+
+@pytest.mark.parametrize("where", ["asked", "never asked"])
+def test_8_a_program_that_leaves_an_engine_open_exits(where: str) -> None:
+    program = f"""
+import sys, threading
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_engine import Plan, Task
+from fastload.engine import Engine
+
+engine = Engine(iter(Plan([Task(n, work=lambda _: None) for n in range(100)])), threads=3, ahead=4)
+if {where!r} == "asked":
+    assert next(engine) == 0
+print("done")
+"""
+    assert run(program) == "done\n"
+
+
+def run(program: str) -> str:
+    """Run a program to its end; it fails the test by a non-zero status, and by not ending."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_threads_wait_without_work_and_take_up_what_comes_later() -> None:
+    tasks = [Task(number, parts=2) for number in range(4)]
+    with Engine(iter(Plan(tasks)), threads=8, ahead=1) as engine:
+        for number in range(4):
+            assert next(engine) == number
+        with pytest.raises(StopIteration):
+            next(engine)
