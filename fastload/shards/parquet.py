@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from fastload.errors import CorruptError, PackError, ShardIndexError, SourceError
+from fastload.errors import CorruptError, FastloadError, PackError, ShardIndexError, SourceError
 from fastload.shards.features import (
     FACT_TYPE,
     HUGGINGFACE_KEY,
@@ -220,13 +220,19 @@ def open_parquet(path: Path, verify_pages: bool = False) -> pq.ParquetFile:
         verify_pages: check the CRC-32 of every page that is read and has one.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=verify_pages, pre_buffer=False)
+        if path.is_dir():
+            raise SourceError(f"{path} cannot be read: it is a folder")
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=verify_pages, pre_buffer=False)
+        _ = file.schema_arrow  # parsed when first asked for
+        return file
     except FileNotFoundError:
         raise SourceError(f"{path} does not exist") from None
-    except pa.ArrowInvalid as error:
-        raise CorruptError(f"{path} is not a whole Parquet file ({error}); copy or pack it again") from error
-    except OSError as error:
+    except PermissionError as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow reports a damaged footer as any of these
+        if isinstance(error, FastloadError):
+            raise
+        raise CorruptError(f"{path} is not a whole Parquet file ({error}); copy or pack it again") from error
 
 
 def fact_names(file: pq.ParquetFile) -> list[str]:
