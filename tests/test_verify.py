@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PillowImage
 
@@ -246,10 +245,8 @@ def test_one_bit_in_a_parquet_page_is_found_in_its_column(parquets: Path) -> Non
     flip(path, content.index(picture(2)) + 20)
     whole, page = faults(verify(parquets))
     assert whole.startswith("train/b.parquet: checksum ")
-    start = pq.read_metadata(path).row_group(0).column(1).data_page_offset
     assert page.startswith(
-        f"train/b.parquet, offset {start}, sample 'b-0': "
-        "row group 0, column 'image', of which this is the first sample: "
+        "train/b.parquet, sample 'b-0': row group 0, column 'image', of which this is the first sample: "
     )
 
 
