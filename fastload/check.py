@@ -31,7 +31,7 @@ from fastload.shards.read_parquet import ParquetReader
 from fastload.source import map_file
 
 DECODE_ROWS = 64  # samples per task: long enough that handing it to a thread costs nothing beside it
-Progress = Callable[[int], None]
+Progress = Callable[[int, int, int], None]  # shards done, shards in all, bytes done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def verify(folder: str | os.PathLike[str], decode: bool = False, progress: Progr
     Args:
         folder: with an index.json.
         decode: also decode every field of every sample that can be read.
-        progress: called, from several threads, with the bytes of each shard that has been checked.
+        progress: told of each shard that has been checked.
 
     Raises:
         ShardIndexError: no index.json, a damaged one, or a packing run that was not finished.
@@ -89,14 +89,15 @@ def verify(folder: str | os.PathLike[str], decode: bool = False, progress: Progr
     by_content = {shard.xxh3: shard.name for shard in index.shards if shard.xxh3 is not None}
     check_file = _check_tar if index.shard_format == "tar" else _check_parquet
 
-    def check(shard: ShardFile) -> list[Fault]:
-        found = list(check_file(root, shard, by_content))
-        if progress is not None:
-            progress(shard.bytes)
-        return found
-
+    faults: list[Fault] = []
+    done_bytes = 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        faults = [fault for found in pool.map(check, index.shards) for fault in found]
+        checked = pool.map(lambda shard: list(check_file(root, shard, by_content)), index.shards)
+        for done, (shard, found) in enumerate(zip(index.shards, checked, strict=True), 1):
+            faults += found
+            done_bytes += shard.bytes
+            if progress is not None:
+                progress(done, len(index.shards), done_bytes)
         faults += _extra(root, index)
         if decode:
             for split in index.splits:

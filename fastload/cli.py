@@ -23,13 +23,13 @@ from typing import Annotated, Any
 import typer
 import typer.core
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
 from fastload.inspect import render, size_text, summary
-from fastload.shards.index import INDEX_NAME, IndexFile
+from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
 FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shard one
@@ -181,9 +181,7 @@ def verify(
     from fastload.check import verify as run
 
     started = time.perf_counter()
-    known = folder / INDEX_NAME
-    total = sum(shard.bytes for shard in IndexFile.load(known).shards) if known.exists() else 0
-    with _bar("verifying", total, shown=not (quiet or as_json)) as advance:
+    with _bar("verifying", shown=not (quiet or as_json)) as advance:
         report = run(folder, decode, advance)
     if as_json:
         about = {"ok": report.ok, "shards": report.shards, "samples": report.samples, "bytes": report.bytes}
@@ -231,8 +229,11 @@ def _say(text: str, style: str = "") -> None:
 
 
 @contextmanager
-def _bar(what: str, total_bytes: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar of bytes with rate and time left, on standard error, gone at the end; None where there is no terminal."""
+def _bar(what: str, shown: bool) -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar with rate and time left, on standard error, gone at the end; None where there is no terminal.
+
+    Gives a function of (shards done, shards in all, bytes done).
+    """
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
         yield None
@@ -240,13 +241,20 @@ def _bar(what: str, total_bytes: int, shown: bool) -> Iterator[Callable[[int], N
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        MofNCompleteColumn(),
+        TextColumn("shards"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
+    started = time.perf_counter()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total_bytes)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(what, total=None, rate="")
+
+        def advance(done: int, total: int, written: int) -> None:
+            rate = size_text(round(written / max(time.perf_counter() - started, 1e-3)))
+            progress.update(task, completed=done, total=total, rate=f"{rate}/s")
+
+        yield advance
 
 
 if __name__ == "__main__":

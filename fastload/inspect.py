@@ -139,9 +139,17 @@ def render(about: Mapping[str, Any]) -> RenderableType:
     for split, found in about["splits"].items():
         parts += [_classes(split, name, counts) for name, counts in found["classes"].items()]
     if about["packed"]:
-        packed = ", ".join(f"{key}={value}" for key, value in about["packed"].items())
-        parts.append(Text(f"packed: {packed}", style="dim"))
+        parts.append(Text(f"packed: {', '.join(_pairs(about['packed']))}", style="dim"))
     return Group(*parts)
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterator[str]:
+    """`key=value` of everything that was said, a mapping inside taken apart."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{pair}" for pair in _pairs(value))
+        elif value not in (None, [], ""):
+            yield f"{key}={value}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -99,11 +99,11 @@ def test_a_whole_folder_has_no_fault(folder: Path) -> None:
         assert (report.shards, report.samples, report.bytes, report.decoded) == (3, 3 * SAMPLES, size, decode)
 
 
-def test_progress_counts_every_byte(folder: Path) -> None:
-    seen: list[int] = []
-    assert sum(seen) == 0
-    report = verify(folder, progress=seen.append)
-    assert sum(seen) == report.bytes
+def test_progress_tells_of_every_shard(folder: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+    report = verify(folder, progress=lambda *said: seen.append(said))
+    assert [said[:2] for said in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert seen[-1][2] == report.bytes
 
 
 def data_of(idx: Idx, row: int) -> int:
