@@ -16,7 +16,7 @@ import torch
 
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
 from fastload.decode import Decoder
-from fastload.errors import CorruptError, DecodeError, FastloadError
+from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.shards.index import Index
@@ -42,7 +42,8 @@ class Fault:
 
 @dataclass(slots=True)
 class FaultLog:
-    """Counts masked samples, and stops the run above a bound.
+    """Counts masked samples, and stops the run above a bound. A sample that is masked again in a later epoch counts
+    once, so that the bound means the same however long the run.
 
     Attributes:
         max_errors: how many are put up with.
@@ -51,6 +52,7 @@ class FaultLog:
 
     max_errors: int
     faults: list[Fault] = field(default_factory=list)
+    _seen: set[tuple[str, int]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, fault: Fault) -> None:
@@ -60,6 +62,9 @@ class FaultLog:
             DecodeError: more than max_errors samples were masked.
         """
         with self._lock:
+            if (fault.shard, fault.row) in self._seen:
+                return
+            self._seen.add((fault.shard, fault.row))
             self.faults.append(fault)
             count = len(self.faults)
         if count > self.max_errors:
@@ -129,16 +134,31 @@ class BatchJob:
         if start >= stop:
             return
         shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
-        try:
-            found = reader.read(shards, rows)
-        except FastloadError as error:
-            raise error.at(shard=self.recipe.index.shard_name(int(shards[0]))) from error.__cause__
+        found = reader.read(shards, rows)
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
+            self._check_range(name, start, values)
             self.scalars[name][start:stop] = values
         for name, contents in found.raw.items():
             if not (found.intact and self._decode_list(name, start, contents)):
                 self._decode(name, start, contents)
+
+    def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
+        """Refuse numbers that the declared dtype would wrap round."""
+        dtype = self.scalars[name].dtype
+        if dtype.kind not in "iub" or np.can_cast(values.dtype, dtype, "safe"):
+            return
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        wrong = np.flatnonzero((values < low) | (values > high))
+        if len(wrong):
+            row = start + int(wrong[0])
+            raise DecodeError(
+                f"field {name!r}: {values[wrong[0]]} does not fit into {dtype}, which holds {low} to {high}; "
+                "declare a wider dtype",
+                shard=self.recipe.index.shard_name(int(self.step.shards[row])),
+                row=int(self.step.rows[row]),
+                key=self.keys[row],
+            )
 
     def _decode_list(self, name: str, start: int, values: list[Any]) -> bool:
         """Decode a field that is kept as a list in one go; False if it is not one, or if some row fails."""
@@ -213,8 +233,18 @@ def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threa
         yield BatchJob(recipe, step, pool, part_rows)
 
 
-def scalar_dtype(declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:
-    """The dtype of a scalar in a batch: as declared, or int64 for integers and booleans and float32 for floats."""
+def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of a scalar in a batch: as declared, or int64 for integers and booleans and float32 for floats.
+
+    Raises:
+        ConfigError: floats declared as integers, or something that is no number.
+    """
     if declared is not None:
-        return np.dtype(declared)
+        dtype = np.dtype(declared)
+        if dtype.kind not in "iufb" or (np.dtype(stored).kind == "f" and dtype.kind != "f"):
+            raise ConfigError(
+                f"fields[{name!r}] is Scalar(dtype={declared!r}), and the data holds {np.dtype(stored)} there; "
+                "pass a dtype that can hold it, or none"
+            )
+        return dtype
     return np.dtype(np.float32 if np.dtype(stored).kind == "f" else np.int64)

@@ -92,16 +92,16 @@ class BufferPool:
 
     A tensor made by `torch.from_numpy` keeps its array alive for as long as any view of its storage lives; an array
     whose only reference is the pool's own is therefore free. Pinned memory is left to torch's caching allocator, which
-    does the
-    same.
+    does the same.
+
+    Args:
+        pinned: arrays in pinned memory.
+        limit: arrays of one shape and dtype that are remembered. Of more, which is to say where the user keeps
+            batches, the oldest are forgotten, and their memory goes with the batches.
     """
 
-    _FREE = (
-        3  # references to an unused array while it is looked at: the list, the loop variable, getrefcount's argument
-    )
-
-    def __init__(self, *, pinned: bool = False) -> None:
-        self._pinned = pinned
+    def __init__(self, *, pinned: bool = False, limit: int = 8) -> None:
+        self._pinned, self._limit = pinned, limit
         self._lock = threading.Lock()
         self._arrays: dict[tuple[tuple[int, ...], str], list[npt.NDArray[Any]]] = {}
 
@@ -112,12 +112,30 @@ class BufferPool:
             return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
         with self._lock:
             arrays = self._arrays.setdefault((shape, dtype.str), [])
-            for array in arrays:
-                if sys.getrefcount(array) == self._FREE:
-                    return array
+            unused = _first_unused(arrays)
+            if unused is not None:
+                return unused
             fresh: npt.NDArray[Any] = np.empty(shape, dtype)
             arrays.append(fresh)
+            del arrays[: -self._limit]
             return fresh
+
+
+def _first_unused(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    for array in arrays:
+        if sys.getrefcount(array) == _UNUSED:
+            return array
+    return None
+
+
+def _references(objects: list[npt.NDArray[Any]]) -> int:
+    """References to an object that only a list holds, counted where `_first_unused` looks."""
+    for one in objects:
+        return sys.getrefcount(one)
+    raise AssertionError("an empty list")
+
+
+_UNUSED = _references([np.empty(0)])  # 3 in Python 3.11; measured, because interpreters differ
 
 
 class Column:

@@ -7,9 +7,10 @@ by sample.
 from __future__ import annotations
 
 import difflib
+import multiprocessing
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from fastload.batch import KEY, Batch, BufferPool
 from fastload.decode import decoder_for
 from fastload.errors import ConfigError
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
+from fastload.order.arguments import integer
 from fastload.order.cursor import Step, steps
 from fastload.order.distribute import Share
 from fastload.order.shuffle import DEFAULT_WINDOW, ORDER_VERSION, Order
@@ -45,7 +47,8 @@ _READABLE: dict[type, tuple[str, ...]] = {
 _SAMPLE_CHUNK = (
     32  # samples decoded at a time for a stock DataLoader: enough to spread the cost of planning and reading
 )
-_MAX_WORKERS = 1024  # of a stock DataLoader, each with a counter of its passes
+_MAX_WORKERS = 256  # of a stock DataLoader
+_EMPTY: dict[type, str | bytes] = {Text: "", Bytes: b""}  # of samples that hold nothing: what collates with the others
 
 
 def detect_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -53,21 +56,30 @@ def detect_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     WORLD_SIZE of the environment, else 0 of 1.
 
     Raises:
-        ConfigError: only one of the two is given, or the environment's are not numbers.
+        ConfigError: only one of the two is given, the rank is not in [0, world_size), or the environment's are not
+            numbers.
     """
     if (rank is None) != (world_size is None):
         raise ConfigError(f"rank={rank}, world_size={world_size}: pass both or neither")
     if rank is not None and world_size is not None:
-        return rank, world_size
+        return _checked(rank, world_size)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     try:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        found = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
         raise ConfigError(
             f"RANK={os.environ.get('RANK')!r} and WORLD_SIZE={os.environ.get('WORLD_SIZE')!r} in the environment "
             "are not numbers; unset them or pass rank= and world_size="
         ) from None
+    return _checked(*found)
+
+
+def _checked(rank: int, world_size: int) -> tuple[int, int]:
+    rank, world_size = integer("rank", rank), integer("world_size", world_size, least=1)
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank={rank}: must be in [0, {world_size}), the world size")
+    return rank, world_size
 
 
 def resolve_fields(index: Index, fields: Mapping[str, Field] | None) -> dict[str, Field]:
@@ -78,6 +90,8 @@ def resolve_fields(index: Index, fields: Mapping[str, Field] | None) -> dict[str
     """
     if fields is None:
         return {name: info.default_field() for name, info in index.fields.items()}
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"fields={fields!r}: pass a dict of kinds, e.g. {{'image': fastload.Image(224)}}")
     for name, declared in fields.items():
         if name not in index.fields:
             close = difflib.get_close_matches(name, index.fields, 1)
@@ -117,7 +131,7 @@ def make_recipe(
         index=index,
         reader=reader,
         decoders={name: decoder_for(fields[name], index.fields[name].dtype) for name in stored},
-        scalars={n: scalar_dtype(f.dtype, index.fields[n].dtype or "int64") for n, f in scalars.items()},
+        scalars={n: scalar_dtype(n, f.dtype, index.fields[n].dtype or "int64") for n, f in scalars.items()},
         fields=tuple(fields),
         seed=seed,
         fingerprint=fingerprint,
@@ -125,10 +139,13 @@ def make_recipe(
     )
 
 
-def _samples(batch: Batch, *, with_valid: bool) -> list[dict[str, Any]]:
+def _samples(batch: Batch, fields: Mapping[str, Field], *, with_valid: bool) -> list[dict[str, Any]]:
     """A batch taken apart into dicts of one sample each."""
     names = list(batch)
     assert batch.valid is not None
+    for name, declared in fields.items():
+        if type(declared) in _EMPTY:
+            batch[name] = [_EMPTY[type(declared)] if value is None else value for value in batch[name]]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     if with_valid:
         for sample, valid in zip(rows, batch.valid.tolist(), strict=True):
@@ -141,8 +158,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     Pass it to `fastload.DataLoader`, or to the stock `torch.utils.data.DataLoader(ds, batch_size=B, num_workers=W)`:
     each worker then reads its own samples, and every sample comes once an epoch. On several ranks the stock loader gets
-    the same
-    number of samples on each; those that only even out the ranks have `sample["__valid__"] == False`.
+    the same number of samples on each; those that only even out the ranks have `sample["__valid__"] == False`, and so
+    have samples masked by on_error="mask".
 
     Args:
         data: a packed folder or its index; tar or Parquet files; a {000..099} or * pattern; a list of these.
@@ -153,14 +170,12 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
         window: shards mixed at a time: None for 64 (see `order.shuffle.DEFAULT_WINDOW`), "all" for a global shuffle,
             1 to shuffle inside each shard only.
         lanes: parts of the epoch that consecutive samples go round; set it to the number of nodes to give each its own
-        shards.
-            It is part of the order: keep it for the whole run.
+            shards. It is part of the order: keep it for the whole run.
         rank, world_size: None: torch.distributed if initialised, else RANK and WORLD_SIZE, else 0 of 1.
         on_error: "raise", or "mask": a sample that cannot be read or decoded becomes a row of zeros with valid False.
         max_errors: masked samples that are put up with before an error.
         batch_size: only for a stock DataLoader: the batch size it is given. Its workers then take whole batches in
-        turn,
-            so that batches are the same at any num_workers.
+            turn, so that batches are the same at any num_workers.
 
     Raises:
         ConfigError, ShardIndexError, SourceError: at once, on arguments and indexes; no sample is read yet.
@@ -184,7 +199,6 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
     ) -> None:
         self.index = open_index(data, split)
         self.fields = resolve_fields(self.index, fields)
-        self.seed, self.lanes = seed, lanes
         self.window = _resolve_window(shuffle, window, len(self.index.sizes))
         self.rank, self.world_size = rank, world_size
         detect_rank(rank, world_size)
@@ -192,14 +206,16 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
             raise ConfigError(f"on_error={on_error!r}: pass 'raise' or 'mask'")
         if max_errors < 0:
             raise ConfigError(f"max_errors={max_errors}: must not be negative")
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}: must be at least 1")
-        self.on_error, self.max_errors, self.batch_size = on_error, max_errors, batch_size
+        self.batch_size = None if batch_size is None else integer("batch_size", batch_size, least=1)
+        self.on_error, self.max_errors = on_error, max_errors
         self.order = Order(self.index.sizes, seed=seed, window=self.window, lanes=lanes)
-        # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [1 + w] the passes that
-        # worker w has begun since. All workers begin each pass, so they agree on the epoch without talking to each
-        # other.
-        self._passes = torch.zeros(2 + _MAX_WORKERS, dtype=torch.int64).share_memory_()
+        self.seed, self.lanes = self.order.seed, self.order.lanes  # as plain integers, which a state can hold
+        # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [_slot(w, W)] the passes
+        # that worker w of W has begun since. All workers begin each pass, so they agree on the epoch without talking.
+        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int64).share_memory_()
+        self._pickled_by: tuple[int, int, int] | None = None
+        self._recipe: tuple[int, Recipe] | None = None
+        _ = self.recipe  # so that what no decoder can do is refused now
 
     @property
     def samples(self) -> int:
@@ -218,24 +234,26 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
             "lanes": self.lanes,
         }
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
-        """Readers and decoders of this process."""
-        faults = FaultLog(self.max_errors) if self.on_error == "mask" else None
-        return make_recipe(
-            self.index, self.fields, seed=self.seed, window=self.window, faults=faults, fingerprint=self.fingerprint
-        )
+        """Readers and decoders of this process; what was made before a fork may hold locks of threads left behind."""
+        if self._recipe is None or self._recipe[0] != os.getpid():
+            faults = FaultLog(self.max_errors) if self.on_error == "mask" else None
+            recipe = make_recipe(
+                self.index, self.fields, seed=self.seed, window=self.window, faults=faults, fingerprint=self.fingerprint
+            )
+            self._recipe = (os.getpid(), recipe)
+        return self._recipe[1]
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next pass under a stock DataLoader; passes after it count on by themselves."""
-        if epoch < 0:
-            raise ConfigError(f"set_epoch({epoch}): must not be negative")
+        epoch = integer("epoch", epoch, least=0)
         self._passes.zero_()
         self._passes[0] = epoch
 
     def __len__(self) -> int:
         """Samples of this rank in an epoch under a stock DataLoader, those that even out the ranks included."""
-        rank, world_size = detect_rank(self.rank, self.world_size)
+        rank, world_size = self._place()
         if self.batch_size is not None and world_size > 1:
             share = Share(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="pad")
             return share.batches_left(self.samples, 0) * self.batch_size
@@ -244,10 +262,12 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        slot = 1 if info is None else 2 + worker % _MAX_WORKERS
+        if workers > _MAX_WORKERS:
+            raise ConfigError(f"num_workers={workers}: at most {_MAX_WORKERS} under a stock DataLoader")
+        slot = 1 if info is None else _slot(worker, workers)
         epoch = int(self._passes[0] + self._passes[slot])
         self._passes[slot] += 1
-        rank, world_size = detect_rank(self.rank, self.world_size)
+        rank, world_size = self._place()
         return self._iterate(epoch, rank, world_size, worker, workers)
 
     def _iterate(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
@@ -262,7 +282,17 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
             job = BatchJob(self.recipe, step, pool, step.size)
             for part in range(job.parts):
                 job.run(part)
-            yield from _samples(job.result(), with_valid=world_size > 1)
+            yield from _samples(job.result(), self.fields, with_valid=world_size > 1 or self.on_error == "mask")
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and world size; in a worker of a stock DataLoader those of the process that started it, which a worker
+        that was spawned cannot find out by itself."""
+        parent = multiprocessing.parent_process()
+        if self._pickled_by is not None and parent is not None and torch.utils.data.get_worker_info() is not None:
+            pid, rank, world_size = self._pickled_by
+            if pid == parent.pid:
+                return rank, world_size
+        return detect_rank(self.rank, self.world_size)
 
     def _sample_steps(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[Step]:
         """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
@@ -281,21 +311,25 @@ class StreamingDataset(torch.utils.data.IterableDataset[dict[str, Any]]):
             yield Step(size=size, epochs=epochs, shards=shards, rows=rows_in_shard, consumed=0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("recipe", "order")}
+        return {**self.__dict__, "_recipe": None, "_pickled_by": (os.getpid(), *self._place())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.order = Order(self.index.sizes, seed=self.seed, window=self.window, lanes=self.lanes)
+        self._passes.share_memory_()  # a copy through plain pickle is not
+
+
+def _slot(worker: int, workers: int) -> int:
+    """Where the passes of worker w of W are counted. Each W has its own counters: loaders of fewer workers would move
+    some workers of one with more, and not the others."""
+    return 2 + workers * (workers - 1) // 2 + worker
 
 
 def _resolve_window(shuffle: bool, window: int | Literal["all"] | None, shards: int) -> int:
     """The number that the order takes: 0 for no shuffle, the number of shards for all."""
-    if (
-        window is not None
-        and window != "all"
-        and (not isinstance(window, int) or isinstance(window, bool) or window < 0)
-    ):
+    if isinstance(window, bool | float) or (isinstance(window, str) and window != "all"):
         raise ConfigError(f"window={window!r}: pass a number of shards from 0, 'all', or None for {DEFAULT_WINDOW}")
+    if window is not None and window != "all":
+        window = integer("window", window, least=0)
     if not shuffle:
         if window not in (None, 0):
             raise ConfigError(f"shuffle=False with window={window!r}: drop one of the two")
@@ -323,16 +357,23 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     ) -> None:
         self.index = open_index(data, split)
         self.fields = resolve_fields(self.index, fields)
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch = integer("seed", seed), 0
+        self._recipe: tuple[int, Recipe] | None = None
+        _ = self.recipe  # so that what no decoder can do is refused now
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
-        """Readers and decoders of this process."""
-        return make_recipe(self.index, self.fields, seed=self.seed, window=DEFAULT_WINDOW, faults=None, fingerprint={})
+        """Readers and decoders of this process; what was made before a fork may hold locks of threads left behind."""
+        if self._recipe is None or self._recipe[0] != os.getpid():
+            recipe = make_recipe(
+                self.index, self.fields, seed=self.seed, window=DEFAULT_WINDOW, faults=None, fingerprint={}
+            )
+            self._recipe = (os.getpid(), recipe)
+        return self._recipe[1]
 
     def set_epoch(self, epoch: int) -> None:
         """Random crops are drawn from (seed, epoch, sample). Running workers of a DataLoader do not see the change."""
-        self.epoch = epoch
+        self.epoch = integer("epoch", epoch, least=0)
 
     def __len__(self) -> int:
         return self.index.samples
@@ -342,7 +383,7 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Several samples at once, in the order of `rows`; negative ones count from the end."""
-        samples = np.asarray(rows, np.int64).reshape(-1)
+        samples = np.array([operator.index(row) for row in rows], np.int64)  # floats are refused, not rounded
         wrong = (samples < -len(self)) | (samples >= len(self))
         if wrong.any():
             raise IndexError(f"sample {int(samples[wrong][0])} of {len(self)}: out of range")
@@ -358,10 +399,10 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         job = BatchJob(self.recipe, step, BufferPool(), max(1, len(samples)))
         for part in range(job.parts):
             job.run(part)
-        return _samples(job.result(), with_valid=False)
+        return _samples(job.result(), self.fields, with_valid=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "recipe"}
+        return {**self.__dict__, "_recipe": None}
 
 
 __all__ = ["KEY", "VALID", "IndexedDataset", "StreamingDataset", "detect_rank"]

@@ -30,6 +30,8 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
             raise ConfigError(f"device={device!r}: torch sees no CUDA device here; pass device=None for the CPU")
         if resolved.index is None:
             return torch.device("cuda", torch.cuda.current_device())
+        if resolved.index >= torch.cuda.device_count():
+            raise ConfigError(f"device={device!r}: there are {torch.cuda.device_count()} CUDA devices here")
     return resolved
 
 
@@ -46,21 +48,23 @@ def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     side = torch.cuda.Stream(device)
     copying: deque[tuple[torch.cuda.Event, Batch]] = deque()  # host batches whose copies may still run
     ready: tuple[torch.cuda.Event, Batch] | None = None
-    for host in batches:
-        with torch.cuda.stream(side):
-            moved = host.to(device, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(side)
-        copying.append((event, host))
-        while copying and copying[0][0].query():
-            copying.popleft()
+    try:
+        for host in batches:
+            with torch.cuda.stream(side):
+                moved = host.to(device, non_blocking=True)
+                event = torch.cuda.Event()
+                event.record(side)
+            copying.append((event, host))
+            while copying and copying[0][0].query():
+                copying.popleft()
+            if ready is not None:
+                yield _hand_over(*ready, device)
+            ready = (event, moved)
         if ready is not None:
             yield _hand_over(*ready, device)
-        ready = (event, moved)
-    if ready is not None:
-        yield _hand_over(*ready, device)
-    if copying:
-        copying[-1][0].synchronize()
+    finally:  # also where the consumer stops early: the last batch it holds may still be on its way
+        if copying:
+            copying[-1][0].synchronize()
 
 
 def _hand_over(event: torch.cuda.Event, batch: Batch, device: torch.device) -> Batch:

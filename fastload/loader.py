@@ -9,11 +9,12 @@ import torch
 
 from fastload.assemble import Fault, batch_jobs
 from fastload.augment.chain import make_chain
-from fastload.batch import Batch, BufferPool
+from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool
 from fastload.dataset import StreamingDataset, detect_rank
 from fastload.device import move, resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
+from fastload.order.arguments import integer
 from fastload.order.cursor import State, steps
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
@@ -28,22 +29,21 @@ class DataLoader:
     """Batches of packed shards, decoded by threads, on your device, augmented; exact and resumable.
 
     An iteration is one epoch; the next one goes on with the next epoch. Breaking out abandons the epoch: the next
-    iteration begins the next one, unless a state is loaded first.
+    iteration begins the next one, unless a state is loaded first. Of several iterators at a time the newest is the
+    loader's place in the run; the others go on by themselves.
 
     Args:
         data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
         batch_size: rows per rank.
-        num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down: undecoded
-            bytes, text and tokens, whose cost is in Python itself.
+        num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
+            undecoded bytes, text and tokens, whose cost is in Python itself.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
-        this
-            is in all and not per thread.
+            this is in all and not per thread.
         pin_memory: host buffers in pinned memory. None: if the device is CUDA.
         device: where tensors go; None is the CPU.
         augment: operations on the batch, in order: `fastload.augment` classes, Kornia or torchaudio modules, functions.
         last_batch: what becomes of an epoch's remainder, see `fastload.order.distribute`: "partial", "pad", "drop" or
-        "wrap";
-            "auto" is partial on one rank and pad on several.
+            "wrap"; "auto" is partial on one rank and pad on several.
         as_tuple: names of fields: batches come as tuples of these; "valid" stands for batch.valid.
         timeout: seconds without progress before an error; None waits for ever.
         dataset: keyword arguments of StreamingDataset (fields, shuffle, seed, window, ...), if `data` is not one.
@@ -68,18 +68,26 @@ class DataLoader:
         **dataset: Any,
     ) -> None:
         self.dataset = _dataset(data, dataset)
-        _check_counts(batch_size, num_workers, prefetch_factor, timeout)
-        self.batch_size, self.num_workers, self.prefetch_factor = batch_size, num_workers, prefetch_factor
+        self.batch_size = integer("batch_size", batch_size, least=1)
+        self.num_workers = integer("num_workers", num_workers, least=0)
+        self.prefetch_factor = integer("prefetch_factor", prefetch_factor, least=1)
+        if timeout is not None and not timeout > 0:
+            raise ConfigError(f"timeout={timeout!r}: must be positive seconds, or None to wait for ever")
         self.last_batch, self.timeout = last_batch, timeout
         self.device = resolve_device(device)
         self.pin_memory = self.device.type == "cuda" if pin_memory is None else pin_memory
+        if self.pin_memory and not torch.cuda.is_available():
+            raise ConfigError("pin_memory=True: torch sees no CUDA device here; leave it out")
         self.as_tuple = None if as_tuple is None else _check_names(as_tuple, self.dataset)
         self._chain = make_chain(augment, self.dataset.fields)
         self._consumed = 0
-        self._resuming = False  # the next iteration goes on at _consumed, even inside an epoch
+        self._resuming = False  # a state was loaded, and no iteration begun since
         self._running = 0  # iterations begun and not ended or dropped
-        self._pass_start: int | None = None  # where the one that is running began
-        self._pool = BufferPool(pinned=self.pin_memory)
+        self._current: object | None = None  # stands for the newest of them
+        self._began: int | None = None  # where the last iteration began; None after a state or epoch was set
+        self._jump: int | None = None  # what set_epoch said during an iteration, for the next one
+        spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
+        self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
         if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch:
             raise ConfigError(
@@ -93,11 +101,13 @@ class DataLoader:
 
     def _start(self) -> int:
         """Where the iteration that is running began or the next one begins: after an abandoned epoch, the next one."""
-        if self._pass_start is not None:
-            return self._pass_start
+        if self._current is not None and self._began is not None:
+            return self._began
         samples = self.dataset.samples
-        if not self._resuming and samples and self._consumed % samples and self.last_batch != "wrap":
-            return (self._consumed // samples + 1) * samples
+        if samples and self._began is not None and self._consumed % samples:
+            epoch = self._consumed // samples
+            if epoch == self._began // samples:
+                return (epoch + 1) * samples
         return self._share().settle(samples, self._consumed)
 
     def __len__(self) -> int:
@@ -105,11 +115,11 @@ class DataLoader:
         return self._share().batches_left(self.dataset.samples, self._start())
 
     def __iter__(self) -> Iterator[Any]:
-        self._pass_start = None
-        start = self._pass_start = (
-            self._start()
-        )  # at the first next(), not before: an iterator never used changes nothing
-        self._consumed, self._resuming = start, False
+        # This runs at the first next(), not before: an iterator that is never used changes nothing.
+        self._current = None
+        me = object()
+        start = self._start()
+        self._current, self._began, self._consumed, self._resuming = me, start, start, False
         self._running += 1
         try:
             share, dataset = self._share(), self.dataset
@@ -123,11 +133,18 @@ class DataLoader:
                     for operation in self._chain:
                         batch = operation(batch)
                     assert batch.state is not None
-                    self._consumed = batch.state["consumed"]
+                    if self._current is me:
+                        self._consumed = batch.state["consumed"]
                     yield self._hand_out(batch)
         finally:
             self._running -= 1
-            self._pass_start = None
+            if self._current is me:
+                self._current = None
+                self._take_jump()
+
+    def _take_jump(self) -> None:
+        if self._jump is not None:
+            self._consumed, self._began, self._jump = self._jump, None, None
 
     def _hand_out(self, batch: Batch) -> Any:
         if self.as_tuple is None:
@@ -146,18 +163,20 @@ class DataLoader:
         return list(log.faults) if log is not None else []
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration begins at the start of this epoch. If a state inside this very epoch was loaded, it is
-        kept, so that trainers that call set_epoch every epoch do not undo a resume.
+        """The next iteration begins at the start of this epoch. If a state inside this very epoch was loaded, or an
+        iteration of it is running, nothing changes, so that trainers that call set_epoch every epoch do not undo a
+        resume.
 
         Raises:
             ConfigError: a negative epoch.
         """
-        if epoch < 0:
-            raise ConfigError(f"set_epoch({epoch}): must not be negative")
-        samples = self.dataset.samples
-        if self._resuming and samples and self._consumed // samples == epoch:
+        epoch, samples = integer("epoch", epoch, least=0), self.dataset.samples
+        if (self._resuming or self._current is not None) and samples and self.epoch == epoch:
+            self._jump = None
             return
-        self._consumed, self._resuming = epoch * samples, False
+        self._jump, self._resuming = epoch * samples, False
+        if self._current is None:
+            self._take_jump()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands after the last batch that was handed over: version, consumed, fingerprint. The same on
@@ -179,7 +198,7 @@ class DataLoader:
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
         self._consumed = State.from_dict(state, self.dataset.fingerprint).consumed
-        self._resuming = True
+        self._resuming, self._began, self._jump = True, None, None
 
 
 def _dataset(data: StreamingDataset | Data, options: dict[str, Any]) -> StreamingDataset:
@@ -198,25 +217,14 @@ def _dataset(data: StreamingDataset | Data, options: dict[str, Any]) -> Streamin
         raise ConfigError(f"DataLoader: {error}".replace("StreamingDataset.__init__() ", "")) from None
 
 
-def _check_counts(batch_size: int, num_workers: int, prefetch_factor: int, timeout: float | None) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_workers", num_workers, 0),
-        ("prefetch_factor", prefetch_factor, 1),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name}={value!r}: must be an integer of at least {least}")
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"timeout={timeout!r}: must be positive seconds, or None to wait for ever")
-
-
 def _check_names(names: Sequence[str], dataset: StreamingDataset) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError(f"as_tuple={names!r}: pass a tuple of field names, e.g. ({names!r},)")
+    lengths = [name + LENGTH_SUFFIX for name, d in dataset.recipe.decoders.items() if d.spec.has_length]
     for name in names:
-        known = (*dataset.fields, VALID_NAME, "__key__", *(f"{field}_length" for field in dataset.fields))
-        if name not in known:
+        if name not in (*dataset.fields, *lengths, VALID_NAME, KEY):
             raise ConfigError(
-                f"as_tuple names {name!r}; the batch has {', '.join(map(repr, dataset.fields))} and 'valid'"
+                f"as_tuple names {name!r}; the batch has {', '.join(map(repr, (*dataset.fields, *lengths)))}, "
+                f"{VALID_NAME!r} and {KEY!r}"
             )
     return tuple(names)

@@ -1,8 +1,16 @@
-"""Leaves out what this machine cannot run: tests marked `gpu` where torch sees no NVIDIA GPU."""
+"""Leaves out what this machine cannot run: tests marked `gpu` where torch sees no NVIDIA GPU.
+
+Tests may import the helpers of this folder (`conformance`, `samples`).
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -135,11 +135,17 @@ class TarReader:
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
         self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
         self._checked: set[int] = set()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
-        self._shards: ShardCache[_TarShard] = ShardCache(self._open, max(1, min(capacity, limit)))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY:
+            capacity = max(1, min(capacity, limit // 4))
+        self._shards: ShardCache[_TarShard] = ShardCache(self._open, capacity)
 
     def _open(self, shard: int) -> _TarShard:
-        handle = _TarShard(self._index, shard, self._scalars, self._stored, check_idx=shard not in self._checked)
+        try:
+            handle = _TarShard(self._index, shard, self._scalars, self._stored, check_idx=shard not in self._checked)
+        except FastloadError as error:
+            error.at(shard=self._index.shard_name(shard))
+            raise
         self._checked.add(shard)
         return handle
 

@@ -40,7 +40,7 @@ class ParquetReader:
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
         self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
         self._footers: ShardCache[pq.FileMetaData] = ShardCache(self._read_footer, 256)
-        self._shards: ShardCache[_RowGroup] = ShardCache(self._load, capacity)
+        self._shards: ShardCache[_RowGroup] = ShardCache(self._open, capacity)
 
     def _read_footer(self, file: int) -> pq.FileMetaData:
         path, described = self._index.paths[file], self._index.files[file]
@@ -53,6 +53,13 @@ class ParquetReader:
             )
         return footer
 
+    def _open(self, shard: int) -> _RowGroup:
+        try:
+            return self._load(shard)
+        except FastloadError as error:
+            error.at(shard=self._index.shard_name(shard))
+            raise
+
     def _load(self, shard: int) -> _RowGroup:
         file, group = int(self._index.file_of_shard[shard]), int(self._index.row_group_of_shard[shard])
         path, footer = self._index.paths[file], self._footers.get(file)
@@ -63,8 +70,7 @@ class ParquetReader:
             wanted = [name for name in (KEY_COLUMN, *self._scalars, *self._stored) if name in columns]
             return parquet.read_row_group(group, columns=wanted, use_threads=False)
 
-        table = _guarded(path, read)
-        return _RowGroup(table, self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
+        return _RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         groups, at = self._shards.get_all(shards), rows.tolist()
