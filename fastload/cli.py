@@ -166,8 +166,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    console.print(render(about), width=None if console.is_terminal else PLAIN_WIDTH)
+    Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(render(about))
 
 
 @app.command()

@@ -73,7 +73,8 @@ def _split_summary(index: Index) -> dict[str, Any]:
     }
     columns: dict[str, _Column] = {}
     for file in range(len(index.files)):
-        for name, values in _numbers(index, file):
+        numbers = dict(_numbers(index, file))
+        for name, values in {**numbers, **_seconds(numbers)}.items():
             columns.setdefault(name, _Column()).add(values)
     for name, column in columns.items():
         info = index.fields.get(name)
@@ -119,6 +120,16 @@ def _numbers(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         yield name, table.column(name).drop_null().to_numpy()
 
 
+def _seconds(numbers: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Durations of sounds, where their length and rate are known: `<field>.seconds`."""
+    pairs = {name.removesuffix(".frames"): frames for name, frames in numbers.items() if name.endswith(".frames")}
+    return {
+        f"{field}.seconds": frames / np.maximum(numbers[f"{field}.sample_rate"], 1)
+        for field, frames in pairs.items()
+        if len(numbers.get(f"{field}.sample_rate", ())) == len(frames)
+    }
+
+
 def _is_scalar(index: Index, name: str) -> bool:
     return name in index.fields and index.fields[name].kind == "scalar"
 
@@ -134,10 +145,12 @@ def _named(counts: Mapping[int, int], classes: Sequence[str] | None) -> dict[str
 
 def render(about: Mapping[str, Any]) -> RenderableType:
     """The summary as tables."""
-    parts: list[RenderableType] = [Text(f"{about['data']}  ({about['shard_format']})", style="bold"), _splits(about)]
-    parts.append(_fields(about))
+    parts: list[RenderableType] = [Text(f"{about['data']}  ({about['shard_format']})", style="bold")]
+    parts += [_splits(about), _fields(about)]
     for split, found in about["splits"].items():
-        parts += [_classes(split, name, counts) for name, counts in found["classes"].items()]
+        for name, counts in found["classes"].items():
+            more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
+            parts += [Text(f"{name} in {split}: {len(counts)} classes{more}"), _classes(counts)]
     if about["packed"]:
         parts.append(Text(f"packed: {', '.join(_pairs(about['packed']))}", style="dim"))
     return Group(*parts)
@@ -152,8 +165,8 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={value}"
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(
             column, justify="right" if column in ("samples", "files", "shards", "size", "share") else "left"
@@ -163,7 +176,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _splits(about: Mapping[str, Any]) -> Table:
     unit = "row groups" if about["shard_format"] == "parquet" else "shards"
-    table = _table("splits", "split", "samples", "files", "shards", "size")
+    table = _table("split", "samples", "files", "shards", "size")
     table.columns[3].header = unit
     for name, found in about["splits"].items():
         table.add_row(
@@ -179,31 +192,30 @@ def _fields(about: Mapping[str, Any]) -> Table:
         for name, (low, high) in found["ranges"].items():
             before = ranges.get(name, [low, high])
             ranges[name] = [min(before[0], low), max(before[1], high)]
-    table = _table("fields", "field", "kind", "dtype", "shape", "extension", "range")
+    table = _table("field", "kind", "dtype", "shape", "extension", "range")
     for name, info in about["fields"].items():
         mine = {k: v for k, v in ranges.items() if k == name or k.startswith(name + ".")}
         spans = [
-            f"{k.removeprefix(name).removeprefix('.')} {_number(a)} to {_number(b)}".strip()
+            f"{k.removeprefix(name).removeprefix('.')} {_number(a)}{f' to {_number(b)}' if a != b else ''}".strip()
             for k, (a, b) in mine.items()
         ]
         classes = f"{len(info['classes'])} classes" if "classes" in info else ""
         shape = "x".join(map(str, info["shape"])) if "shape" in info else ""
         cells = (info["kind"], info.get("dtype", ""), shape, info.get("extension", ""), "; ".join(spans) or classes)
-        table.add_row(name, *map(escape, cells))
+        table.add_row(*map(escape, (name, *cells)))
     return table
 
 
-def _classes(split: str, name: str, counts: Mapping[str, int]) -> Table:
+def _classes(counts: Mapping[str, int]) -> Table:
     shown, total = list(counts.items())[:TOP_CLASSES], sum(counts.values())
-    more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
-    table = _table(escape(f"{name} in {split}: {len(counts)} classes{more}"), "class", "samples", "share")
+    table = _table("class", "samples", "share")
     for label, samples in shown:
         table.add_row(escape(label), f"{samples:,}", f"{samples / total:.1%}")
     return table
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def size_text(count: float) -> str:
