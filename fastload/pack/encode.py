@@ -122,7 +122,7 @@ class Encoder:
         facts: dict[str, npt.ArrayLike] = {}
         for name, column in table.columns.items():
             facts |= self._fill(name, column, rows, run.buffer.data, run.starts[name])
-        columns = run.columns(facts, {})
+        columns = run.columns(facts, {n: None for n, c in table.columns.items() if isinstance(c, Values)})
         base = int(self.plan.offsets[task.start] - self.plan.offsets[self.plan.shards[task.shard].start])
         descriptor = os.open(self._partial(task.shard), os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -241,27 +241,28 @@ def _fill_files(
     look: Callable[[memoryview], Any],
 ) -> list[Any]:
     """Read whole files into `view`; asks for one byte more than expected, so that growth is seen too."""
-    prefix, paths, found = column.root + "/", column.paths, []
-    flags = os.O_RDONLY | os.O_CLOEXEC
-    path = ""
+    paths, found, path = column.paths, [], ""
+    flags, opened, read, close = os.O_RDONLY | os.O_CLOEXEC, os.open, os.readv, os.close
     try:
-        for row, begin, size in zip(listed, begins, sizes, strict=True):
-            path = paths[row]
-            path = path if path[0] == "/" else prefix + path
-            descriptor = os.open(path, flags)
-            try:
-                end = begin + size
-                if os.readv(descriptor, (view[begin : end + 1],)) != size:
-                    _read_rest(descriptor, path, view[begin:end])
-            finally:
-                os.close(descriptor)
-            found.append(look(view[begin:end]))
+        root = opened(column.root or ".", flags | os.O_DIRECTORY)  # looked up once, and not again with each file
+        try:
+            for row, begin, size in zip(listed, begins, sizes, strict=True):
+                path, end = paths[row], begin + size
+                descriptor = opened(path, flags, dir_fd=root)
+                try:
+                    if read(descriptor, (view[begin : end + 1],)) != size:
+                        _read_rest(descriptor, path, view[begin:end])
+                finally:
+                    close(descriptor)
+                found.append(look(view[begin:end]))
+        finally:
+            close(root)
     except OSError as error:
         gone = isinstance(error, FileNotFoundError)
         what = "is gone since packing began" if gone else f"cannot be read: {error.strerror}"
-        raise PackError(f"{path} {what}; run the command again once it is back") from error
+        raise PackError(f"{os.path.join(column.root, path)} {what}; run the command again once it is back") from error
     except DecodeError as error:
-        raise PackError(f"{path}: {error.message}; remove or mend the file") from error
+        raise PackError(f"{os.path.join(column.root, path)}: {error.message}; remove or mend the file") from error
     return found
 
 

@@ -99,7 +99,10 @@ class Plan:
 def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
     match column:
         case Files():
-            state.update("\0".join([column.paths[row] for row in rows.tolist()]).encode())
+            # keys and types stand for the paths: another file of the same size and time is not worth hashing them
+            state.update(
+                repr(column.types if isinstance(column.types, str) else [column.types[r] for r in rows]).encode()
+            )
             state.update(column.sizes[rows].tobytes() + column.mtimes[rows].tobytes())
         case Inline():
             state.update(column.sizes[rows].tobytes())

@@ -123,9 +123,8 @@ class _Writing:
         rows = self._plan.order[planned.start : planned.stop]
         columns = join_columns([table.keys[row] for row in rows], [tar.runs[start] for start in sorted(tar.runs)])
         scalars = {name: column.values[rows] for name, column in table.columns.items() if isinstance(column, Values)}
-        spans = {name: span for name, span in columns.spans.items() if name not in scalars}
         shard = ShardFile(name=planned.name, samples=planned.samples, bytes=planned.bytes, xxh3=xxh3)
-        columns = replace(columns, scalars=scalars, spans=spans)
+        columns = replace(columns, scalars=scalars)
         self._record(number, publish_tar(self._out / planned.name, columns, shard, table.fields))
         del self._open[number]
 

@@ -55,13 +55,19 @@ class TarRun:
     starts: Mapping[str, Int64s]
     sizes: Mapping[str, Int64s]
 
-    def columns(self, facts: Mapping[str, npt.ArrayLike], scalars: Mapping[str, npt.ArrayLike]) -> IdxColumns:
-        """The run's part of the `.idx`, without keys; hashes the samples, so the contents must be in place."""
+    def columns(self, facts: Mapping[str, npt.ArrayLike], scalars: Mapping[str, npt.ArrayLike | None]) -> IdxColumns:
+        """The run's part of the `.idx`, without keys; hashes the samples, so the contents must be in place.
+
+        Args:
+            facts: as `IdxColumns` has them.
+            scalars: field -> its values, or None where the caller adds them; these fields get no spans.
+        """
         view, cuts = self.buffer.data, self.offsets.tolist()
         digest = xxhash.xxh3_64_intdigest
         spans = {
             name: (np.where(self.sizes[name] < 0, 0, starts - self.offsets[:-1]), np.maximum(self.sizes[name], 0))
             for name, starts in self.starts.items()
+            if name not in scalars
         }
         return IdxColumns(
             keys=(),
@@ -69,7 +75,7 @@ class TarRun:
             sizes=np.diff(self.offsets),
             xxh3=np.array([digest(view[a:b]) for a, b in pairwise(cuts)], np.uint64),
             spans=spans,
-            scalars=scalars,
+            scalars={name: values for name, values in scalars.items() if values is not None},
             facts=facts,
         )
 
