@@ -20,7 +20,7 @@ def quietly(kind: str, out: Path, **options: int) -> tuple[DemoResult, str]:
     return result, console.file.getvalue()
 
 
-# samples, epochs and the least accuracy: far less work than the demo's own, which reach 98%, and more than a guess's 1/8
+# samples, epochs and the least accuracy: far less work than the demos' own, which reach 98%; a guess has 1 in 8
 SMALL = {"image": (640, 4, 0.17), "audio": (640, 4, 0.6), "text": (1200, 6, 0.9)}
 
 
