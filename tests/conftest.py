@@ -6,6 +6,7 @@ Tests may import the helpers of this folder (`conformance`, `samples`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not torch.cuda.is_available():
         config.hook.pytest_deselected(items=on_gpu)
         items[:] = [item for item in items if item not in on_gpu]
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`packed("tar", [5, 3], ("image", "label"))` is a folder of `samples.make`, made once; not to be written to."""
+    import samples
+
+    made: dict[object, Path] = {}
+
+    def get(shard_format: str, sizes: Sequence[int], fields: Iterable[str] = ("image", "label")) -> Path:
+        what = (shard_format, tuple(sizes), tuple(fields))
+        if what not in made:
+            folder = tmp_path_factory.mktemp("packed") / "data"
+            made[what] = samples.make(folder, shard_format, sizes, fields)  # type: ignore[arg-type]
+        return made[what]
+
+    return get

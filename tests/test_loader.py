@@ -1,0 +1,592 @@
+"""The loader's promises on real shards: shares, counts, order, resume, states, epochs, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import conformance
+import numpy as np
+import pytest
+import samples
+import torch
+from samples import FORMATS, content, ids
+
+import fastload
+from fastload.augment import On, RandomHorizontalFlip
+from fastload.batch import Batch
+from fastload.errors import ConfigError, StateError
+from fastload.loader import DataLoader
+from fastload.shards.open import open_index
+from fastload.shards.read import Reader, Rows
+
+Packed = Callable[..., Path]
+
+SMALL = {"image": fastload.Image(8, crop="random"), "label": fastload.Scalar()}
+SIZES = {0: [], 1: [1], 3: [2, 1], 23: [5, 1, 9, 8]}
+
+
+def loader(data: Path, batch_size: int = 4, **options: Any) -> DataLoader:
+    return DataLoader(data, batch_size, **{"fields": SMALL, **options})
+
+
+@functools.cache
+def dataset(data: Path, rank: int, world_size: int) -> fastload.StreamingDataset:
+    """For the tests with many loaders: its shards are opened once."""
+    fields = {**SMALL, "tokens": fastload.Tokens(4)} if "tokens" in open_index(data).fields else SMALL
+    return fastload.StreamingDataset(data, fields=fields, rank=rank, world_size=world_size)
+
+
+def run_ranks(data: Path, world_size: int, passes: int = 1, **options: Any) -> list[list[Batch]]:
+    """The batches of each rank, over so many epochs; every loader's len is checked on the way."""
+    ranks = []
+    for rank in range(world_size):
+        one = DataLoader(dataset(data, rank, world_size), **options)
+        batches: list[Batch] = []
+        for _ in range(passes):
+            expected, before = len(one), len(batches)
+            for batch in one:
+                assert len(one) == expected, "len changes while the loader runs"
+                batches.append(batch)
+            assert len(batches) - before == expected, "len is not the number of batches"
+        ranks.append(batches)
+    return ranks
+
+
+def as_ids(ranks: list[list[Batch]]) -> list[list[list[int]]]:
+    return [[ids(batch) for batch in batches] for batches in ranks]
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 4), (1, 4), (3, 1), (23, 4), (23, 7)])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_each_sample_comes_once_an_epoch_in_equally_many_batches(
+    packed: Packed, shard_format: str, n: int, batch_size: int, world_size: int
+) -> None:
+    data = packed(shard_format, SIZES[n])
+    for last_batch in ("partial", "pad") if world_size == 1 else ("auto", "pad"):
+        options = {"batch_size": batch_size, "last_batch": last_batch, "passes": 2}
+        ranks = run_ranks(data, world_size, num_workers=0, **options)
+        conformance.assert_equal_batches(ranks)
+        per_epoch = len(ranks[0]) // 2
+        assert per_epoch == -(-n // (world_size * batch_size))
+        for epoch in range(2):
+            part = [batches[epoch * per_epoch :][:per_epoch] for batches in ranks]
+            conformance.assert_exactly_once(conformance.flat(as_ids(part)), n)
+        if n == 23 and last_batch != "partial":
+            assert all(batch.rows == batch_size for batches in ranks for batch in batches)
+            assert as_ids(ranks)[0][:per_epoch] != as_ids(ranks)[0][per_epoch:], "two epochs in the same order"
+        with_threads = run_ranks(data, world_size, num_workers=2, **options)
+        assert [[content(b) for b in r] for r in with_threads] == [[content(b) for b in r] for r in ranks]
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_drop_loses_less_than_a_global_batch(
+    packed: Packed, shard_format: str, world_size: int, batch_size: int
+) -> None:
+    data = packed(shard_format, SIZES[23])
+    ranks = run_ranks(data, world_size, batch_size=batch_size, last_batch="drop", num_workers=2)
+    conformance.assert_equal_batches(ranks)
+    conformance.assert_loses_less_than(conformance.flat(as_ids(ranks)), 23, world_size * batch_size)
+    assert all(batch.valid is not None and batch.valid.all() for batches in ranks for batch in batches)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [2, 7, 30])
+def test_wrap_runs_on_over_the_edge(packed: Packed, shard_format: str, world_size: int, batch_size: int) -> None:
+    data = packed(shard_format, SIZES[23])
+    ranks = run_ranks(data, world_size, passes=3, batch_size=batch_size, last_batch="wrap", num_workers=1)
+    assert all(batch.valid is not None and batch.valid.all() for batches in ranks for batch in batches)
+    stream = [one for batch in conformance.global_batches(as_ids(ranks)) for one in batch]
+    assert len(stream) >= 3 * 23
+    for epoch in range(len(stream) // 23):
+        conformance.assert_exactly_once(stream[epoch * 23 :][:23], 23)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("last_batch", ["pad", "drop", "wrap"])
+def test_the_same_global_batches_at_any_world_size(packed: Packed, shard_format: str, last_batch: str) -> None:
+    data = packed(shard_format, SIZES[23])
+    runs = [
+        as_ids(run_ranks(data, world, passes=2, batch_size=4 // world, last_batch=last_batch, num_workers=workers))
+        for world, workers in ((1, 0), (2, 3), (4, 1))
+    ]
+    conformance.assert_same_global_batches(runs[0], runs[1])
+    conformance.assert_same_global_batches(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_batches_are_bit_equal_for_any_number_of_workers_and_prefetch(packed: Packed, shard_format: str) -> None:
+    data = packed(shard_format, SIZES[23], samples.FIELDS)
+    fields = {
+        **SMALL,
+        "audio": fastload.Audio(samples.SAMPLE_RATE, 0.02, crop="random"),
+        "tokens": fastload.Tokens(3),
+        "tensor": fastload.Tensor((3,)),
+        "text": fastload.Text(),
+    }
+    options = {"fields": fields, "batch_size": 5, "augment": [RandomHorizontalFlip()]}
+    expected = [content(batch) for batch in loader(data, num_workers=0, **options)]
+    assert len(expected) == 5
+    for workers, prefetch in ((1, 1), (2, 2), (3, 5), (3, 50)):
+        run = loader(data, num_workers=workers, prefetch_factor=prefetch, **options)
+        assert [content(batch) for batch in run] == expected, (workers, prefetch)
+
+
+def test_tar_and_parquet_give_the_same_batches(packed: Packed) -> None:
+    tar, parquet = (
+        [content(batch) for batch in loader(packed(name, SIZES[23], samples.FIELDS), fields=None)] for name in FORMATS
+    )
+    assert tar == parquet
+
+
+def test_what_is_in_a_batch(packed: Packed) -> None:
+    data = packed("tar", SIZES[3], samples.FIELDS)
+    fields = {**SMALL, "tokens": fastload.Tokens(3, pad=-1), "weight": fastload.Scalar(), "text": fastload.Text()}
+    batch = next(iter(loader(data, fields=fields, shuffle=False, last_batch="pad", batch_size=5)))
+    assert list(batch) == ["image", "label", "tokens", "tokens_length", "weight", "text", "__key__"]
+    assert batch["image"].shape == (5, 3, 8, 8)
+    assert batch["image"].dtype == torch.uint8
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert batch["label"].tolist() == [0, 1, 2, 0, 0]
+    assert batch["tokens"].tolist() == [[0, -1, -1], [1, 2, -1], [2, 3, 4], [-1] * 3, [-1] * 3]
+    assert batch["tokens_length"].tolist() == [1, 2, 3, 0, 0]
+    assert batch["weight"].dtype == torch.float32
+    assert batch["weight"].tolist() == [0, 0.25, 0.5, 0, 0]
+    assert batch["text"] == ["text of sample 0", "text of sample 1", "text of sample 2", None, None]
+    assert batch["__key__"] == ["000000", "000001", "000002", "", ""]
+    assert batch.valid is not None
+    assert batch.valid.tolist() == [True] * 3 + [False] * 2
+    assert not batch["image"][3:].any()
+
+
+# Resume.
+
+
+class Noise(torch.nn.Module):
+    """A random module that draws from torch's generator."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x)
+
+
+RANDOM: dict[str, Any] = {
+    "batch_size": 5,
+    "augment": [RandomHorizontalFlip(), On("image", Noise())],
+}
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("last_batch", ["partial", "pad", "drop", "wrap"])
+def test_a_resumed_run_is_bit_equal_at_every_batch_and_again(
+    packed: Packed, shard_format: str, last_batch: str
+) -> None:
+    data = packed(shard_format, SIZES[23], ("image", "tokens", "label"))
+    starts = iter(range(10**6))
+
+    def start(state: Any) -> Iterator[tuple[Any, Any]]:
+        run = DataLoader(dataset(data, 0, 1), last_batch=last_batch, num_workers=next(starts) % 4, **RANDOM)
+        if state is not None:
+            run.load_state_dict(json.loads(state))
+        while True:
+            for batch in run:
+                assert batch.state == run.state_dict()
+                yield content(batch), json.dumps(run.state_dict())
+
+    conformance.assert_resumes(start, 11)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("last_batch", ["pad", "wrap"])
+def test_a_run_goes_on_at_another_world_size_and_batch_size(packed: Packed, shard_format: str, last_batch: str) -> None:
+    data = packed(shard_format, SIZES[23])
+    for handed_out in range(6):
+        first = [DataLoader(dataset(data, rank, 2), 2, last_batch=last_batch) for rank in range(2)]
+        seen: list[int] = []
+        for run in first:
+            for _, batch in zip(range(handed_out), run, strict=False):
+                seen += ids(batch)
+        states = [run.state_dict() for run in first]
+        assert states[0] == states[1]
+        assert states[0]["consumed"] == min(23, 4 * handed_out)
+        for world, batch_size in ((1, 4), (3, 2), (4, 1)):
+            rest: list[int] = []
+            counts = set()
+            for rank in range(world):
+                run = DataLoader(dataset(data, rank, world), batch_size, last_batch="pad", num_workers=1)
+                run.load_state_dict(states[0])
+                counts.add(len(run))
+                batches = list(run)
+                assert len(batches) == run_len(23, states[0]["consumed"], world * batch_size)
+                rest += [one for batch in batches for one in ids(batch)]
+            assert len(counts) == 1
+            expected = set(range(23)) - set(seen) if handed_out < 6 else set(range(23))
+            conformance.assert_exactly_once(rest, expected)
+
+
+def run_len(n: int, consumed: int, global_batch: int) -> int:
+    return -(-(n - consumed % n) // global_batch)
+
+
+def test_len_after_a_resume_counts_the_rest(packed: Packed) -> None:
+    data = packed("tar", SIZES[23])
+    one = loader(data)
+    assert len(one) == 6
+    states = [batch.state for batch in one]
+    for after, state in enumerate(states[:-1], 1):
+        other = loader(data)
+        other.load_state_dict(state)
+        assert len(other) == 6 - after
+        assert [len(other) for _ in other] == [6 - after] * (6 - after)
+        assert len(other) == 6, "and the next epoch is whole"
+    other.load_state_dict(states[-1])
+    assert (other.epoch, len(other)) == (1, 6)
+
+
+class Counting:
+    """A reader that counts what passes through it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self.rows, self.shards = reader, 0, set[int]()
+        self._lock = threading.Lock()
+
+    @property
+    def blocking(self) -> bool:
+        return self._reader.blocking
+
+    def read(self, shards: Any, rows: Any) -> Rows:
+        with self._lock:
+            self.rows += len(rows)
+            self.shards |= set(shards.tolist())
+        return self._reader.read(shards, rows)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resume_reads_no_more_the_further_on_it_is(packed: Packed, shard_format: str, workers: int) -> None:
+    data = packed(shard_format, [10] * 20, ("label", "image"))
+    reads = []
+    for position in (0, 2, 100, 160):
+        run = loader(data, 2, window=2, num_workers=workers, prefetch_factor=2)
+        recipe = run.dataset.recipe
+        counting = Counting(recipe.reader)
+        run.dataset._recipe = (os.getpid(), dataclasses.replace(recipe, reader=counting))
+        run.load_state_dict({**run.state_dict(), "consumed": position})
+        batches = iter(run)
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]
+        reads.append(counting.rows)
+        assert len(counting.shards) <= 4
+    assert reads[0] >= 2
+    assert max(reads) <= (1 + 2) * 2, "a batch and what may be ahead of it"
+
+
+# States.
+
+
+def test_a_state_is_small_and_plain(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]), seed=np.int64(2**62), lanes=np.int32(2))
+    state = {**run.state_dict(), "consumed": 10**12}
+    text = json.dumps(state)
+    assert len(text) < 1000
+    run.load_state_dict(json.loads(text))
+    assert run.epoch == 10**12 // 23
+    assert ids(next(iter(run)))
+
+
+def test_each_mismatch_of_a_state_has_its_own_message(packed: Packed) -> None:
+    data, other = packed("tar", SIZES[23]), packed("tar", SIZES[3])
+    state = loader(data).state_dict()
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"seed": 7}, {}, "the state was saved with seed=0, and this loader has seed=7; pass seed=0 to resume"),
+        ({"window": 1}, {}, "saved with window=4, and this loader has window=1"),
+        ({"lanes": 2}, {}, "saved with lanes=1, and this loader has lanes=2"),
+        ({"shuffle": False}, {}, "saved with window=4, and this loader has window=0"),
+        ({}, {"version": 99}, "the state has version 99; this fastload reads version 1"),
+        ({}, {"fingerprint": {**state["fingerprint"], "order": 0}}, "saved under version 0 of the order"),
+        ({}, {"fingerprint": {**state["fingerprint"], "samples": 5}}, "data set of 5 samples; this one has 23"),
+        ({}, {"consumed": -1}, "consumed=-1 is not a number of samples"),
+    ]
+    for options, change, message in cases:
+        with pytest.raises(StateError) as caught:
+            loader(data, **options).load_state_dict({**state, **change})
+        assert message in str(caught.value)
+    with pytest.raises(StateError, match=r"the state belongs to another data set .*shards were added, removed"):
+        loader(other).load_state_dict(state)
+    with pytest.raises(StateError, match="not a state of fastload"):
+        loader(data).load_state_dict({"epoch": 3})
+
+
+def test_a_refused_state_changes_nothing(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    batches = list(run)
+    with pytest.raises(StateError, match="version"):
+        run.load_state_dict({**batches[1].state, "version": 2})  # type: ignore[dict-item]
+    assert (run.epoch, run.state_dict()["consumed"]) == (1, 23)
+
+
+def test_loading_a_state_while_an_iteration_runs_is_an_error(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]), num_workers=1)
+    state = run.state_dict()
+    for _ in run:
+        with pytest.raises(StateError, match="load_state_dict while an iteration is running; load before the loop"):
+            run.load_state_dict(state)
+        break
+    run.load_state_dict(state)
+    batches = iter(run)
+    run.load_state_dict(state)  # nothing was asked of it yet
+    next(batches)
+    with pytest.raises(StateError, match="while an iteration is running"):
+        run.load_state_dict(state)
+    del batches
+    run.load_state_dict(state)
+    assert len(list(run)) == 6
+
+
+# Epochs.
+
+
+def epochs_of(batches: list[Batch], reference: dict[int, list[list[int]]]) -> int:
+    """Which epoch these batches are of."""
+    found = [ids(batch) for batch in batches]
+    return next(epoch for epoch, expected in reference.items() if expected[: len(found)] == found)
+
+
+@pytest.fixture
+def reference(packed: Packed) -> dict[int, list[list[int]]]:
+    """The batches of epochs 0 to 5, by ids."""
+    run = loader(packed("tar", SIZES[23]))
+    return {epoch: [ids(batch) for batch in run] for epoch in range(6)}
+
+
+def test_set_epoch_jumps(packed: Packed, reference: dict[int, list[list[int]]]) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    run.set_epoch(3)
+    assert (run.epoch, run.state_dict()["consumed"]) == (3, 69)
+    assert epochs_of(list(run), reference) == 3
+    assert epochs_of(list(run), reference) == 4
+    run.set_epoch(0)
+    assert epochs_of(list(run), reference) == 0
+
+
+def test_set_epoch_keeps_a_resume_inside_the_same_epoch_and_no_other(
+    packed: Packed, reference: dict[int, list[list[int]]]
+) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    run.set_epoch(2)
+    states = [batch.state for batch in run]
+    run.load_state_dict(states[2])  # type: ignore[arg-type]
+    run.set_epoch(2)
+    assert [ids(batch) for batch in run] == reference[2][3:]
+    run.load_state_dict(states[2])  # type: ignore[arg-type]
+    run.set_epoch(3)
+    assert [ids(batch) for batch in run] == reference[3]
+    run.set_epoch(3)
+    assert [ids(batch) for batch in run] == reference[3], "the resume is over: this is a jump"
+
+
+def test_set_epoch_during_an_iteration_is_for_the_next(packed: Packed, reference: dict[int, list[list[int]]]) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    seen = []
+    for number, batch in enumerate(run):
+        seen.append(ids(batch))
+        if number == 1:
+            run.set_epoch(0)  # what trainers do that prefetch a batch first
+            assert run.state_dict() == batch.state
+        if number == 3:
+            run.set_epoch(4)
+            assert run.state_dict() == batch.state
+            assert (run.epoch, len(run)) == (0, 6)
+    assert seen == reference[0]
+    assert (run.epoch, run.state_dict()["consumed"]) == (4, 4 * 23)
+    assert epochs_of(list(run), reference) == 4
+
+
+@pytest.mark.parametrize("last_batch", ["partial", "pad", "drop"])
+def test_breaking_out_abandons_the_epoch(
+    packed: Packed, reference: dict[int, list[list[int]]], last_batch: str
+) -> None:
+    run = loader(packed("tar", SIZES[23]), last_batch=last_batch, num_workers=2)
+    for _ in run:
+        break
+    assert (run.epoch, len(run)) == (1, 5 if last_batch == "drop" else 6)
+    second = list(run)
+    assert epochs_of(second[:2], reference) == 1
+    for number, _ in enumerate(run, 1):
+        if number == len(second):
+            break
+    assert run.epoch == 3, "broken out of after its last batch, epoch 2 is complete"
+
+
+def test_breaking_out_of_a_wrapped_pass_abandons_the_epoch_too(packed: Packed) -> None:
+    data = packed("tar", SIZES[23])
+    run = loader(data, 5, last_batch="wrap")
+    jumped = loader(data, 5, last_batch="wrap")
+    for _ in run:
+        break
+    assert (run.epoch, len(run)) == (1, 5)
+    jumped.set_epoch(1)
+    assert [ids(batch) for batch in run] == [ids(batch) for batch in jumped]
+    assert run.state_dict()["consumed"] == 23 + 25, "a pass that ended goes on where it ended"
+    for number, _ in enumerate(run, 1):
+        if number == len(run):
+            break
+    assert run.state_dict()["consumed"] == 48 + 25
+    assert run.epoch == 3
+
+
+def test_an_exception_in_the_loop_ends_the_iteration(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]), num_workers=2)
+    kept = None
+    try:
+        for _ in run:
+            raise KeyError("mine")
+    except KeyError as error:
+        kept = error
+    assert kept is not None
+    run.load_state_dict(run.state_dict())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastload-")]
+
+
+def test_the_newest_of_several_iterators_is_the_loaders_place(
+    packed: Packed, reference: dict[int, list[list[int]]]
+) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    first, second = iter(run), iter(run)
+    seen = [ids(next(first)), ids(next(first))]
+    assert [ids(next(second))] == reference[1][:1]
+    seen += [ids(batch) for batch in first]
+    assert seen == reference[0], "the older one goes on undisturbed"
+    assert (run.epoch, len(run), run.state_dict()["consumed"]) == (1, 6, 23 + 4)
+    assert [ids(batch) for batch in second] == reference[1][1:]
+    assert run.epoch == 2
+
+
+def test_a_batch_that_was_not_handed_over_does_not_count(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]), num_workers=2, prefetch_factor=4)
+    batches = iter(run)
+    next(batches)
+    assert run.state_dict()["consumed"] == 4
+
+
+def test_an_augmentation_that_fails_is_raised_and_its_batch_does_not_count(packed: Packed) -> None:
+    def fails(batch: Batch) -> Batch:
+        if batch.state is not None and batch.state["consumed"] > 8:
+            raise ArithmeticError("no")
+        return batch
+
+    run = loader(packed("tar", SIZES[23]), augment=fails, num_workers=2)
+    with pytest.raises(ArithmeticError, match="no"):
+        list(run)
+    assert run.state_dict()["consumed"] == 8
+
+
+# What is given as tuples, and what is refused.
+
+
+def test_tuples(packed: Packed) -> None:
+    data = packed("tar", SIZES[23], ("image", "tokens", "label"))
+    names = ("image", "label", "tokens", "tokens_length", "valid", "__key__")
+    run = loader(data, fields={**SMALL, "tokens": fastload.Tokens(2)}, as_tuple=names)
+    for image, label, tokens, length, valid, keys in run:
+        assert tokens[:, 0].tolist() == label.tolist()
+        assert length.tolist() == [min(2, 1 + i % 5) for i in label.tolist()]
+        assert keys == [samples.key(i) for i in label.tolist()]
+        assert valid.all()
+        assert image.shape[1:] == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"batch_size": 2.0}, "batch_size=2.0: must be an integer, not float"),
+        ({"num_workers": -1}, "num_workers=-1: must be at least 0"),
+        ({"prefetch_factor": 0}, "prefetch_factor=0: must be at least 1"),
+        ({"timeout": 0}, "timeout=0: must be positive seconds, or None to wait for ever"),
+        ({"timeout": float("nan")}, "timeout=nan: must be positive"),
+        ({"window": -1}, "window=-1: must be at least 0"),
+        ({"window": "some"}, "window='some': pass a number of shards from 0, 'all', or None for 64"),
+        ({"window": 2.5}, "window=2.5: pass a number of shards"),
+        ({"shuffle": False, "window": 8}, "shuffle=False with window=8: drop one of the two"),
+        ({"lanes": 0}, "lanes=0: must be at least 1"),
+        ({"seed": 1.5}, "seed=1.5: must be an integer"),
+        ({"on_error": "masks"}, "on_error='masks': pass 'raise' or 'mask'"),
+        ({"max_errors": -1}, "max_errors=-1: must not be negative"),
+        ({"fields": {"imge": fastload.Image(8)}}, "it has 'image', 'label'; did you mean 'image'"),
+        ({"fields": {"zebra": fastload.Image(8)}}, "no field 'zebra' in the data; it has 'image', 'label'"),
+        ({"fields": {"image": fastload.Audio()}}, "is Audio, and the data holds image there; pass Image(...)"),
+        ({"fields": {"label": fastload.Image(8)}}, "is Image, and the data holds scalar there; pass Scalar(...)"),
+        ({"fields": {"image": fastload.Image}}, "pass a kind such as fastload.Image(224)"),
+        ({"fields": ["image"]}, "fields=['image']: pass a dict of kinds"),
+        ({"fields": {"label": fastload.Scalar("S3")}}, "Scalar(dtype='S3'), and the data holds int64"),
+        ({"world_size": 2}, "rank=None, world_size=2: pass both or neither"),
+        ({"rank": 0}, "rank=0, world_size=None: pass both or neither"),
+        ({"rank": 2, "world_size": 2}, "rank=2: must be in [0, 2), the world size"),
+        ({"rank": -1, "world_size": 2}, "rank=-1: must be in [0, 2)"),
+        ({"rank": 0, "world_size": 0}, "world_size=0: must be at least 1"),
+        ({"rank": 0, "world_size": 2, "last_batch": "partial"}, "last_batch='partial' on 2 ranks would give them"),
+        ({"last_batch": "keep"}, "last_batch='keep': pass 'auto', 'partial', 'pad', 'drop' or 'wrap'"),
+        ({"batch_size": 24, "last_batch": "drop"}, "would drop everything: 23 samples, and a global batch of 24"),
+        ({"device": "gpu"}, "device='gpu'"),
+        ({"as_tuple": ("image", "lable")}, "names 'lable'; the batch has 'image', 'label', 'valid' and '__key__'"),
+        ({"as_tuple": ("label_length",)}, "as_tuple names 'label_length'"),
+        ({"as_tuple": "image"}, "as_tuple='image': pass a tuple of field names, e.g. ('image',)"),
+        ({"augment": 5}, "augment=5: pass a list of operations"),
+        ({"augment": ["flip"]}, "augment: 'flip' cannot be called"),
+        ({"colour": 1}, "DataLoader: got an unexpected keyword argument 'colour'"),
+        ({"split": "val"}, "no split 'val'"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_when_the_loader_is_made(
+    packed: Packed, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(fastload.FastloadError) as caught:
+        loader(packed("tar", SIZES[23]), **options)
+    assert message in str(caught.value)
+
+
+def test_cuda_devices_that_are_not_there_are_refused(packed: Packed) -> None:
+    here = torch.cuda.device_count()
+    cases: list[tuple[dict[str, Any], str]] = [({"device": "cuda:99"}, f"there are {here} CUDA devices here")]
+    if not here:
+        message = "torch sees no CUDA device here"
+        cases = [({"device": "cuda"}, message), ({"device": "cuda:3"}, message), ({"pin_memory": True}, message)]
+    for options, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            loader(packed("tar", SIZES[23]), **options)
+
+
+def test_arguments_of_a_dataset_beside_a_dataset_are_refused(packed: Packed) -> None:
+    dataset = fastload.StreamingDataset(packed("tar", SIZES[23]))
+    with pytest.raises(
+        ConfigError, match="seed, shuffle: pass these to the StreamingDataset and not to the DataLoader"
+    ):
+        DataLoader(dataset, 4, seed=1, shuffle=False)
+    assert len(DataLoader(dataset, 4)) == 6
+
+
+def test_datasets_of_torch_are_refused(packed: Packed) -> None:
+    data = packed("tar", SIZES[23])
+    with pytest.raises(
+        ConfigError, match=r"streams packed shards, not a TensorDataset; .* to torch.utils.data.DataLoader"
+    ):
+        DataLoader(torch.utils.data.TensorDataset(torch.zeros(3)))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not a IndexedDataset"):
+        DataLoader(fastload.IndexedDataset(data))  # type: ignore[arg-type]
+
+
+def test_the_set_epoch_of_a_negative_or_broken_number_is_refused(packed: Packed) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    for epoch, message in ((-1, "epoch=-1: must be at least 0"), (1.5, "epoch=1.5: must be an integer")):
+        with pytest.raises(ConfigError, match=message):
+            run.set_epoch(epoch)  # type: ignore[arg-type]
