@@ -25,7 +25,7 @@ from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.foreign import is_shard, names_below, refuse_unfinished
 from fastload.shards.idx import Idx, idx_path
 from fastload.shards.index import INDEX_NAME, Index, IndexFile, ShardFile
-from fastload.shards.parquet import KEY_COLUMN, hash_file, open_parquet
+from fastload.shards.parquetscan import KEY_COLUMN, hash_file, open_parquet
 from fastload.shards.read import Reader, TarReader
 from fastload.shards.read_parquet import ParquetReader
 from fastload.source import map_file

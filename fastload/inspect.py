@@ -23,7 +23,7 @@ from rich.text import Text
 from fastload.shards.idx import Idx
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 from fastload.shards.open import Data, open_index
-from fastload.shards.parquet import fact_names, open_parquet
+from fastload.shards.parquetscan import fact_names, open_parquet
 
 TOP_CLASSES = 20
 MAX_UNNAMED = 1000  # an integer without class names and with more values than this is no label

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -30,7 +31,7 @@ from fastload.shards.index import (
     idx_path,
     merge_fields,
 )
-from fastload.shards.parquet import scan_parquet
+from fastload.shards.parquetscan import hash_file, scan_parquet
 from fastload.shards.tar import scan_tar
 
 FORMATS: dict[str, ShardFormat] = {".tar": "tar", ".parquet": "parquet"}
@@ -146,15 +147,38 @@ def _relative_names(paths: Sequence[str]) -> list[str]:
     return [os.path.relpath(path, common) for path in paths]
 
 
-def describe_all(paths: Sequence[Path], rescan: bool = False) -> list[Described]:
-    """`describe` each of them; what has to be scanned is scanned in a few threads."""
-    known = [None if rescan else _known(path) for path in paths]
+def describe_all(paths: Sequence[Path]) -> list[Described]:
+    """What is in each file; tars that have no current `.idx` are scanned in a few threads."""
+    known = [_known(path) for path in paths]
     missing = [path for path, one in zip(paths, known, strict=True) if one is None]
     if not missing:
         return [one for one in known if one is not None]
     with ThreadPoolExecutor(min(SCAN_THREADS, len(missing))) as pool:
-        scanned = pool.map(lambda path: _scan(path, checksum=rescan), missing)
+        scanned = pool.map(partial(_scan, checksum=False), missing)
         return [one if one is not None else next(scanned) for one in known]
+
+
+def describe_anew(paths: Sequence[Path], before: Sequence[ShardFile | None]) -> list[Described]:
+    """What is in each file, by reading all of it.
+
+    The `.idx` of a tar is made again unless it and its tar are, to the bit, what the index before says: it may hold
+    what a scan cannot find, such as facts.
+    """
+    with ThreadPoolExecutor(min(SCAN_THREADS, len(paths))) as pool:
+        return list(pool.map(lambda path, file: _intact(path, file) or _scan(path, checksum=True), paths, before))
+
+
+def _intact(path: Path, before: ShardFile | None) -> Described | None:
+    if before is None or before.index_xxh3 is None or path.stat().st_size != before.bytes:
+        return None
+    try:
+        idx = Idx(idx_path(str(path)), before.index_xxh3)
+    except FastloadError:
+        return None
+    fits = (idx.samples, idx.tar_bytes, idx.tar_xxh3) == (before.samples, before.bytes, before.xxh3)
+    if not fits or hash_file(path) != before.xxh3:
+        return None
+    return Described(file=before, fields=idx.fields, idx=idx.path)
 
 
 def _known(path: Path) -> Described | None:

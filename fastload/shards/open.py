@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fastload.errors import ConfigError, ShardIndexError, SourceError
 from fastload.shards.foreign import (
-    describe_all,
+    describe_anew,
     find_splits,
     index_of_files,
     is_shard,
@@ -169,14 +169,15 @@ def _choose(splits: Iterable[str], split: str | None, folder: Path) -> str:
 
 
 def index_folder(folder: Data) -> IndexFile:
-    """Scan all tar or Parquet files below a folder; write, or write anew, the `.idx` of each tar and index.json.
+    """Read all tar or Parquet files below a folder; write the `.idx` of each tar, and index.json.
 
     Subfolders are splits ("train", "val"); in a folder without, files named as on the Hugging Face hub
-    (train-00000-of-00012.parquet) are told apart by their names, and others are one split called "train". Of an
-    index.json that is there already, the names of classes are kept.
+    (train-00000-of-00012.parquet) are told apart by their names, and others are one split called "train". With an
+    index.json there already this is a repair: what still fits it is kept, and so are the names of classes.
 
     Raises:
-        ShardIndexError: no shards, tar and Parquet mixed, fields that differ between shards, an unfinished packing run.
+        ShardIndexError: no shards, tar and Parquet mixed, fields that differ between shards or from those that were
+            packed, an unfinished packing run.
         SourceError: a file or folder that cannot be read, or a folder that cannot be written.
         CorruptError: a shard that is cut off or damaged.
     """
@@ -190,27 +191,45 @@ def index_folder(folder: Data) -> IndexFile:
         raise SourceError(
             f"{root} cannot be written; copy the shards, or stream them as they are, without an index.json"
         )
-    described = describe_all(paths, rescan=True)
+    before = _before(root / INDEX_NAME)
+    shards = {} if before is None else {shard.name: shard for shard in before.shards}
+    described = describe_anew(paths, [shards.get(name) for name in names])
     fields = merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True)))
     starts = [0, *accumulate(map(len, splits.values()))]
     index = IndexFile(
         shard_format=shard_format,
-        fields=_with_classes(fields, root / INDEX_NAME),
+        fields=fields if before is None else _as_before(fields, before.fields, root),
         shards=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
         splits=dict(zip(splits, pairwise(starts), strict=True)),
-        packed={"by": "fastload index"},
+        statistics={} if before is None else before.statistics,
+        packed={"by": "fastload index"} if before is None else before.packed,
     )
     index.save(root)
     return index
 
 
-def _with_classes(fields: dict[str, FieldInfo], before: Path) -> dict[str, FieldInfo]:
-    """The fields with the class names that the index before had; a tar has only their numbers."""
+def _before(path: Path) -> IndexFile | None:
+    """The index that is there, None where there is none or it is damaged: it is made again."""
     try:
-        known = {name: info.classes for name, info in IndexFile.load(before).fields.items() if info.kind == "scalar"}
-    except ShardIndexError:  # missing or damaged: it is what is being made again
-        return fields
+        return IndexFile.load(path)
+    except ShardIndexError:
+        return None
+
+
+def _as_before(fields: dict[str, FieldInfo], before: dict[str, FieldInfo], folder: Path) -> dict[str, FieldInfo]:
+    """The fields with the class names that they had: a tar has only their numbers.
+
+    Raises:
+        ShardIndexError: a field that a scan of the tars takes for something else than it was packed as.
+    """
+    for name, info in before.items():
+        if name not in fields or fields[name].kind != info.kind:
+            found = f"finds {fields[name].kind}" if name in fields else "does not find it"
+            raise ShardIndexError(
+                f"{folder}: {name!r} was packed as {info.kind}, and a scan {found}; pack again, or delete {INDEX_NAME} "
+                "to have the shards indexed as they look"
+            )
     return {
-        name: replace(info, classes=known.get(name)) if info.kind == "scalar" and info.classes is None else info
+        name: replace(info, classes=before[name].classes) if name in before and info.kind == "scalar" else info
         for name, info in fields.items()
     }

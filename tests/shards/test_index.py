@@ -225,6 +225,8 @@ def scalar(dtype: str) -> FieldInfo:
     ("one", "other", "merged"),
     [
         (LABEL, LABEL, LABEL),
+        (LABEL, replace(LABEL, classes=None), LABEL),
+        (replace(LABEL, classes=None), LABEL, LABEL),
         (scalar("int32"), scalar("int64"), scalar("int64")),
         (scalar("uint8"), scalar("int8"), scalar("int16")),
         (scalar("float32"), scalar("float64"), scalar("float64")),

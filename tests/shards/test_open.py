@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -340,6 +341,38 @@ def test_a_damaged_index_is_made_again(packed: Path, damage: str) -> None:
         (s.name, s.samples, s.bytes, s.xxh3) for s in before.shards
     ]
     assert open_index(packed, "val").samples == 2
+
+
+def test_a_repair_keeps_what_is_whole(packed: Path) -> None:
+    before = IndexFile.load(packed / "index.json")
+    a, b = packed / "train/s-000000.idx", packed / "train/s-000001.idx"
+    kept, lost = a.stat().st_mtime_ns, b.read_bytes()
+    b.write_bytes(lost[:-1])
+    assert index_folder(packed) == before
+    assert (a.stat().st_mtime_ns, b.read_bytes()) == (kept, lost)
+    a.write_bytes(lost)  # whole, but of another tar
+    assert index_folder(packed) == before
+    assert a.read_bytes() != lost
+
+
+def test_a_repair_that_would_change_a_field_is_refused(tmp_path: Path) -> None:
+    fields = {"text": FieldInfo(kind="text"), "weight": FieldInfo(kind="scalar", dtype="float64")}
+    (tmp_path / "d").mkdir()
+    writer = TarShardWriter(tmp_path / "d/a.tar", fields)
+    writer.add("k", {"text": ("txt", b"x")}, {"weight": 0.5}, {})
+    shard = writer.finish()
+    made = IndexFile(shard_format="tar", fields=writer.fields, shards=(shard,), splits={"train": (0, 1)})
+    made.save(tmp_path / "d")
+    content = (tmp_path / "d/index.json").read_bytes()
+    assert index_folder(tmp_path / "d").fields["weight"].kind == "scalar"
+    (tmp_path / "d/a.idx").unlink()
+    with pytest.raises(
+        ShardIndexError, match=r"'weight' was packed as scalar, and a scan finds json; pack again, or delete"
+    ):
+        index_folder(tmp_path / "d")
+    assert json.loads((tmp_path / "d/index.json").read_bytes())["fields"] == json.loads(content)["fields"]
+    (tmp_path / "d/index.json").unlink()
+    assert index_folder(tmp_path / "d").fields["weight"].kind == "json"
 
 
 def test_class_names_survive_a_new_index(packed: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from fastload.errors import CorruptError, PackError, ShardIndexError, SourceError
 from fastload.shards.features import ENCODED
 from fastload.shards.index import FieldInfo, Index, ShardFile
-from fastload.shards.parquet import ParquetShardWriter, hash_file, scan_parquet
+from fastload.shards.parquet import ParquetShardWriter, scan_parquet
+from fastload.shards.parquetscan import hash_file
 from fastload.shards.read_parquet import ParquetReader
 
 FIELDS = {
