@@ -22,7 +22,7 @@ from conformance import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastload.order.cursor import State, Step, steps
+from fastload.order.cursor import PLAN_ROWS, State, Step, steps
 from fastload.order.distribute import LastBatch, Share
 from fastload.order.shuffle import Ints, Order
 
@@ -144,7 +144,7 @@ class Counted:
     """An order that counts what it is asked."""
 
     def __init__(self, order: Order) -> None:
-        self.order, self.calls, self.rows = order, 0, 0
+        self.order, self.calls, self.rows, self.most = order, 0, 0, 0
 
     @property
     def samples(self) -> int:
@@ -153,6 +153,7 @@ class Counted:
     def locate(self, epochs: npt.ArrayLike, positions: npt.ArrayLike) -> tuple[Ints, Ints]:
         self.calls += 1
         self.rows += np.size(positions)
+        self.most = max(self.most, np.size(positions))
         return self.order.locate(epochs, positions)
 
 
@@ -171,6 +172,14 @@ def test_the_first_batch_is_planned_alone() -> None:
     counted = Counted(Order([1000] * 10, seed=0, window=2))
     next(steps(counted, Share(rank=0, world_size=1, batch_size=64, last_batch="pad"), 0))
     assert (counted.calls, counted.rows) == (1, 64)
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(1, PLAN_ROWS), (1000, 8000), (20_000, 20_000)])
+def test_what_is_planned_ahead_stays_bounded(batch_size: int, most: int) -> None:
+    counted = Counted(Order([1000] * 100, seed=0, window=2))
+    share = Share(rank=0, world_size=1, batch_size=batch_size, last_batch="partial")
+    assert sum(step.size for step in steps(counted, share, 0)) == counted.rows == 100_000
+    assert counted.most == most
 
 
 def test_nothing_is_asked_before_the_first_batch_is_taken() -> None:

@@ -35,7 +35,7 @@ def test_a_batch_draws_from_as_many_shards_as_its_window_allows(window: int, lan
     allowed = lanes * expected_distinct([rows] * window, global_batch // lanes)
     assert distinct.mean() >= 0.99 * allowed  # the promise is 0.95; ideal draws stay within 0.99 of their own mean here
     assert distinct.mean() <= 1.01 * allowed
-    assert distinct.min() >= 0.6 * allowed
+    assert distinct.min() >= 0.5 * allowed  # ideal draws fall below once in a thousand such tests, at most
 
 
 @pytest.mark.parametrize("global_batch", [32, 256])
