@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
@@ -119,6 +120,7 @@ class _Blobs:
 
     def __init__(self, name: str, array: pa.Array) -> None:
         self._name = name
+        self._holes: set[int] = set()
         self._path: pa.Array | None = None
         self._missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
         if pt.is_struct(array.type):
@@ -134,15 +136,17 @@ class _Blobs:
             while pt.is_fixed_size_list(array.type):
                 self._shape += (array.type.list_size,)
                 array = array.values[array.offset * array.type.list_size :][: len(array) * array.type.list_size]
-            numbers = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
+            starts = np.arange(count + 1) * math.prod(self._shape)
+            numbers = self._numbers(array, starts)
             self._item, self._npy = numbers.dtype, True
-            self._bounds = np.arange(count + 1) * (math.prod(self._shape) * numbers.dtype.itemsize)
+            self._bounds = starts * numbers.dtype.itemsize
             data = numbers.data
         elif pt.is_list(array.type) or pt.is_large_list(array.type):
-            numbers = array.values.to_numpy(zero_copy_only=False)
+            starts = array.offsets.to_numpy().astype(np.int64)
+            numbers = self._numbers(array.values, starts)
             self._item, self._npy = numbers.dtype, numbers.dtype.kind == "f"
-            self._bounds = array.offsets.to_numpy().astype(np.int64) * numbers.dtype.itemsize
-            data = np.ascontiguousarray(numbers).data
+            self._bounds = starts * numbers.dtype.itemsize
+            data = numbers.data
         else:
             large = pt.is_large_binary(array.type) or pt.is_large_string(array.type)
             _, offsets, content = array.buffers()
@@ -152,6 +156,17 @@ class _Blobs:
             data = memoryview(content) if content is not None else memoryview(b"")
         self._data = data.cast("B") if data.nbytes else memoryview(b"")
 
+    def _numbers(self, values: pa.Array, starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The items of all lists, as they are stored; lists with a null among their items are noted.
+
+        Left in, a null would make floats of all integers of the row group.
+        """
+        if values.null_count:
+            places = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            self._holes = set((np.searchsorted(starts, places, "right") - 1).tolist())
+            values = values.fill_null(False if pt.is_boolean(values.type) else 0)
+        return np.ascontiguousarray(values.to_numpy(zero_copy_only=False))
+
     def get(self, row: int) -> Raw | FastloadError:
         if self._missing is not None and self._missing[row]:
             outside = self._path[row].as_py() if self._path is not None else None
@@ -160,6 +175,8 @@ class _Blobs:
                     f"its bytes are outside of the Parquet file, in {outside!r}; embed them before streaming"
                 )
             return CorruptError(f"the sample has no field {self._name!r} (null)")
+        if row in self._holes:
+            return CorruptError(f"the list in field {self._name!r} has a null in it; drop or fill missing values")
         raw = self._data[int(self._bounds[row]) : int(self._bounds[row + 1])]
         return self._as_npy(raw) if self._npy else raw
 

@@ -1,0 +1,172 @@
+"""Parquet files of other writers: the column types that a field may be stored as, keys, and nulls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import samples
+from samples import jpeg
+
+import fastload
+from fastload.batch import Batch
+from fastload.errors import CorruptError
+from fastload.loader import DataLoader
+
+
+def write(folder: Path, columns: dict[str, pa.Array], rows_per_group: int = 100, **options: Any) -> Path:
+    path = folder / "part.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=rows_per_group, **options)
+    return path
+
+
+def read(path: Path, batch_size: int = 100, **options: Any) -> Batch:
+    (batch,) = DataLoader(path, batch_size, shuffle=False, **options)
+    assert isinstance(batch, Batch)
+    return batch
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_bytes_columns(tmp_path: Path, kind: pa.DataType) -> None:
+    values = [b"a", b"", b"ccc", b"\xff" * 1000]
+    assert read(write(tmp_path, {"x": pa.array(values, kind)}))["x"] == values
+    grouped = write(tmp_path, {"x": pa.array(values, kind)}, 3)
+    assert [batch["x"] for batch in DataLoader(grouped, 2, shuffle=False)] == [values[:2], values[2:]]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_text_columns(tmp_path: Path, kind: pa.DataType, dictionary: bool) -> None:
+    values = ["a", "", "déjà", "a" * 100]
+    batch = read(write(tmp_path, {"x": pa.array(values, kind)}, 3, use_dictionary=dictionary), 4)
+    assert batch["x"] == values
+    assert batch["__key__"] == ["part/0/0", "part/0/1", "part/0/2", "part/1/0"], "file, row group and row"
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "int64", "uint16", "bool", "float32", "float64"])
+def test_scalar_columns(tmp_path: Path, kind: str) -> None:
+    values = np.array([0, 1, 1, 0, 1]).astype(kind)
+    batch = read(write(tmp_path, {"x": pa.array(values)}, 2), 5)
+    assert batch["x"].tolist() == values.tolist()
+    assert str(batch["x"].dtype) == ("torch.float32" if kind.startswith("float") else "torch.int64")
+
+
+@pytest.mark.parametrize("item", ["int32", "int64", "uint16"])
+@pytest.mark.parametrize("large", [True, False])
+def test_token_columns_with_empty_rows(tmp_path: Path, item: str, large: bool) -> None:
+    values = [[1, 2, 3], [], [4], [5, 6]]
+    kind = (pa.large_list if large else pa.list_)(pa.type_for_alias(item))
+    path = write(tmp_path, {"x": pa.array(values, kind)}, 3)
+    assert [row.tolist() for row in read(path, 4)["x"]] == values
+    padded = read(path, 4, fields={"x": fastload.Tokens(2, pad=9)})
+    assert padded["x"].tolist() == [[1, 2], [9, 9], [4, 9], [5, 6]]
+    assert padded["x_length"].tolist() == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("item", ["float32", "float64"])
+def test_columns_of_lists_of_floats_with_empty_rows(tmp_path: Path, item: str) -> None:
+    values = [[1.5, 2], [], [-3.25]]
+    rows = read(write(tmp_path, {"x": pa.array(values, pa.list_(pa.type_for_alias(item)))}))["x"]
+    assert [row.tolist() for row in rows] == values
+    assert str(rows[0].dtype) == f"torch.{item}"
+
+
+def test_a_column_of_empty_lists_alone(tmp_path: Path) -> None:
+    for item in (pa.float32(), pa.int32()):
+        rows = read(write(tmp_path, {"x": pa.array([[], []], pa.list_(item))}))["x"]
+        assert [row.tolist() for row in rows] == [[], []]
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_columns_of_arrays_of_one_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.arange(5 * np.prod(shape), dtype=np.float32).reshape(5, *shape)
+    kind: pa.DataType = pa.float32()
+    for size in reversed(shape):
+        kind = pa.list_(kind, size)
+    batch = read(write(tmp_path, {"x": pa.array(array.tolist(), kind)}, 2), 5, fields={"x": fastload.Tensor(shape)})
+    assert batch["x"].numpy().tolist() == array.tolist()
+
+
+def test_pictures_as_hugging_face_stores_them(tmp_path: Path) -> None:
+    values = [{"bytes": jpeg(i), "path": f"{i}.jpg"} for i in range(4)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    batch = read(write(tmp_path, {"image": pa.array(values, kind)}, 3), 4, fields={"image": fastload.Image(8)})
+    expected = read(samples.make(tmp_path / "d", "parquet", [4], ("image",)), 4, fields={"image": fastload.Image(8)})
+    assert batch["image"].equal(expected["image"])
+
+
+def test_bytes_that_lie_outside_of_the_file_are_named(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    values = [{"bytes": jpeg(0), "path": "0.jpg"}, {"bytes": None, "path": "far/1.jpg"}]
+    path = write(tmp_path, {"image": pa.array(values, kind)})
+    message = r"row 1 \('part/0/1'\): .*outside of the Parquet file, in 'far/1.jpg'; embed them"
+    with pytest.raises(CorruptError, match=message):
+        read(path, fields={"image": fastload.Image(8)})
+    run = DataLoader(path, 2, shuffle=False, on_error="mask", fields={"image": fastload.Image(8)})
+    assert [batch.valid.tolist() for batch in run] == [[True, False]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", None, "c"]),
+        pa.array([[1], None, [2]], pa.list_(pa.int32())),
+        pa.array([[1.0, 2.0], None, [2.0, 3.0]], pa.list_(pa.float32(), 2)),
+        pa.array([b"a", None, b"c"]),
+    ],
+    ids=["text", "tokens", "tensor", "bytes"],
+)
+def test_null_values_are_named_or_masked(tmp_path: Path, column: pa.Array) -> None:
+    path = write(tmp_path, {"x": column})
+    with pytest.raises(CorruptError, match=r"row 1 \('part/0/1'\): field 'x': the sample has no field 'x' \(null\)"):
+        read(path)
+    batch = read(path, on_error="mask")
+    assert batch.valid is not None
+    assert batch.valid.tolist() == [True, False, True]
+
+
+def test_null_numbers_are_named_with_their_row(tmp_path: Path) -> None:
+    path = write(tmp_path, {"x": pa.array([1, 2, 3, None, 5])}, 3)
+    with pytest.raises(CorruptError, match=r"part.parquet, row group 1.*field 'x' is null in row 0 of this row group"):
+        list(DataLoader(path, 5, shuffle=False))
+
+
+def test_null_tokens_in_a_row_fail_that_row_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, {"x": pa.array([[1, 2], [3, None], [4]], pa.list_(pa.int32()))})
+    batch = read(path, on_error="mask", fields={"x": fastload.Tokens(2)})
+    assert batch.valid is not None
+    assert batch.valid.tolist() == [True, False, True]
+    assert batch["x"].tolist() == [[1, 2], [0, 0], [4, 0]]
+    with pytest.raises(CorruptError, match=r"row 1 \('part/0/1'\): field 'x': the list in field 'x' has a null in it"):
+        read(path)
+
+
+@pytest.mark.parametrize("item", ["int32", "float32"])
+def test_nulls_in_arrays_of_one_shape_fail_their_row_alone(tmp_path: Path, item: str) -> None:
+    kind = pa.list_(pa.type_for_alias(item), 2)
+    path = write(tmp_path, {"x": pa.array([[1, 2], None, [3, 4], [5, None]], kind)})
+    batch = read(path, on_error="mask", fields={"x": fastload.Tensor((2,), item)})
+    assert batch.valid is not None
+    assert batch.valid.tolist() == [True, False, True, False]
+    assert batch["x"].tolist() == [[1, 2], [0, 0], [3, 4], [0, 0]]
+
+
+def test_only_the_declared_columns_are_read(tmp_path: Path) -> None:
+    columns = {"x": pa.array([1, 2]), "big": pa.array([b"a" * 100_000] * 2)}
+    path = write(tmp_path, columns, write_page_checksum=True, compression="none", use_dictionary=False)
+    at = path.read_bytes().index(b"a" * 50)
+    samples.flip_byte(path, at + 10)  # what is not read cannot fail
+    assert read(path, fields={"x": fastload.Scalar()})["x"].tolist() == [1, 2]
+    with pytest.raises(CorruptError, match="cannot be read"):
+        read(path)
+
+
+def test_compressed_files_of_many_pages(tmp_path: Path) -> None:
+    values = [f"{i}" * 50 for i in range(2000)]
+    for compression in ("zstd", "snappy", "gzip"):
+        path = write(tmp_path, {"x": pa.array(values)}, 700, compression=compression, data_page_size=1000)
+        assert read(path, 2000, num_workers=2)["x"] == values
