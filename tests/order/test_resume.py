@@ -176,9 +176,9 @@ def test_the_first_batch_is_planned_alone() -> None:
 
 @pytest.mark.parametrize(("batch_size", "most"), [(1, PLAN_ROWS), (1000, 8000), (20_000, 20_000)])
 def test_what_is_planned_ahead_stays_bounded(batch_size: int, most: int) -> None:
-    counted = Counted(Order([1000] * 100, seed=0, window=2))
+    counted = Counted(Order([1000] * 40, seed=0, window=2))
     share = Share(rank=0, world_size=1, batch_size=batch_size, last_batch="partial")
-    assert sum(step.size for step in steps(counted, share, 0)) == counted.rows == 100_000
+    assert sum(step.size for step in steps(counted, share, 0)) == counted.rows == 40_000
     assert counted.most == most
 
 

@@ -100,7 +100,7 @@ def test_a_name_that_the_state_lacks_is_a_difference() -> None:
 
 def test_the_version_of_the_order_is_told_before_what_follows_from_it() -> None:
     with pytest.raises(StateError, match="version 9 of the order"):
-        State.from_dict(saved(seed=5, order=9, data="ff"), FINGERPRINT)
+        State.from_dict({**saved(), "fingerprint": {"seed": 5, "data": "ff", "order": 9}}, FINGERPRINT)
 
 
 def test_braces_in_a_value_are_printed_as_they_are() -> None:
