@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastload import augment as augment
+    from fastload import samplers as samplers
     from fastload.batch import Batch as Batch
     from fastload.dataset import IndexedDataset as IndexedDataset
     from fastload.dataset import StreamingDataset as StreamingDataset
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fastload.fields import Text as Text
     from fastload.fields import Tokens as Tokens
     from fastload.loader import DataLoader as DataLoader
+    from fastload.mixture import Mix as Mix
     from fastload.pack import pack as pack
 
 _HOME = {
@@ -44,18 +46,19 @@ _HOME = {
     "DataLoader": "fastload.loader",
     "FastloadError": "fastload.errors",
     "IndexedDataset": "fastload.dataset",
+    "Mix": "fastload.mixture",
     "StreamingDataset": "fastload.dataset",
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }
 
-__all__ = ["__version__", "augment", "pack", *_HOME]
+__all__ = ["__version__", "augment", "pack", "samplers", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
-    elif name == "augment":
-        value = importlib.import_module("fastload.augment")
+    elif name in ("augment", "samplers"):
+        value = importlib.import_module(f"fastload.{name}")
     elif name == "pack":
         value = importlib.import_module("fastload.pack").pack
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from fastload.decode import Decoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
-from fastload.shards.index import Index
+from fastload.order.shuffle import Ints
 from fastload.shards.read import Raw, Reader
 
 OnError = Literal["raise", "mask"]
@@ -77,6 +77,24 @@ class FaultLog:
             )
 
 
+class Layout(Protocol):
+    """How samples are numbered over the shards: `shards.index.Index`, or several of them."""
+
+    @property
+    def sizes(self) -> Ints:
+        """Samples of each shard, int64 [S]."""
+        ...
+
+    @property
+    def offsets(self) -> Ints:
+        """First sample of each shard, int64 [S + 1]."""
+        ...
+
+    def shard_name(self, shard: int) -> str:
+        """What errors call a shard."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What all batches of a data set have in common.
@@ -88,7 +106,7 @@ class Recipe:
         faults: None where on_error="raise".
     """
 
-    index: Index
+    index: Layout
     reader: Reader
     decoders: Mapping[str, Decoder]
     scalars: Mapping[str, np.dtype[Any]]

@@ -1,4 +1,4 @@
-"""What a field becomes in a batch: its kind, shape and dtype, declared by the user and known before the first sample is read.
+"""What a field becomes in a batch: its kind, shape and dtype, known before the first sample is read.
 
     kind     with a size: one tensor               without: a list, one entry per sample
     Image    uint8 [B, C, H, W], channels last     uint8 [C, H, W]
@@ -36,10 +36,12 @@ class Image:
 
     Args:
         size: output height and width in pixels, or one integer for both. None: each picture in its own size, as a list.
-        crop: what is resized to `size`. "random": torchvision's RandomResizedCrop box, drawn from (seed, epoch, sample);
+        crop: what is resized to `size`. "random": torchvision's RandomResizedCrop box, drawn from (seed, epoch,
+        sample);
             "center": the centred box of the output's aspect that covers `center_fraction` of the shorter side;
             None: the whole picture, its aspect not kept. Needs a size.
-        mode: "RGB" (uint8, 3 channels), "L" (uint8, 1 channel) or "I;16" (uint16, 1 channel; 8-bit sources are scaled by 257).
+        mode: "RGB" (uint8, 3 channels), "L" (uint8, 1 channel) or "I;16" (uint16, 1 channel; 8-bit sources are scaled
+        by 257).
         scale: area of a random crop as a fraction of the picture's, lower and upper bound.
         ratio: width/height of a random crop, lower and upper bound.
         center_fraction: see `crop`. 224/256 is the field's usual evaluation recipe.
@@ -93,10 +95,12 @@ class Audio:
 
     Args:
         sample_rate: output rate in Hz; other rates are resampled. None: each clip at its own rate.
-        seconds: output duration. Shorter clips are padded with zeros at the end, their true length in samples is kept in
+        seconds: output duration. Shorter clips are padded with zeros at the end, their true length in samples is kept
+        in
             `<name>_length`; longer ones are cropped. None: each clip in its own length, as a list. Needs a sample_rate.
         crop: which part of a longer clip: "random", drawn from (seed, epoch, sample), "center", or None for its start.
-        mono: True averages the channels into one: [B, 1, T]. False gives two: [B, 2, T]; one channel is doubled, and more
+        mono: True averages the channels into one: [B, 1, T]. False gives two: [B, 2, T]; one channel is doubled, and
+        more
             than two are an error of that sample.
 
     Raises:
@@ -176,7 +180,8 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One number per sample: a label, a length, a weight. Taken from the index where it is there, so that it costs no read.
+    """One number per sample: a label, a length, a weight. Taken from the index where it is there, so that it costs no
+    read.
 
     Args:
         dtype: output dtype. None: int64 for integers and booleans, float32 for floats, as the index says.

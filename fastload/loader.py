@@ -10,14 +10,16 @@ import torch
 from fastload.assemble import Fault, batch_jobs
 from fastload.augment.chain import make_chain
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool
-from fastload.dataset import StreamingDataset, detect_rank
+from fastload.dataset import StreamingDataset
 from fastload.device import move, resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
 from fastload.order.arguments import integer
-from fastload.order.cursor import State, steps
+from fastload.order.buckets import BoundBuckets
+from fastload.order.cursor import State, batches_left, steps
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
+from fastload.stream import Streamed, detect_rank
 
 VALID_NAME = "valid"  # in as_tuple: batch.valid
 
@@ -33,8 +35,9 @@ class DataLoader:
     loader's place in the run; the others go on by themselves.
 
     Args:
-        data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
-        batch_size: rows per rank.
+        data: a StreamingDataset or Mix, or what StreamingDataset takes (a path, a pattern, a list); then also its keyword arguments.
+        batch_size: rows per rank. A mapping is a schedule: samples consumed over all ranks -> rows from there on, e.g.
+            {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
             undecoded bytes, text and tokens, whose cost is in Python itself.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
@@ -54,8 +57,8 @@ class DataLoader:
 
     def __init__(
         self,
-        data: StreamingDataset | Data,
-        batch_size: int = 1,
+        data: Streamed | Data | Sequence[Data],
+        batch_size: int | Mapping[int, int] = 1,
         *,
         num_workers: int = 0,
         prefetch_factor: int = 2,
@@ -68,7 +71,7 @@ class DataLoader:
         **dataset: Any,
     ) -> None:
         self.dataset = _dataset(data, dataset)
-        self.batch_size = integer("batch_size", batch_size, least=1)
+        self.batch_size = batch_size if isinstance(batch_size, Mapping) else integer("batch_size", batch_size, least=1)
         self.num_workers = integer("num_workers", num_workers, least=0)
         self.prefetch_factor = integer("prefetch_factor", prefetch_factor, least=1)
         if timeout is not None and not timeout > 0:
@@ -89,10 +92,14 @@ class DataLoader:
         spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
-        if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch:
+        if isinstance(self.dataset.order, BoundBuckets) and last_batch in ("drop", "wrap"):
+            raise ConfigError(
+                f"last_batch={last_batch!r}: LengthBuckets plans each epoch's batches; leave it at 'auto'"
+            )
+        if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch():
             raise ConfigError(
                 f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "
-                f"{share.global_batch} ({share.world_size} ranks x {batch_size})"
+                f"{share.global_batch()} ({share.world_size} ranks x {batch_size})"
             )
 
     def _share(self) -> Share:
@@ -112,7 +119,7 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Batches of the iteration that runs or comes next, the same on every rank; of a resumed epoch, the rest."""
-        return self._share().batches_left(self.dataset.samples, self._start())
+        return batches_left(self.dataset.order, self._share(), self._start())
 
     def __iter__(self) -> Iterator[Any]:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
@@ -201,8 +208,8 @@ class DataLoader:
         self._resuming, self._began, self._jump = True, None, None
 
 
-def _dataset(data: StreamingDataset | Data, options: dict[str, Any]) -> StreamingDataset:
-    if isinstance(data, StreamingDataset):
+def _dataset(data: Streamed | Data | Sequence[Data], options: dict[str, Any]) -> Streamed:
+    if isinstance(data, Streamed):
         if options:
             raise ConfigError(f"{', '.join(options)}: pass these to the StreamingDataset and not to the DataLoader")
         return data
@@ -217,7 +224,7 @@ def _dataset(data: StreamingDataset | Data, options: dict[str, Any]) -> Streamin
         raise ConfigError(f"DataLoader: {error}".replace("StreamingDataset.__init__() ", "")) from None
 
 
-def _check_names(names: Sequence[str], dataset: StreamingDataset) -> tuple[str, ...]:
+def _check_names(names: Sequence[str], dataset: Streamed) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError(f"as_tuple={names!r}: pass a tuple of field names, e.g. ({names!r},)")
     lengths = [name + LENGTH_SUFFIX for name, d in dataset.recipe.decoders.items() if d.spec.has_length]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
-from fastload.order.cursor import Sequence as OrderSequence
+from fastload.order.cursor import Ordering as OrderSequence
 from fastload.order.cursor import Step, steps
 from fastload.order.distribute import LastBatch, Share
 

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import StateError
+from fastload.order.buckets import BoundBuckets, even_out
 from fastload.order.distribute import Share
+from fastload.order.mix import visit
 from fastload.order.shuffle import Ints
 
 STATE_VERSION = 1
@@ -24,7 +26,7 @@ MAX_CONSUMED = 1 << 62  # leaves int64 room for the batch that follows
 PLAN_ROWS = 8192
 
 
-class Sequence(Protocol):
+class Ordering(Protocol):
     """What a cursor walks: `shuffle.Order`, or anything that maps (epoch, position) to (shard, row)."""
 
     @property
@@ -50,8 +52,18 @@ class Step:
     consumed: int
 
 
-def steps(order: Sequence, share: Share, consumed: int) -> Iterator[Step]:
+def batches_left(order: Ordering, share: Share, consumed: int) -> int:
+    """Batches from `consumed` to the end of its epoch, the same on every rank: how many `steps` gives."""
+    if isinstance(order, BoundBuckets) and order.samples:
+        return (len(_boundaries(order, share, consumed)[1]) - 1) // share.world_size
+    return share.batches_left(order.samples, consumed)
+
+
+def steps(order: Ordering, share: Share, consumed: int) -> Iterator[Step]:
     """The batches from `consumed` to the end of its epoch, in order. Lazy: numbers are worked out in growing runs."""
+    if isinstance(order, BoundBuckets):
+        yield from _planned_steps(order, share, consumed)
+        return
     left, run = share.batches_left(order.samples, consumed), 1
     while left:
         run = min(run, left)
@@ -59,24 +71,49 @@ def steps(order: Sequence, share: Share, consumed: int) -> Iterator[Step]:
         yield from batches
         consumed = batches[-1].consumed
         left -= run
-        run = min(2 * run, max(1, PLAN_ROWS // share.batch_size))
+        run = min(2 * run, max(1, PLAN_ROWS // share.rows_at(consumed)))
 
 
-def _run(order: Sequence, share: Share, consumed: int, batches: int) -> list[Step]:
+def _planned_steps(order: BoundBuckets, share: Share, consumed: int) -> Iterator[Step]:
+    """The batches of LengthBuckets: rank r has number r, r + world_size, ... of those that are left."""
+    if not order.samples:
+        return
+    start = consumed // order.samples * order.samples  # of the epoch
+    sequence, cuts = _boundaries(order, share, consumed)
+    for group in range(0, len(cuts) - 1, share.world_size):
+        samples = sequence[cuts[group + share.rank] : cuts[group + share.rank + 1]]
+        shards, rows = order.place(samples)
+        yield Step(
+            size=max(1, len(samples)),  # a rank without a sample has one row of padding
+            epochs=np.full(len(samples), start // order.samples),
+            shards=shards,
+            rows=rows,
+            consumed=start + int(cuts[group + share.world_size]),
+        )
+
+
+def _boundaries(order: BoundBuckets, share: Share, consumed: int) -> tuple[Ints, Ints]:
+    epoch, position = divmod(consumed, order.samples)
+    sequence, cuts = order.plan(epoch, share.batch_size)
+    return sequence, even_out(cuts, position, share.world_size)
+
+
+def _run(order: Ordering, share: Share, consumed: int, batches: int) -> list[Step]:
     spans = []
     for _ in range(batches):
+        full = share.rows_at(consumed)
         start, stop, consumed = share.span(order.samples, consumed)
-        spans.append((share.rows(start, stop), consumed))
-    g = np.concatenate([rows for rows, _ in spans])
+        spans.append((share.rows(start, stop), full, consumed))
+    g = np.concatenate([rows for rows, _, _ in spans])
     epochs, positions = np.divmod(g, order.samples)
-    shards, rows_in_shard = order.locate(epochs, positions)
+    own_epochs, shards, rows_in_shard = visit(order, epochs, positions)
     result, at = [], 0
-    for rows, after in spans:
+    for rows, full, after in spans:
         part = slice(at, at + len(rows))
         at += len(rows)
-        size = len(rows) if share.last_batch == "partial" else share.batch_size
+        size = len(rows) if share.last_batch == "partial" else full
         result.append(
-            Step(size=size, epochs=epochs[part], shards=shards[part], rows=rows_in_shard[part], consumed=after)
+            Step(size=size, epochs=own_epochs[part], shards=shards[part], rows=rows_in_shard[part], consumed=after)
         )
     return result
 
@@ -131,5 +168,7 @@ _MISMATCH = {
     "resume with the fastload that saved it, or start a new run",
     "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): "
     "shards were added, removed or changed",
+    "sources": "the state belongs to a mixture of other sources (digest {saved!r}, here {now!r}): data, seed, window or "
+    "sampler of one of them differ",
     "samples": "the state belongs to a data set of {saved!r} samples; this one has {now!r}",
 }

@@ -13,6 +13,7 @@ the same global batches, a sample goes to exactly one rank, and how many have be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +32,9 @@ class Share:
 
     Attributes:
         rank: in [0, world_size).
-        batch_size: rows per rank.
+        batch_size: rows per rank; under a schedule, at its start.
         last_batch: "auto" is resolved by `Share.auto`.
+        schedule: (samples consumed, rows per rank from there on), ascending; empty for one batch size throughout.
 
     Raises:
         ConfigError: a value that is not an integer or is out of range, or "partial" on several ranks (their numbers of
@@ -43,6 +45,7 @@ class Share:
     world_size: int
     batch_size: int
     last_batch: LastBatch
+    schedule: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("world_size", 1), ("rank", None)):
@@ -58,25 +61,50 @@ class Share:
             )
 
     @staticmethod
-    def auto(*, rank: int, world_size: int, batch_size: int, last_batch: LastBatch | Literal["auto"]) -> Share:
-        """A share with "auto" resolved: partial on one rank, pad on several."""
+    def auto(
+        *,
+        rank: int,
+        world_size: int,
+        batch_size: int | Mapping[int, int],
+        last_batch: LastBatch | Literal["auto"],
+    ) -> Share:
+        """A share with "auto" resolved: partial on one rank, pad on several. A mapping is a schedule: samples consumed
+        -> batch size from there on; it begins at 0."""
         resolved: LastBatch = ("pad" if world_size > 1 else "partial") if last_batch == "auto" else last_batch
-        return Share(rank=rank, world_size=world_size, batch_size=batch_size, last_batch=resolved)
+        schedule = _schedule(batch_size) if isinstance(batch_size, Mapping) else ()
+        first = schedule[0][1] if schedule else batch_size
+        assert not isinstance(first, Mapping)
+        return Share(rank=rank, world_size=world_size, batch_size=first, last_batch=resolved, schedule=schedule)
 
-    @property
-    def global_batch(self) -> int:
-        return self.world_size * self.batch_size
+    def rows_at(self, consumed: int) -> int:
+        """Rows per rank of the batch that begins at `consumed`."""
+        rows = self.batch_size
+        for start, size in self.schedule:
+            if start > consumed:
+                break
+            rows = size
+        return rows
+
+    def global_batch(self, consumed: int = 0) -> int:
+        """Rows of the global batch that begins at `consumed`."""
+        return self.world_size * self.rows_at(consumed)
 
     def batches_left(self, samples: int, consumed: int) -> int:
         """Global batches from `consumed` to the end of its epoch; at an epoch's edge, of the epoch that begins."""
         if samples == 0:
             return 0
-        left = samples - consumed % samples
-        return left // self.global_batch if self.last_batch == "drop" else -(-left // self.global_batch)
+        edge, batches = (consumed // samples + 1) * samples, 0
+        for change in (*(start for start, _ in self.schedule if consumed < start < edge), edge):
+            rows = self.global_batch(consumed)
+            here = max(0, -(-(change - consumed) // rows))  # batches that begin before the size changes
+            if self.last_batch == "drop":
+                here = min(here, (edge - consumed) // rows)
+            batches, consumed = batches + here, min(edge, consumed + here * rows)
+        return batches
 
     def span(self, samples: int, consumed: int) -> tuple[int, int, int]:
         """The global batch that begins at `consumed`: start and stop of its g, and `consumed` after it."""
-        stop = consumed + self.global_batch
+        stop = consumed + self.global_batch(consumed)
         if self.last_batch == "wrap":
             return consumed, stop, stop
         edge = (consumed // samples + 1) * samples
@@ -92,3 +120,12 @@ class Share:
     def rows(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """The g of this rank's rows in the global batch [start, stop): int64 [at most batch_size]."""
         return np.arange(start + self.rank, stop, self.world_size, dtype=np.int64)
+
+
+def _schedule(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    steps = sorted(
+        (integer("batch_size", start, least=0), integer("batch_size", size, least=1)) for start, size in sizes.items()
+    )
+    if not steps or steps[0][0] != 0:
+        raise ConfigError(f"batch_size={dict(sizes)!r}: a schedule begins at 0 samples, e.g. {{0: 64, 100_000: 128}}")
+    return tuple(steps)

@@ -1,0 +1,203 @@
+"""What streams under any loader: the place among ranks and workers, and iteration by a stock torch DataLoader."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.utils.data
+
+from fastload.assemble import BatchJob, Recipe
+from fastload.batch import Batch, BufferPool
+from fastload.errors import ConfigError
+from fastload.fields import Bytes, Field, Text
+from fastload.order.arguments import integer
+from fastload.order.buckets import BoundBuckets
+from fastload.order.cursor import Ordering, Step, steps
+from fastload.order.distribute import Share
+from fastload.order.mix import visit
+
+VALID = (
+    "__valid__"  # in samples for a stock DataLoader: False on those that only even out the ranks, and on masked ones
+)
+_SAMPLE_CHUNK = (
+    32  # samples decoded at a time for a stock DataLoader: enough to spread the cost of planning and reading
+)
+_MAX_WORKERS = 256  # of a stock DataLoader
+_EMPTY: dict[type, str | bytes] = {Text: "", Bytes: b""}  # of samples that hold nothing: what collates with the others
+
+
+def detect_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process's rank and the world size: as given, else of torch.distributed if initialised, else RANK and
+    WORLD_SIZE of the environment, else 0 of 1.
+
+    Raises:
+        ConfigError: only one of the two is given, the rank is not in [0, world_size), or the environment's are not
+            numbers.
+    """
+    if (rank is None) != (world_size is None):
+        raise ConfigError(f"rank={rank}, world_size={world_size}: pass both or neither")
+    if rank is not None and world_size is not None:
+        return _checked(rank, world_size)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    try:
+        found = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise ConfigError(
+            f"RANK={os.environ.get('RANK')!r} and WORLD_SIZE={os.environ.get('WORLD_SIZE')!r} in the environment "
+            "are not numbers; unset them or pass rank= and world_size="
+        ) from None
+    return _checked(*found)
+
+
+def _checked(rank: int, world_size: int) -> tuple[int, int]:
+    rank, world_size = integer("rank", rank), integer("world_size", world_size, least=1)
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank={rank}: must be in [0, {world_size}), the world size")
+    return rank, world_size
+
+
+def take_apart(batch: Batch, fields: Mapping[str, Field], *, with_valid: bool) -> list[dict[str, Any]]:
+    """A batch taken apart into dicts of one sample each."""
+    names = list(batch)
+    assert batch.valid is not None
+    for name, declared in fields.items():
+        if type(declared) in _EMPTY:
+            batch[name] = [_EMPTY[type(declared)] if value is None else value for value in batch[name]]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    if with_valid:
+        for sample, valid in zip(rows, batch.valid.tolist(), strict=True):
+            sample[VALID] = valid
+    return rows
+
+
+class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """Base of what streams: an order, fields and a recipe, iterated by `fastload.DataLoader` or by a stock one."""
+
+    order: Ordering
+    fields: dict[str, Field]
+    seed: int
+    masks: bool  # on_error="mask"
+
+    def __init__(self, *, rank: int | None, world_size: int | None, batch_size: int | None) -> None:
+        self.rank, self.world_size = rank, world_size
+        detect_rank(rank, world_size)
+        self.batch_size = None if batch_size is None else integer("batch_size", batch_size, least=1)
+        # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [_slot(w, W)] the passes
+        # that worker w of W has begun since. All workers begin each pass, so they agree on the epoch without talking.
+        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int64).share_memory_()
+        self._pickled_by: tuple[int, int, int] | None = None
+        self._recipe: tuple[int, Recipe] | None = None
+
+    def make_recipe(self) -> Recipe:
+        """Readers and decoders, made anew."""
+        raise TypeError(f"{type(self).__name__} has no recipe of its own")
+
+    def make_order(self) -> Ordering:
+        """The order, made anew."""
+        raise TypeError(f"{type(self).__name__} has no order of its own")
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, as it stands in saved states."""
+        raise TypeError(f"{type(self).__name__} has no fingerprint of its own")
+
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch, over all ranks."""
+        return self.order.samples
+
+    @property
+    def recipe(self) -> Recipe:
+        """Readers and decoders of this process; what was made before a fork may hold locks of threads left behind."""
+        if self._recipe is None or self._recipe[0] != os.getpid():
+            self._recipe = (os.getpid(), self.make_recipe())
+        return self._recipe[1]
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch of the next pass under a stock DataLoader; passes after it count on by themselves."""
+        epoch = integer("epoch", epoch, least=0)
+        self._passes.zero_()
+        self._passes[0] = epoch
+
+    def __len__(self) -> int:
+        """Samples of this rank in an epoch under a stock DataLoader, those that even out the ranks included."""
+        rank, world_size = self._place()
+        if self.batch_size is not None and world_size > 1:
+            share = Share(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="pad")
+            return share.batches_left(self.samples, 0) * self.batch_size
+        return -(-self.samples // world_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = torch.utils.data.get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if workers > _MAX_WORKERS:
+            raise ConfigError(f"num_workers={workers}: at most {_MAX_WORKERS} under a stock DataLoader")
+        slot = 1 if info is None else _slot(worker, workers)
+        epoch = int(self._passes[0] + self._passes[slot])
+        self._passes[slot] += 1
+        rank, world_size = self._place()
+        if isinstance(self.order, BoundBuckets):
+            raise ConfigError(
+                "LengthBuckets plans whole batches, which a stock DataLoader cannot take; use fastload.DataLoader"
+            )
+        return self._iterate(epoch, rank, world_size, worker, workers)
+
+    def _iterate(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
+        if self.batch_size is None:
+            plan = self._sample_steps(epoch, rank, world_size, worker, workers)
+        else:
+            share = Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="auto")
+            every = steps(self.order, share, epoch * self.samples)
+            plan = (step for number, step in enumerate(every) if number % workers == worker)
+        pool = BufferPool()
+        for step in plan:
+            job = BatchJob(self.recipe, step, pool, step.size)
+            for part in range(job.parts):
+                job.run(part)
+            yield from take_apart(job.result(), self.fields, with_valid=world_size > 1 or self.masks)
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and world size; in a worker of a stock DataLoader those of the process that started it, which a worker
+        that was spawned cannot find out by itself."""
+        parent = multiprocessing.parent_process()
+        if self._pickled_by is not None and parent is not None and torch.utils.data.get_worker_info() is not None:
+            pid, rank, world_size = self._pickled_by
+            if pid == parent.pid:
+                return rank, world_size
+        return detect_rank(self.rank, self.world_size)
+
+    def _sample_steps(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[Step]:
+        """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
+        ...
+
+        Every rank has as many for worker w as rank 0 has; where it runs out of samples, rows are padding.
+        """
+        stride = world_size * workers
+        rows = max(0, -(-(self.samples - world_size * worker) // stride))
+        for at in range(0, rows, _SAMPLE_CHUNK):
+            size = min(_SAMPLE_CHUNK, rows - at)
+            positions = rank + world_size * worker + stride * np.arange(at, at + size)
+            positions = positions[positions < self.samples]
+            epochs, shards, rows_in_shard = visit(self.order, epoch, positions)
+            yield Step(size=size, epochs=epochs, shards=shards, rows=rows_in_shard, consumed=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "order": None, "_recipe": None, "_pickled_by": (os.getpid(), *self._place())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._passes.share_memory_()  # a copy through plain pickle is not
+        self.order = self.make_order()
+
+
+def _slot(worker: int, workers: int) -> int:
+    """Where the passes of worker w of W are counted. Each W has its own counters: loaders of fewer workers would move
+    some workers of one with more, and not the others."""
+    return 2 + workers * (workers - 1) // 2 + worker
