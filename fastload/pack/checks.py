@@ -19,7 +19,7 @@ Facts = tuple[int, ...]
 FACTS: dict[Kind, tuple[str, ...]] = {
     "image": ("width", "height"),
     "audio": ("frames", "sample_rate"),
-    "tokens": ("length",),
+    "tokens": ("count",),  # not "length": that is the column of its bytes
 }
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 _SEGMENT, _FRAME = struct.Struct(">BBH"), struct.Struct(">HH")

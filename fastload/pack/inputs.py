@@ -55,9 +55,7 @@ def read_source(
         return manifest_table(source, columns)
     if source.suffix.lower() == ".txt" or kind == "text":
         return lines_table(source)
-    raise PackError(
-        f"{source}: what is it? pass a folder, a manifest ({', '.join(MANIFESTS)}) or a .txt file, or kind="
-    )
+    raise PackError(f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}) and a .txt file; pass kind=")
 
 
 def lines_table(source: Path) -> Table:

@@ -120,7 +120,7 @@ class Journal:
         self._lock = -1
 
     def _remove_folder(self) -> None:
-        for name in (RECORDS_NAME, RECORDS_NAME + PARTIAL_SUFFIX, LOCK_NAME):
+        for name in (LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
             (self._folder / name).unlink(missing_ok=True)
         self._folder.rmdir()
         fsync_directory(self._out)

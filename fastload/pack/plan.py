@@ -121,7 +121,7 @@ def parse_size(size: int | str) -> int:
     Raises: ConfigError for anything else, or less than one byte.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(size).strip().lower())
-    if isinstance(size, bool) or not match or match[2] not in _UNITS:
+    if isinstance(size, bool | float) or not match or match[2] not in _UNITS:
         raise ConfigError(f"shard_size={size!r}: pass bytes, or a size such as '256MiB' or '1GB'")
     value = int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
     if value < 1:

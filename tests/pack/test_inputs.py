@@ -1,0 +1,333 @@
+"""Sources as tables: what is found, what it is called, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pack_sources import jpeg, png, wav
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.inputs import read_source
+from fastload.pack.manifest import parse_columns
+from fastload.pack.table import Files, Inline, Spans, Table, Values
+from fastload.shards.index import FieldInfo
+
+
+def make(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def labels(table: Table) -> list[str]:
+    column, classes = table.columns["label"], table.fields["label"].classes
+    assert isinstance(column, Values)
+    assert classes is not None
+    return [classes[int(value)] for value in column.values]
+
+
+def inline(table: Table, name: str) -> list[bytes]:
+    column = table.columns[name]
+    assert isinstance(column, Inline)
+    return list(column.contents)
+
+
+def values(table: Table, name: str) -> list[object]:
+    column = table.columns[name]
+    assert isinstance(column, Values)
+    return column.values.tolist()
+
+
+# Folders
+
+
+def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+    files = {
+        "dog/b.JPEG": b"x",
+        "cat/deep/a.v2.png": b"xy",
+        "cat/a.jpg": b"x",
+        ".hidden/c.jpg": b"x",
+        "cat/.d.jpg": b"x",
+    }
+    table = read_source(make(tmp_path / "s", files | {"cat/notes.md": b"x"}))
+    assert table.keys == ["cat/a", "cat/deep/a_v2", "dog/b"]
+    assert labels(table) == ["cat", "cat", "dog"]
+    column = table.columns["image"]
+    assert isinstance(column, Files)
+    assert list(column.paths) == ["cat/a.jpg", "cat/deep/a.v2.png", "dog/b.JPEG"]
+    assert column.sizes.tolist() == [1, 2, 1]
+    assert list(column.types) == ["jpg", "png", "jpg"]
+    assert table.fields["image"] == FieldInfo(kind="image")
+    assert table.ignored_files == 1
+    assert table.endings == {"image": ["jpg", "png", "jpg"], "label": "cls"}
+
+
+def test_a_flat_folder_has_no_label(tmp_path: Path) -> None:
+    table = read_source(make(tmp_path / "s", {"b.jpg": b"x", "a.jpg": b"x"}))
+    assert table.keys == ["a", "b"]
+    assert table.fields == {"image": FieldInfo(kind="image", extension="jpg")}
+
+
+def test_classes_that_are_numbers_sort_as_numbers(tmp_path: Path) -> None:
+    files = {f"{number}/{number}.jpg": b"x" for number in (10, 9, -1, 100)}
+    table = read_source(make(tmp_path / "s", files))
+    assert table.fields["label"].classes == ("-1", "9", "10", "100")
+
+
+def test_label_regex_takes_the_class_from_the_file_name(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {f"{digit}_jackson_{take}.wav": wav(5) for digit in (3, 10) for take in (0, 1)})
+    table = read_source(source, label_regex=r"^(\d+)_")
+    assert table.fields["audio"].kind == "audio"
+    assert table.fields["label"].classes == ("3", "10")
+    assert labels(table) == ["10", "10", "3", "3"]
+    with pytest.raises(PackError, match=r"label_regex='\^x\(\.\)' does not match the file name of '10_jackson_0.wav'"):
+        read_source(source, label_regex="^x(.)")
+    with pytest.raises(ConfigError, match="has no group"):
+        read_source(source, label_regex=r"\d")
+    with pytest.raises(ConfigError, match="is no regular expression"):
+        read_source(source, label_regex="(")
+
+
+def test_names_that_webdataset_would_skip_or_cut_are_changed(tmp_path: Path) -> None:
+    table = read_source(make(tmp_path / "s", {"__background__/a.b.c.jpg": b"x", "x.y/__z__.jpg": b"x"}))
+    assert table.keys == ["_background__/a_b_c", "x.y/__z__"]
+    assert labels(table) == ["__background__", "x.y"]
+
+
+def test_links_are_followed_and_rings_refused(tmp_path: Path) -> None:
+    make(tmp_path / "real", {"a.jpg": b"x"})
+    source = make(tmp_path / "s", {"dog/b.jpg": b"x"})
+    (source / "cat").symlink_to(tmp_path / "real")
+    assert read_source(source).keys == ["cat/a", "dog/b"]
+    (source / "dog" / "ring").symlink_to(source)
+    with pytest.raises(PackError, match="dog/ring links to a folder that it is in"):
+        read_source(source)
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    table = read_source(make(tmp_path / "s", {"pos/a.txt": b"good", "neg/b.txt": b"bad"}))
+    assert table.keys == ["neg/b", "pos/a"]
+    assert table.fields["text"] == FieldInfo(kind="text", extension="txt")
+    assert labels(table) == ["neg", "pos"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "s has no image, audio or text files"),
+        ({"readme.md": b"x"}, "s has no image, audio or text files"),
+        ({"a.jpg": b"x", "b.wav": b"x"}, "s has 1 image files and 1 audio files; pass kind='image' or kind='audio'"),
+        ({"a.jpg": b"x", "b.jpg": b"", "c.jpg": b""}, "s/b.jpg and 1 more: the file is empty"),
+        ({"d/a.jpg": b"x", "b.jpg": b"x"}, r"files beside its class folders \('b.jpg' is one of 1\)"),
+        ({"d/a.jpg": b"x", "e/notes.md": b"x"}, "the class folder 'e' of .* has no samples"),
+        ({"a.jpg": b"x", "a.png": b"x"}, "two samples have the key 'a': a.jpg and a.png"),
+        ({"a.b.jpg": b"x", "a_b.jpg": b"x"}, "two samples have the key 'a_b': a.b.jpg and a_b.jpg"),
+        ({"a.jpg": b"x", "a.txt": b"x"}, "a.txt has the name of a sample: to pack texts .* write a manifest"),
+    ],
+)
+def test_faulty_folders_are_named(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    (tmp_path / "s").mkdir()
+    with pytest.raises(PackError, match=message):
+        read_source(make(tmp_path / "s", files))
+
+
+def test_broken_links_and_names_that_are_not_utf8(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {"a.jpg": b"x"})
+    (source / "b.jpg").symlink_to("nowhere")
+    with pytest.raises(PackError, match=r"s/b.jpg is a broken link"):
+        read_source(source)
+    (source / "b.jpg").unlink()
+    os.mkfifo(source / "c.jpg")
+    with pytest.raises(PackError, match=r"s/c.jpg is no regular file"):
+        read_source(source)
+    (source / "c.jpg").unlink()
+    (tmp_path / "s" / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+    with pytest.raises(PackError, match="is not UTF-8; rename the file"):
+        read_source(source)
+
+
+def test_kind_picks_one_of_several(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {"a.jpg": b"x", "b.wav": b"x"})
+    table = read_source(source, kind="audio")
+    assert (table.keys, table.ignored_files) == (["b"], 1)
+    with pytest.raises(PackError, match="has no text files"):
+        read_source(source, kind="text")
+    with pytest.raises(ConfigError, match="kind='video': pass one of 'image', 'audio'"):
+        read_source(source, kind="video")  # type: ignore[arg-type]
+
+
+# Text files
+
+
+def test_one_sample_per_line(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbffirst\r\n\n  \nsecond \xc3\xbc\nlast"
+    (tmp_path / "t.txt").write_bytes(content)
+    table = read_source(tmp_path / "t.txt")
+    assert table.keys == ["000000001", "000000004", "000000005"]
+    column = table.columns["text"]
+    assert isinstance(column, Spans)
+    found = [content[a : a + n] for a, n in zip(column.starts.tolist(), column.sizes.tolist(), strict=True)]
+    assert found == [b"first", "second ü".encode(), b"last"]
+
+
+def test_faulty_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_bytes(b"\n \n")
+    with pytest.raises(PackError, match=r"empty.txt has no line of text"):
+        read_source(tmp_path / "empty.txt")
+    (tmp_path / "x.dat").write_bytes(b"hello")
+    with pytest.raises(PackError, match=r"x.dat is none of a folder, a manifest"):
+        read_source(tmp_path / "x.dat")
+    assert read_source(tmp_path / "x.dat", kind="text").keys == ["000000001"]
+    with pytest.raises(PackError, match="missing does not exist"):
+        read_source(tmp_path / "missing")
+    with pytest.raises(ConfigError, match=r"columns=.* needs a manifest"):
+        read_source(tmp_path, columns="a")
+    with pytest.raises(ConfigError, match=r"label_regex=.* needs a folder"):
+        read_source(tmp_path / "x.dat", label_regex="(.)", kind="text")
+
+
+# Manifests
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Files that manifests name."""
+    np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
+    np.save(tmp_path / "b.npy", np.ones((2, 3), np.float32))
+    np.save(tmp_path / "t1.npy", np.arange(4))
+    np.save(tmp_path / "t2.npy", np.arange(6))
+    files = {
+        "i/a.jpg": jpeg(1),
+        "i/b.jpg": jpeg(2),
+        "i/a.png": png(1),
+        "s/a.wav": wav(9),
+        "s/b.wav": wav(8),
+        "n.txt": b"hi",
+    }
+    return make(tmp_path, files)
+
+
+def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_columns_become_what_they_hold(media: Path) -> None:
+    text = (
+        "path,sound,label,age,weight,caption,vector,tokens\n"
+        'i/a.jpg,s/a.wav,tench,3,0.5,"a, b",a.npy,t1.npy\n'
+        "i/b.jpg,s/b.wav,cock,-4,2,ü,b.npy,t2.npy\n"
+    )
+    table = read_source(manifest(media, "\ufeff" + text))
+    assert table.fields == {
+        "image": FieldInfo(kind="image", extension="jpg"),
+        "sound": FieldInfo(kind="audio", extension="sound.wav"),
+        "label": FieldInfo(kind="scalar", dtype="int64", classes=("cock", "tench"), extension="cls"),
+        "age": FieldInfo(kind="scalar", dtype="int64", extension="age.cls"),
+        "weight": FieldInfo(kind="scalar", dtype="float64", extension="weight.json"),
+        "caption": FieldInfo(kind="text", extension="caption.txt"),
+        "vector": FieldInfo(kind="tensor", dtype="float32", shape=(2, 3), extension="vector.npy"),
+        "tokens": FieldInfo(kind="tokens", dtype="int64", extension="npy"),
+    }
+    assert table.keys == ["i/a", "i/b"]
+    assert labels(table) == ["tench", "cock"]
+    assert (values(table, "age"), values(table, "weight")) == ([3, -4], [0.5, 2.0])
+    assert inline(table, "caption") == [b"a, b", "ü".encode()]
+
+
+def test_chosen_and_forced_columns(media: Path) -> None:
+    source = manifest(media, "path,n,id\ni/a.jpg,7,x.1\ni/b.jpg,8,y.2\n")
+    table = read_source(source, columns="picture:path,name:path:text,number:n:text,key:id")
+    assert table.keys == ["x_1", "y_2"]
+    assert table.fields["picture"] == FieldInfo(kind="image", extension="picture.jpg")
+    assert inline(table, "name") == [b"i/a.jpg", b"i/b.jpg"]
+    assert inline(table, "number") == [b"7", b"8"]
+    assert read_source(source, columns={"image": "path"}).fields.keys() == {"image"}
+
+
+def test_json_lines_keep_their_types(media: Path) -> None:
+    rows = [
+        {"file_name": "i/a.jpg", "label": 5, "ok": True, "meta": {"a": 1}, "tokens": [1, 2], "score": 1, "v": [0.5]},
+        {"file_name": "i/b.jpg", "label": 2, "ok": False, "meta": [], "tokens": [3], "score": 0.5, "v": [1.5]},
+    ]
+    source = manifest(media, "\n".join(map(json.dumps, rows)) + "\n\n", "m.jsonl")
+    table = read_source(source)
+    kinds = {name: info.kind for name, info in table.fields.items()}
+    assert kinds == {
+        "image": "image", "label": "scalar", "ok": "scalar", "meta": "json",
+        "tokens": "tokens", "score": "scalar", "v": "json",
+    }  # fmt: skip
+    assert values(table, "label") == [5, 2]
+    assert table.fields["label"].classes is None
+    assert values(table, "ok") == [True, False]
+    assert inline(table, "meta") == [b'{"a": 1}', b"[]"]
+    assert read_source(source, columns="v:v:tensor").fields["v"] == FieldInfo(
+        kind="tensor", dtype="float32", shape=(1,), extension="v.npy"
+    )
+
+
+def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
+    assert read_source(manifest(tmp_path, "text,label\na,x\nb,y\n")).keys == ["000000001", "000000002"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("path\n", None, "m.csv has no rows"),
+        ("", None, "m.csv has no rows"),
+        ("path,label\ni/a.jpg,x\ni/c.jpg,y\n", None, "m.csv, row 2: 'i/c.jpg' cannot be read: No such file"),
+        ("path,label\nq/a.jpg,x\n", None, "m.csv, row 1: 'q/a.jpg' cannot be read: No such file"),
+        ('path\ni/a.jpg\n""\n', None, "m.csv, row 2: column 'path': '' is not a file"),
+        ("path\ni/a.jpg\ns/a.wav\n", None, r"column 'path' names files of several kinds \(audio, image\)"),
+        ("path\ni/a.jpg\ni/a.jpg\n", None, "two samples have the key 'i/a': row 1 and row 2"),
+        ("a,b\n1\n", None, "m.csv, line 2: 1 cells where the header has 2"),
+        ("a,a\n1,2\n", None, "the first line must name each column, once"),
+        ('a\n"x\n', None, "not CSV"),
+        ("path\ni/a.jpg\n", "image:pfad", "has no column 'pfad'; it has 'path'"),
+        ("path\ni/a.jpg\n", "image:path:picture", "'picture' is no kind of field; pass one of image, audio"),
+        ("path\ni/a.jpg\n", "image:path,,", "an empty part"),
+        ("path\ni/a.jpg\n", "image:path,image:path", "a field is named twice"),
+        ("path\ni/a.jpg\n", "key:path", "names no field"),
+        ("path,file\ni/a.jpg,i/b.jpg\n", None, "two columns become the field 'image'"),
+        ("path,n\ni/a.jpg,x\n", "image:path,n:n:scalar", "row 1: column 'n' has 'x', which is no number"),
+        ("n\n99999999999999999999\n", "n:n:scalar", "integers beyond 64 bits"),
+        ("path\nn.txt\n", "v:path:tensor", "row 1: 'n.txt' is not a .npy file of numbers"),
+        ("j\n{\n", "j:j:json", "row 1: column 'j' is not JSON"),
+        ("a b,label\n1,2\n", None, "a field cannot be called 'a b'"),
+    ],
+)
+def test_faulty_manifests_are_named(media: Path, text: str, columns: str | None, message: str) -> None:
+    with pytest.raises((PackError, ConfigError), match=message):
+        read_source(manifest(media, text), columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n{"b": 1}\n', "m.jsonl, line 2: has other columns than the first row: 'a', 'b'"),
+        ('{"a": 1}\n\n[1]\n', "m.jsonl, line 3: a row must be a JSON object"),
+        ('{"a": 1}\n{"a":\n', "m.jsonl, line 2: not JSON"),
+        ('{"a": "x"}\n{"a": null}\n', "m.jsonl, row 2: column 'a' is null"),
+        ('{"tokens": [1]}\n{"tokens": [1.5]}\n', "row 2: column 'tokens': tokens are one list of integers"),
+    ],
+)
+def test_faulty_json_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PackError, match=message):
+        read_source(manifest(tmp_path, text, "m.jsonl"))
+
+
+def test_an_empty_file_of_a_manifest(media: Path) -> None:
+    (media / "i/b.jpg").write_bytes(b"")
+    with pytest.raises(PackError, match=r"row 2: 'i/b.jpg' is empty \(0 bytes\)"):
+        read_source(manifest(media, "path\ni/a.jpg\ni/b.jpg\n"))
+
+
+def test_columns_as_text_and_as_a_mapping() -> None:
+    assert parse_columns("image:path, label ,caption:text") == {"image": "path", "label": "label", "caption": "text"}
+    assert parse_columns({"a": "b:text"}) == {"a": "b:text"}
+    assert parse_columns(None) is None
