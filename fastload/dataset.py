@@ -133,7 +133,7 @@ class StreamingDataset(Streamed):
 
     def __init__(
         self,
-        data: Data,
+        data: Data | Sequence[Data],
         *,
         split: str | None = None,
         fields: Mapping[str, Field] | None = None,
@@ -217,7 +217,12 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, data: Data, *, split: str | None = None, fields: Mapping[str, Field] | None = None, seed: int = 0
+        self,
+        data: Data | Sequence[Data],
+        *,
+        split: str | None = None,
+        fields: Mapping[str, Field] | None = None,
+        seed: int = 0,
     ) -> None:
         self.index = open_index(data, split)
         self.fields = resolve_fields(self.index, fields)

@@ -35,7 +35,8 @@ class DataLoader:
     loader's place in the run; the others go on by themselves.
 
     Args:
-        data: a StreamingDataset or Mix, or what StreamingDataset takes (a path, a pattern, a list); then also its keyword arguments.
+        data: a StreamingDataset or Mix, or what StreamingDataset takes (a path, a pattern, a list); then also its
+            keyword arguments.
         batch_size: rows per rank. A mapping is a schedule: samples consumed over all ranks -> rows from there on, e.g.
             {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
@@ -93,9 +94,7 @@ class DataLoader:
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
         if isinstance(self.dataset.order, BoundBuckets) and last_batch in ("drop", "wrap"):
-            raise ConfigError(
-                f"last_batch={last_batch!r}: LengthBuckets plans each epoch's batches; leave it at 'auto'"
-            )
+            raise ConfigError(f"last_batch={last_batch!r}: LengthBuckets plans all batches; leave it at 'auto'")
         if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch():
             raise ConfigError(
                 f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "

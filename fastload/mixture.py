@@ -64,7 +64,8 @@ class Mix(Streamed):
         for name, source in self.sources.items():
             if source.fields != first.fields:
                 raise ConfigError(
-                    f"Mix: {name!r} declares {source.fields} and {first_name!r} {first.fields}; declare the same fields in all"
+                    f"Mix: {name!r} declares {source.fields} and {first_name!r} {first.fields}; "
+                    "declare the same fields in all"
                 )
             if source.masks != first.masks:
                 raise ConfigError(f"Mix: on_error of {name!r} and {first_name!r} differ; pass the same in all")

@@ -168,7 +168,7 @@ _MISMATCH = {
     "resume with the fastload that saved it, or start a new run",
     "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): "
     "shards were added, removed or changed",
-    "sources": "the state belongs to a mixture of other sources (digest {saved!r}, here {now!r}): data, seed, window or "
-    "sampler of one of them differ",
+    "sources": "the state belongs to a mixture of other sources (digest {saved!r}, here {now!r}): "
+    "data, seed, window or sampler of one of them differ",
     "samples": "the state belongs to a data set of {saved!r} samples; this one has {now!r}",
 }
