@@ -63,6 +63,8 @@ class RandomHorizontalFlip:
         columns = torch.arange(images.shape[-1], device=images.device)
         columns = torch.where(flip[:, None], columns.flip(0), columns)
         index = columns[:, None, None, :].expand(images.shape)
+        if images.dtype == torch.uint16:  # which gather does not know; it moves the same bits as int16
+            return batch.replaced({self.field: torch.gather(images.view(torch.int16), -1, index).view(torch.uint16)})
         return batch.replaced({self.field: torch.gather(images, -1, index)})
 
 
