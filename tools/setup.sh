@@ -11,15 +11,21 @@ fail() {
     exit 1
 }
 
-# Make system packages available: install them as root on Debian and its kin, else say what to install and stop.
-need_packages() {
-    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-        echo "installing system packages: $*"
-        apt-get update -qq
+# True where system packages can be installed: as root, on Debian and its kin.
+can_install() {
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null
+}
+
+install_packages() {
+    echo "installing system packages: $*"
+    apt-get update -qq &&
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-    else
-        fail "fastload's set-up needs these system packages: $*" "as root: apt-get install $*"
-    fi
+}
+
+# Make system packages available, or say what to install and stop.
+need_packages() {
+    can_install || fail "fastload's set-up needs these system packages: $*" "as root: apt-get install $*"
+    install_packages "$@"
 }
 
 # Print the first interpreter of Python 3.11 or later that there is.
@@ -48,12 +54,37 @@ make_venv() {
     "$base" -m venv --clear "$venv"
 }
 
+# Print the files that the optional native code is built from, one a line.
+native_sources() {
+    find "$root" -maxdepth 1 -name setup.py
+    find "$root/fastload" -name '*.[ch]' | LC_ALL=C sort
+}
+
+# True if there is a C compiler with the headers of Python and of libjpeg.
+can_compile() {
+    printf '#include <stdio.h>\n#include <Python.h>\n#include <jpeglib.h>\n' |
+        cc -fsyntax-only -I"$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" -x c - 2>/dev/null
+}
+
+# Get what the native code is built with. It only makes things faster, so that without it the set-up goes on.
+want_compiler() {
+    local packages
+    packages=(gcc libc6-dev libjpeg-dev "$("$python" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')")
+    [[ -n $(native_sources) ]] && ! can_compile || return 0
+    if ! can_install || ! install_packages "${packages[@]}"; then
+        echo "no C compiler with the headers of Python and libjpeg: fastload is set up without its faster native code" >&2
+        echo "to have it, run this again after: apt-get install ${packages[*]}" >&2
+    fi
+}
+
 # Print a digest of all that decides what is installed, the place of the checkout included: an editable install points there.
 fingerprint() {
     {
         echo "$root"
         "$python" -VV
+        can_compile && echo "native code"
         cat "$root/pyproject.toml" "$root/tools/constraints.txt"
+        native_sources | tr '\n' '\0' | xargs -0 -r cat
     } | sha256sum
 }
 
@@ -74,13 +105,14 @@ setup() {
     "$python" -m pip --version >/dev/null 2>&1 || make_venv
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$venv holds $("$python" -V), and fastload needs Python 3.11 or later; remove that folder and run this again."
-    print=$(fingerprint)
-    if ! installed "$extras" "$print"; then
+    if ! installed "$extras" "$(fingerprint)"; then
+        want_compiler
         echo "installing fastload[$extras] into $venv (torch is large: minutes the first time)"
         rm -f "$venv"/.fastload-*
         "$python" -m pip install --quiet --disable-pip-version-check \
             --constraint "$root/tools/constraints.txt" --editable "${root}[$extras]"
         # Last, so that an install that was cut off is done again.
+        print=$(fingerprint)
         for extra in ${extras//,/ }; do
             echo "$print" >"$venv/.fastload-$extra"
         done
