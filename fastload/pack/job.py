@@ -61,7 +61,8 @@ def pack(
             one a sample goes to depends on its key and the seed alone.
         seed: of the shuffle and the split.
         shuffle: spread samples over the shards; False keeps the source's order.
-        workers: processes; None: one per processor; 1: this process alone.
+        workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
+            samples (4 MiB, or one sample if that is larger) in memory.
         columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text".
         label_regex: of a folder: the first group, searched in the file name, is the class.
         kind: of a folder with several kinds of files, or of a file whose ending does not tell.
@@ -98,7 +99,7 @@ def pack(
     identity = {"source": os.path.abspath(source), **options}
     with Journal(out, identity) as journal, _telling(progress, plan) as tell:
         try:
-            files = write_shards(plan, out, journal, workers or os.cpu_count() or 1, tell)
+            files = write_shards(plan, out, journal, workers or len(os.sched_getaffinity(0)), tell)
             index = _index(plan, files, {"source": source.resolve().name, "options": options})
             index.save(out)
         except FastloadError:

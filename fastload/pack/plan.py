@@ -77,6 +77,12 @@ class Plan:
         """Bytes before each sample, over all shards, int64 [n + 1]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sample_bytes)])
 
+    @property
+    def tasks(self) -> int:
+        """How many pieces can be worked on at once, at least."""
+        whole_runs = sum(shard.bytes // RUN_BYTES for shard in self.shards) if self.shard_format == "tar" else 0
+        return max(whole_runs, len(self.shards))
+
     def runs(self, shard: PlannedShard) -> Iterator[tuple[int, int]]:
         """The shard in pieces that fit into the processor's cache, [start, stop) of `order` each."""
         start = shard.start

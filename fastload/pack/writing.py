@@ -38,12 +38,13 @@ def write_shards(plan: Plan, out: Path, journal: Journal, workers: int, tell: Te
         plan: what to write.
         out: the output folder.
         journal: of this run; gets each shard once it is durable.
-        workers: processes; 1: none but this.
+        workers: most processes; 1: none but this.
         tell: called with samples and bytes as they are done.
 
     Raises: PackError, OSError; what is finished is then recorded, and no half shard has its final name.
     """
     encoder = Encoder(plan, out)
+    workers = min(workers, plan.tasks)
     pool = LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
     writing = _Writing(plan, out, journal)
     with pool:

@@ -196,12 +196,12 @@ def test_any_number_of_workers_writes_the_same(images: Path, tmp_path: Path, mon
 
 
 def test_workers_that_cannot_be_forked_are_started(images: Path, tmp_path: Path) -> None:
-    pack(images, tmp_path / "a", workers=1)
+    pack(images, tmp_path / "a", workers=1, shard_size="60KiB")
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait)
     thread.start()
     try:
-        pack(images, tmp_path / "b", workers=2)
+        pack(images, tmp_path / "b", workers=2, shard_size="60KiB")
     finally:
         leave.set()
         thread.join()
@@ -249,6 +249,27 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_fault(images: Path, tmp_path: Path
     path.write_bytes(path.read_bytes() + tail)
     pack(images, tmp_path / "out", workers=1)
     assert all_contents(tmp_path / "out")["class1/007"]["jpg"] == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), r"had \d+ bytes when packing began, and now has \d+"),
+        (lambda path: path.write_bytes(b"\xff\xd8"), r"had \d+ bytes when packing began, and now has 2; wait until"),
+        (Path.unlink, "is gone since packing began; run the command again once it is back"),
+    ],
+)
+def test_files_that_change_during_packing(images: Path, tmp_path: Path, change: Any, message: str) -> None:
+    last = images / "class2" / "019.jpg"
+
+    def change_last(done: int, total: int, written: int) -> None:
+        if done < 40:
+            last.write_bytes(jpeg(219, width=43))
+            change(last)
+
+    last.write_bytes(jpeg(219, width=43))
+    with pytest.raises(PackError, match=rf"class2/019.jpg {message}"):
+        pack(images, tmp_path / "out", workers=1, shuffle=False, shard_size="40KiB", progress=change_last)
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
