@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -113,11 +114,13 @@ def pack(
 
 
 def _index(plan: Plan, files: list[ShardFile], packed: dict[str, Any]) -> IndexFile:
-    counts = class_counts(plan)
+    counts, fields = class_counts(plan), dict(plan.table.fields)
+    if plan.shard_format == "parquet":
+        fields = {name: replace(info, extension=None) for name, info in fields.items()}
     version = sys.modules[__name__.partition(".")[0]].__version__  # the package above, which this layer does not import
     return IndexFile(
         shard_format=plan.shard_format,
-        fields=dict(plan.table.fields),
+        fields=fields,
         shards=tuple(files),
         splits=plan.splits,
         statistics={"classes": counts} if counts else {},

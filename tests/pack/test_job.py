@@ -25,7 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
 from fastload.shards.idx import Idx
-from fastload.shards.index import IndexFile
+from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.tar import scan_tar
 
 FORK = multiprocessing.get_context("fork")
@@ -167,6 +167,7 @@ def test_parquet_holds_the_same_samples(images: Path, tmp_path: Path) -> None:
         f"class{c}/{i:03d}": ((images / f"class{c}/{i:03d}.jpg").read_bytes(), c) for c in range(3) for i in range(20)
     }
     assert {row["image.width"] for row in rows.values()} == set(range(24, 44))
+    assert index.fields["image"] == FieldInfo(kind="image")
     pack(images, tmp_path / "again", format="parquet", shard_size="40KiB", workers=3)
     assert tree(tmp_path / "again") == tree(tmp_path / "out")
 
