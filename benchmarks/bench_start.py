@@ -1,4 +1,4 @@
-"""Time from constructing the loader to the first batch over 1,000 shards, and the index's memory, in fresh processes."""
+"""Time from constructing a loader over 1,000 shards to its first batch, and the index's memory; in fresh processes."""
 
 from __future__ import annotations
 

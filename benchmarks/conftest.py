@@ -40,7 +40,7 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
 
 @pytest.fixture
 def paired(benchmark: Any, capsys: Any) -> Callable[..., float]:
-    """paired(ours, reference, items=N, unit=..., rounds=5): time both in turn; returns the median ratio of their rates."""
+    """paired(ours, reference, items=N, unit=...): time both in turn; returns the median ratio of their rates."""
 
     def run(
         ours: Callable[[], Any],

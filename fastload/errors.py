@@ -1,15 +1,15 @@
 """What fastload raises: one base class, one kind per cause, each naming shard, row and key where it knows them.
 
-    FastloadError
-      ConfigError        an argument is out of range or does not fit another      (also a ValueError)
-      ShardIndexError    the index is missing, incomplete, newer or does not fit its shards
-      SourceError        bytes cannot be had: a file is missing, shorter than indexed, or unreadable   (also an OSError)
-      CorruptError       bytes are there, and are not the ones that were written: checksum or container
-      DecodeError        the bytes of one field do not decode
-      StateError         a state belongs to another data set, seed, sampler or version   (also a ValueError)
-      PackError          the sharding tool cannot go on
-      EngineError        the engine was closed, forked, or made no progress   (also a RuntimeError)
-      MissingExtraError  an optional dependency is not installed   (also an ImportError)
+FastloadError
+  ConfigError        an argument is out of range or does not fit another      (also a ValueError)
+  ShardIndexError    the index is missing, incomplete, newer or does not fit its shards
+  SourceError        bytes cannot be had: a file is missing, shorter than indexed, or unreadable   (also an OSError)
+  CorruptError       bytes are there, and are not the ones that were written: checksum or container
+  DecodeError        the bytes of one field do not decode
+  StateError         a state belongs to another data set, seed, sampler or version   (also a ValueError)
+  PackError          the sharding tool cannot go on
+  EngineError        the engine was closed, forked, or made no progress   (also a RuntimeError)
+  MissingExtraError  an optional dependency is not installed   (also an ImportError)
 """
 
 from __future__ import annotations
