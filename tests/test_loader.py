@@ -21,7 +21,7 @@ from samples import FORMATS, content, ids
 import fastload
 from fastload.augment import On, RandomHorizontalFlip
 from fastload.batch import Batch
-from fastload.errors import ConfigError, StateError
+from fastload.errors import ConfigError, EngineError, StateError
 from fastload.loader import DataLoader
 from fastload.shards.open import open_index
 from fastload.shards.read import Reader, Rows
@@ -590,3 +590,22 @@ def test_the_set_epoch_of_a_negative_or_broken_number_is_refused(packed: Packed)
     for epoch, message in ((-1, "epoch=-1: must be at least 0"), (1.5, "epoch=1.5: must be an integer")):
         with pytest.raises(ConfigError, match=message):
             run.set_epoch(epoch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_a_read_that_hangs_is_an_error_that_names_its_shards(packed: Packed, shard_format: str) -> None:
+    release = threading.Event()
+
+    class Hanging(Counting):
+        def read(self, shards: Any, rows: Any) -> Rows:
+            release.wait(20)
+            return super().read(shards, rows)
+
+    run = loader(packed(shard_format, SIZES[23]), num_workers=2, timeout=0.2)
+    recipe = run.dataset.recipe
+    run.dataset._recipe = (os.getpid(), dataclasses.replace(recipe, reader=Hanging(recipe.reader)))
+    timer = threading.Timer(0.5, release.set)  # so that the threads can be joined
+    timer.start()
+    with pytest.raises(EngineError, match=r"no progress for 0.2 s: .* \(batch of 4 rows from train/(shard|part)-00000"):
+        next(iter(run))
+    timer.join()

@@ -1,0 +1,204 @@
+"""What crosses processes or must leave no trace: ranks under torch.distributed, forks, signals, exits, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import conformance
+import psutil
+import pytest
+import samples
+from samples import FORMATS, Leftovers, ids
+
+import fastload
+from fastload.augment import RandomHorizontalFlip
+from fastload.errors import FastloadError
+from fastload.loader import DataLoader
+
+Packed = Callable[..., Path]
+FIELDS = {"image": fastload.Image(8, crop="random"), "label": fastload.Scalar()}
+SIZES = [5, 1, 9, 8]
+
+RANK_PROGRAM = """
+import json, sys
+import torch, torch.distributed as dist
+import torch.utils.data
+import fastload
+from fastload import DataLoader, StreamingDataset
+
+def ids(batch):
+    return batch["label"][batch.valid].tolist()
+
+def main():
+    data, meeting, rank, out = sys.argv[1:]
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+    fields = {"image": fastload.Image(8), "label": fastload.Scalar()}
+    found = {}
+    run = DataLoader(data, 4, fields=fields, num_workers=2)
+    found["own"] = []
+    for epoch in range(2):
+        found["own"].append([])
+        for batch in run:
+            dist.all_reduce(torch.ones(1))  # hangs if the ranks have unequal numbers of batches
+            found["own"][-1].append(ids(batch))
+    for start in ("fork", "spawn") if rank == "1" else ("fork",):  # to spawn a worker takes seconds
+        dataset = StreamingDataset(data, fields={"label": fastload.Scalar()})
+        loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=start)
+        found[start] = [batch["label"][batch["__valid__"]].tolist() for batch in loader]
+    with open(out, "w") as file:
+        json.dump(found, file)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_two_ranks_of_torch_distributed_find_their_place_and_share_exactly(packed: Packed, tmp_path: Path) -> None:
+    data, program = packed("tar", SIZES), tmp_path / "rank.py"
+    program.write_text(RANK_PROGRAM)
+    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    command = [sys.executable, str(program), str(data), str(tmp_path / "meeting")]
+    started = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / f"{rank}.json")], stderr=subprocess.PIPE, env=env)
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    found: list[dict[str, Any]] = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for epoch in range(2):
+        ranks = [one["own"][epoch] for one in found]
+        conformance.assert_equal_batches(ranks)
+        conformance.assert_exactly_once(conformance.flat(ranks), 23)
+        expected = []
+        for rank in range(2):
+            run = DataLoader(data, 4, fields=FIELDS, rank=rank, world_size=2)
+            run.set_epoch(epoch)
+            expected.append([ids(batch) for batch in run])
+        assert ranks == expected
+    ranks = [one["fork"] for one in found]
+    conformance.assert_equal_batches(ranks)
+    conformance.assert_exactly_once(conformance.flat(ranks), 23)
+    assert found[1]["spawn"] == found[1]["fork"]
+
+
+def program(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import fastload, os, sys\n" + body, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_a_program_that_ends_inside_an_iteration_exits(packed: Packed) -> None:
+    body = """
+run = fastload.DataLoader(sys.argv[1], 2, fields={"image": fastload.Image(8)}, num_workers=3, prefetch_factor=4)
+batches = iter(run)
+next(batches)
+print("left open")
+"""
+    done = program(body, packed("tar", SIZES))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left open\n", "")
+
+
+def test_a_forked_child_is_told_and_may_begin_its_own_iteration(packed: Packed) -> None:
+    body = """
+from fastload.errors import EngineError
+run = fastload.DataLoader(sys.argv[1], 2, fields={"image": fastload.Image(8)}, num_workers=3, prefetch_factor=4)
+batches = iter(run)
+first = next(batches)["__key__"]
+pid = os.fork()
+if pid == 0:
+    try:
+        next(batches)
+        os._exit(1)
+    except EngineError as error:
+        assert "make its iterator in the child process" in str(error)
+    run.set_epoch(1)
+    own = [key for batch in run for key in batch["__key__"]]
+    os._exit(42 if sorted(own) == [f"{i:06d}" for i in range(23)] else 2)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+keys = first + [key for batch in batches for key in batch["__key__"]]
+assert sorted(keys) == [f"{i:06d}" for i in range(23)]
+"""
+    done = program(body, packed("tar", SIZES))
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_ends_the_loop_at_once_and_leaves_no_process(packed: Packed) -> None:
+    body = """
+run = fastload.DataLoader(sys.argv[1], 2, fields={"image": fastload.Image(8)}, num_workers=2)
+print("begun", flush=True)
+try:
+    while True:
+        for batch in run:
+            pass
+except KeyboardInterrupt:
+    import threading
+    run.load_state_dict(run.state_dict())
+    print([t.name for t in threading.enumerate()], flush=True)
+    raise
+"""
+    command = [sys.executable, "-c", "import fastload, sys\n" + body, str(packed("tar", SIZES))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert out == "['MainThread']\n"
+    assert process.returncode == -signal.SIGINT
+    assert error.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("how", ["end", "break", "exception", "dropped", "fault"])
+def test_no_thread_and_no_descriptor_is_left(tmp_path: Path, shard_format: str, how: str) -> None:
+    bad = {20: {"image": b"junk"}} if how == "fault" else None
+    data = samples.make(tmp_path / "d", shard_format, SIZES, replace=bad)  # type: ignore[arg-type]
+    before = Leftovers()
+    run = DataLoader(data, 4, fields=FIELDS, num_workers=3, prefetch_factor=3, shuffle=False)
+    if how == "end":
+        assert len(list(run)) == 6
+    elif how == "break":
+        for _ in run:
+            break
+    elif how == "dropped":
+        batches = iter(run)
+        next(batches)
+        del batches
+    elif how == "exception":
+        with pytest.raises(ZeroDivisionError):
+            print([1 / 0 for _ in run])
+    else:
+        with pytest.raises(FastloadError):
+            list(run)
+    now = Leftovers()
+    assert now.threads == before.threads, "threads end with the iteration; open shards stay for the next"
+    del run
+    gc.collect()
+    before.assert_none()
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_flat_over_200_epochs(packed: Packed, shard_format: str, workers: int) -> None:
+    data = packed(shard_format, [8, 8])
+    fields = {"image": fastload.Image(96, crop="random"), "label": fastload.Scalar()}
+    run = DataLoader(data, 8, fields=fields, num_workers=workers, augment=[RandomHorizontalFlip()])
+    process = psutil.Process()
+    for epoch in range(240):
+        for batch in run:
+            del batch
+        if epoch == 39:
+            gc.collect()
+            before = process.memory_info().rss
+    gc.collect()
+    # an epoch's pixels are 0.4 MB: to keep one batch of each would leave 44 MB
+    assert process.memory_info().rss - before < 6 << 20
