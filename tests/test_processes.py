@@ -20,7 +20,6 @@ import samples
 from samples import FORMATS, Leftovers, ids
 
 import fastload
-from fastload.augment import RandomHorizontalFlip
 from fastload.errors import FastloadError
 from fastload.loader import DataLoader
 
@@ -182,16 +181,16 @@ def test_no_thread_and_no_descriptor_is_left(tmp_path: Path, shard_format: str, 
     now = Leftovers()
     assert now.threads == before.threads, "threads end with the iteration; open shards stay for the next"
     del run
-    gc.collect()
+    if how == "fault":
+        gc.collect()  # an exception and its traceback are a cycle
     before.assert_none()
 
 
-@pytest.mark.parametrize("shard_format", FORMATS)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("shard_format", "workers"), [("tar", 0), ("tar", 2), ("parquet", 2)])
 def test_memory_is_flat_over_200_epochs(packed: Packed, shard_format: str, workers: int) -> None:
-    data = packed(shard_format, [8, 8])
+    data = packed(shard_format, [4, 4])
     fields = {"image": fastload.Image(96, crop="random"), "label": fastload.Scalar()}
-    run = DataLoader(data, 8, fields=fields, num_workers=workers, augment=[RandomHorizontalFlip()])
+    run = DataLoader(data, 4, fields=fields, num_workers=workers)
     process = psutil.Process()
     for epoch in range(240):
         for batch in run:
@@ -200,5 +199,5 @@ def test_memory_is_flat_over_200_epochs(packed: Packed, shard_format: str, worke
             gc.collect()
             before = process.memory_info().rss
     gc.collect()
-    # an epoch's pixels are 0.4 MB: to keep one batch of each would leave 44 MB
+    # an epoch's pixels are 0.2 MB: to keep one batch of each would leave 22 MB
     assert process.memory_info().rss - before < 6 << 20

@@ -9,7 +9,8 @@ from __future__ import annotations
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -92,6 +93,16 @@ class ShardCache(Generic[Handle]):
         return handle
 
 
+@contextmanager
+def naming(index: Index, shard: int) -> Iterator[None]:
+    """Errors inside name this shard, if they name none."""
+    try:
+        yield
+    except FastloadError as error:
+        error.at(shard=index.shard_name(shard))
+        raise
+
+
 class _TarShard:
     """One open tar: its map, and the columns of its index as memoryviews, which give a Python number
     faster than arrays do."""
@@ -133,21 +144,21 @@ class TarReader:
     blocking = False
 
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
-        self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
-        self._checked: set[int] = set()
+        self._scalars, self._stored = tuple(scalars), tuple(stored)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY:
             capacity = max(1, min(capacity, limit // 4))
-        self._shards: ShardCache[_TarShard] = ShardCache(self._open, capacity)
+        checked: set[int] = set()
 
-    def _open(self, shard: int) -> _TarShard:
-        try:
-            handle = _TarShard(self._index, shard, self._scalars, self._stored, check_idx=shard not in self._checked)
-        except FastloadError as error:
-            error.at(shard=self._index.shard_name(shard))
-            raise
-        self._checked.add(shard)
-        return handle
+        # Not a method: the cache would keep the reader that keeps the cache, and open files would wait for the
+        # collector of cycles.
+        def open_shard(shard: int) -> _TarShard:
+            with naming(index, shard):
+                handle = _TarShard(index, shard, scalars, stored, check_idx=shard not in checked)
+            checked.add(shard)
+            return handle
+
+        self._shards: ShardCache[_TarShard] = ShardCache(open_shard, capacity)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         opened, at = self._shards.get_all(shards), rows.tolist()

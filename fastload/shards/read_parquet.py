@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.types as pt
 from fastload.errors import CorruptError, FastloadError, SourceError
 from fastload.shards.index import Index
 from fastload.shards.parquet import KEY_COLUMN
-from fastload.shards.read import Ints, Raw, Rows, ShardCache
+from fastload.shards.read import Ints, Raw, Rows, ShardCache, naming
 
 _OFFSET_DTYPES: dict[bool, np.dtype[Any]] = {
     True: np.dtype(np.int64),
@@ -39,27 +40,32 @@ class ParquetReader:
     blocking = True
 
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
-        self._index, self._scalars, self._stored = index, tuple(scalars), tuple(stored)
-        self._footers: ShardCache[pq.FileMetaData] = ShardCache(self._read_footer, 256)
-        self._shards: ShardCache[_RowGroup] = ShardCache(self._open, capacity)
+        self._scalars, self._stored = tuple(scalars), tuple(stored)
+        self._shards: ShardCache[_RowGroup] = ShardCache(_Opener(index, self._scalars, self._stored), capacity)
 
-    def _read_footer(self, file: int) -> pq.FileMetaData:
-        path, described = self._index.paths[file], self._index.files[file]
-        footer = _guarded(path, lambda: pq.read_metadata(path))
-        rows = tuple(footer.row_group(g).num_rows for g in range(footer.num_row_groups))
-        if rows != described.row_groups or Path(path).stat().st_size != described.bytes:
-            raise CorruptError(
-                f"{path} is not the file that its index describes ({described.bytes} bytes, {described.samples} "
-                "samples); fetch it again, or make the index again with `fastload index`"
-            )
-        return footer
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        groups, at = self._shards.get_all(shards), rows.tolist()
+        pairs = list(zip(groups, at, strict=True))
+        raw = {name: [group.blobs[name].get(row) for group, row in pairs] for name in self._stored}
+        return Rows(
+            keys=[group.key(row) for group, row in pairs],
+            scalars={name: np.array([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
+            raw=raw,
+            intact=not any(isinstance(value, FastloadError) for values in raw.values() for value in values),
+        )
 
-    def _open(self, shard: int) -> _RowGroup:
-        try:
+
+class _Opener:
+    """Decodes row groups. Apart from the reader, which would else stand in a cycle with its cache, so that row groups
+    would wait for the collector of cycles."""
+
+    def __init__(self, index: Index, scalars: tuple[str, ...], stored: tuple[str, ...]) -> None:
+        self._index, self._scalars, self._stored = index, scalars, stored
+        self._footers: ShardCache[pq.FileMetaData] = ShardCache(partial(_read_footer, index), 256)
+
+    def __call__(self, shard: int) -> _RowGroup:
+        with naming(self._index, shard):
             return self._load(shard)
-        except FastloadError as error:
-            error.at(shard=self._index.shard_name(shard))
-            raise
 
     def _load(self, shard: int) -> _RowGroup:
         file, group = int(self._index.file_of_shard[shard]), int(self._index.row_group_of_shard[shard])
@@ -73,16 +79,17 @@ class ParquetReader:
 
         return _RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
 
-    def read(self, shards: Ints, rows: Ints) -> Rows:
-        groups, at = self._shards.get_all(shards), rows.tolist()
-        pairs = list(zip(groups, at, strict=True))
-        raw = {name: [group.blobs[name].get(row) for group, row in pairs] for name in self._stored}
-        return Rows(
-            keys=[group.key(row) for group, row in pairs],
-            scalars={name: np.array([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
-            raw=raw,
-            intact=not any(isinstance(value, FastloadError) for values in raw.values() for value in values),
+
+def _read_footer(index: Index, file: int) -> pq.FileMetaData:
+    path, described = index.paths[file], index.files[file]
+    footer = _guarded(path, lambda: pq.read_metadata(path))
+    rows = tuple(footer.row_group(g).num_rows for g in range(footer.num_row_groups))
+    if rows != described.row_groups or Path(path).stat().st_size != described.bytes:
+        raise CorruptError(
+            f"{path} is not the file that its index describes ({described.bytes} bytes, {described.samples} "
+            "samples); fetch it again, or make the index again with `fastload index`"
         )
+    return footer
 
 
 class _RowGroup:
