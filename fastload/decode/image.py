@@ -1,18 +1,23 @@
 """Pictures: header, crop box, pixels, resize into the row.
 
-    raw -> read_header -> box in the picture as shown -> box in the stored one -> pixels -> resize -> orient
+    raw -> read_header -> box in the picture as shown -> box in the stored one -> cut -> pixels -> resize -> orient
 
 The box is mapped back through the EXIF orientation instead of turning the whole picture; what is turned is the small
-result.
+result. Crop-seekable JPEGs are cut down to the box before they are decoded.
+
+JPEGs of a declared size go through the native kernel, a chunk of rows a call, where it is built; this path does the
+rest, gives the same pixels, and says what is wrong with what does not decode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastload.decode import native, seekable
 from fastload.decode.base import Raw, Spec
 from fastload.decode.boxes import Box, center_box, orient, random_box, stored_box, swaps_axes
 from fastload.decode.headers import MAX_PIXELS, PictureHeader, image_size, read_header
@@ -31,24 +36,50 @@ class ImageDecoder:
     def __init__(self, field: Image) -> None:
         self.field = field
         self.spec = Spec(parallel=True)
+        self._native = field.size is not None and field.mode in ("RGB", "L") and native.available()
         if field.size is not None:
             self.spec = Spec(
                 shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True, parallel=True
             )
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        (error,) = self.decode_rows([raw], out[None], [int(key)])
+        if error is not None:
+            raise error
+        return 0
+
+    def decode_rows(
+        self, raws: Sequence[Raw | None], out: npt.NDArray[Any], keys: Sequence[int]
+    ) -> list[DecodeError | None]:
+        """Write many rows; see `base.BulkDecoder`."""
+        errors: list[DecodeError | None] = [None] * len(raws)
+        left: Sequence[int] = range(len(raws))
+        if self._native:
+            statuses = native.decode_rows(self.field, raws, out, keys, MAX_PIXELS)
+            left = [row for row, status in enumerate(statuses) if status != native.DECODED]
+        for row in left:
+            raw = raws[row]
+            if raw is None:
+                continue
+            try:
+                self._decode_alone(raw, out[row], keys[row])
+            except DecodeError as error:
+                errors[row] = error
+        return errors
+
+    def _decode_alone(self, raw: Raw, out: npt.NDArray[Any], key: int) -> None:
+        """Without the kernel."""
         header = read_header(raw)
         box = stored_box(self._box(header, key), header.width, header.height, header.orientation)
-        pixels = decode_pixels(raw, header, self.field.mode)
+        pixels, box = _pixels_around(raw, header, self.field.mode, box)
         if header.orientation == 1:
             resize_into(pixels, box, out)
-            return 0
+            return
         height, width, channels = out.shape
         turned = (width, height, channels) if swaps_axes(header.orientation) else out.shape
         resized = np.empty(turned, out.dtype)
         resize_into(pixels, box, resized)
         out[...] = orient(resized, header.orientation)
-        return 0
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
         """uint8 or uint16 [C, H, W], channels last in memory."""
@@ -69,6 +100,17 @@ class ImageDecoder:
             out_height, out_width = field.height_width
             return center_box(width, height, out_width, out_height, field.center_fraction)
         return 0, 0, width, height
+
+
+def _pixels_around(raw: Raw, header: PictureHeader, mode: str, box: Box) -> tuple[npt.NDArray[Any], Box]:
+    """Pixels [H, W, C] of at least the box, and where it lies in them: of the whole picture, or of a cut."""
+    layout = seekable.read_layout(raw) if header.kind == "jpeg" else None
+    found = seekable.cut(raw, layout, box) if layout is not None else None
+    if found is None:
+        return decode_pixels(raw, header, mode), box
+    data, left, top = found
+    x, y, width, height = box
+    return decode_pixels(data, read_header(data), mode), (x - left, y - top, width, height)
 
 
 def decode_pixels(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
