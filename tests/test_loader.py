@@ -411,6 +411,19 @@ def test_set_epoch_during_an_iteration_is_for_the_next(packed: Packed, reference
     assert epochs_of(list(run), reference) == 4
 
 
+def test_set_epoch_of_the_epoch_that_is_running_changes_nothing(
+    packed: Packed, reference: dict[int, list[list[int]]]
+) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    for epoch in range(3):
+        batches = iter(run)
+        found = [ids(next(batches))]  # trainers that prefetch a batch call it after that
+        run.set_epoch(epoch)
+        found += [ids(batch) for batch in batches]
+        assert found == reference[epoch]
+    assert run.epoch == 3
+
+
 @pytest.mark.parametrize("last_batch", ["partial", "pad", "drop"])
 def test_breaking_out_abandons_the_epoch(
     packed: Packed, reference: dict[int, list[list[int]]], last_batch: str
