@@ -6,44 +6,27 @@
     decode             ragged kinds: returns the value
 
 Beside them `sniff`, `image_size` and `audio_info`: what the packer stores about a field, from its header.
+Decoders need torch, the packer does not: `decoder_for` is imported when it is first asked for.
 """
 
 from __future__ import annotations
 
-from fastload.decode.audio import AudioDecoder, audio_info
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastload.decode.base import Decoder, Raw, Spec
-from fastload.decode.image import ImageDecoder, image_size
+from fastload.decode.clips import audio_info
+from fastload.decode.headers import image_size
 from fastload.decode.sniff import sniff
-from fastload.decode.tensor import ScalarDecoder, TensorDecoder, TokensDecoder
-from fastload.decode.text import BytesDecoder, JsonDecoder, TextDecoder
-from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
+
+if TYPE_CHECKING:
+    from fastload.decode.decoders import decoder_for
 
 __all__ = ["Decoder", "Raw", "Spec", "audio_info", "decoder_for", "image_size", "sniff"]
 
 
-def decoder_for(field: Field, dtype: str | None = None) -> Decoder:
-    """The decoder of a declared field.
-
-    Args:
-        field: the declaration.
-        dtype: the stored dtype, from the index: it completes a Tensor or Scalar that declares none, and says what
-            Tokens
-            that are not .npy files consist of. None where the index says nothing.
-    """
-    match field:
-        case Image():
-            return ImageDecoder(field)
-        case Audio():
-            return AudioDecoder(field)
-        case Tokens():
-            return TokensDecoder(field, dtype)
-        case Tensor():
-            return TensorDecoder(field, dtype)
-        case Scalar():
-            return ScalarDecoder(field, dtype)
-        case Text():
-            return TextDecoder()
-        case Json():
-            return JsonDecoder()
-        case Bytes():
-            return BytesDecoder()
+def __getattr__(name: str) -> Any:
+    if name != "decoder_for":
+        raise AttributeError(f"module 'fastload.decode' has no attribute {name!r}")
+    decoders = importlib.import_module("fastload.decode.decoders")
+    return decoders.decoder_for

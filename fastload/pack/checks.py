@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Callable
 
-from fastload.decode.audio import audio_info
+from fastload.decode.clips import audio_info
 from fastload.decode.headers import MAX_PIXELS, read_header
 from fastload.decode.tensor import read_npy
 from fastload.errors import DecodeError

@@ -85,7 +85,7 @@ def write_idx(path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping
     for name, (offsets, lengths) in columns.spans.items():
         arrays[f"{name}.offset"] = pa.array(narrow_unsigned(offsets))
         arrays[f"{name}.length"] = pa.array(narrow_unsigned(lengths))
-    for name, values in {**columns.scalars, **columns.facts}.items():
+    for name, values in (*columns.scalars.items(), *columns.facts.items()):
         if name in arrays:
             raise ShardIndexError(f"the field {name!r} clashes with a column of the index; rename the field")
         arrays[name] = pa.array(narrow(values))

@@ -469,3 +469,9 @@ def test_the_package_is_the_function_too(images: Path, tmp_path: Path) -> None:
     code = "import sys, fastload.pack.plan; fastload.pack(sys.argv[1], sys.argv[2], workers=2)"
     subprocess.run([sys.executable, "-c", code, str(images), str(tmp_path / "out")], check=True)
     assert (tmp_path / "out" / "index.json").exists()
+
+
+def test_packing_needs_no_torch() -> None:
+    """Worker processes that are spawned import the package anew: torch would cost each of them seconds."""
+    program = "import fastload.pack, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

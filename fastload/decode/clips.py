@@ -1,0 +1,98 @@
+"""An encoded clip: what its header says, and any part of its samples. No torch here: the packer reads headers too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.decode.base import Raw
+from fastload.decode.sniff import beginning, sniff
+from fastload.decode.wav import read_wav_frames, read_wav_header
+from fastload.errors import DecodeError, missing_extra
+
+_OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is (RFC 3533)
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """An encoded clip whose header has been read; `read(start, stop)` gives float32 [C, stop - start]."""
+
+    frames: int
+    sample_rate: int
+    channels: int
+    read: Callable[[int, int], Samples]
+
+
+def audio_info(raw: Raw) -> tuple[int, int, int]:
+    """Frames (samples per channel), sample rate in Hz and channels of an encoded clip, from its header.
+
+    Raises: DecodeError for bytes that are no sound or are cut; MissingExtraError for other than WAV without the extra
+    `audio`.
+    """
+    clip = open_clip(raw)
+    return clip.frames, clip.sample_rate, clip.channels
+
+
+def open_clip(raw: Raw) -> Clip:
+    """Read the header of a clip.
+
+    Raises: DecodeError for bytes that are no sound, are cut, or hold no frames.
+    """
+    if not len(raw):
+        raise DecodeError("no bytes where a clip should be")
+    kind = sniff(raw)
+    if kind == "wav":
+        header = read_wav_header(raw)
+        clip = Clip(
+            frames=header.frames,
+            sample_rate=header.sample_rate,
+            channels=header.channels,
+            read=lambda start, stop: read_wav_frames(raw, header, start, stop),
+        )
+    elif kind in ("flac", "ogg", "mp3"):
+        clip = _open_soundfile(raw, kind.upper())
+    else:
+        raise DecodeError(f"not a WAV, FLAC, OGG or MP3: {len(raw)} bytes that start with {beginning(raw)}")
+    if clip.frames < 1:
+        raise DecodeError(f"{str(kind).upper()} of {len(raw)} bytes holds no samples")
+    return clip
+
+
+def _open_soundfile(raw: Raw, kind: str) -> Clip:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise missing_extra("soundfile", "audio", f"reading {kind}") from error
+    if kind == "OGG":
+        _check_last_page(raw)
+    try:
+        file = soundfile.SoundFile(io.BytesIO(raw))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise DecodeError(f"{kind} of {len(raw)} bytes cannot be read: {error}") from error
+
+    def read(start: int, stop: int) -> Samples:
+        try:
+            file.seek(start)
+            frames = file.read(stop - start, dtype="float32", always_2d=True)  # [n, C]
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise DecodeError(f"{kind} of {len(raw)} bytes does not decode: {error}") from error
+        if len(frames) != stop - start:
+            raise DecodeError(f"{kind} ends after {start + len(frames)} of {file.frames} samples ({len(raw)} bytes)")
+        return np.ascontiguousarray(frames.T)
+
+    return Clip(frames=file.frames, sample_rate=file.samplerate, channels=file.channels, read=read)
+
+
+def _check_last_page(raw: Raw) -> None:
+    """OGG does not say how long it is, but each page does, and a cut goes through one (RFC 3533)."""
+    tail = bytes(raw[-_OGG_PAGE_BYTES:])
+    page = tail.rfind(b"OggS")
+    body = page + 27 + tail[page + 26] if 0 <= page < len(tail) - 26 else len(tail) + 1  # behind the segment table
+    if body > len(tail) or body + sum(tail[page + 27 : body]) > len(tail):
+        raise DecodeError(f"OGG ends after {len(raw)} bytes, inside a page")
