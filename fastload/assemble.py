@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
-from fastload.decode import Decoder
+from fastload.decode import Decoder, decode_rows
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
@@ -193,19 +193,23 @@ class BatchJob:
     def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
         decoder, column = self.recipe.decoders[name], self.columns[name]
         keys = self.sample_keys[start : start + len(values)].tolist()
-        array, lengths, ragged = column.array, column.lengths, column.values
-        for row, (raw, key) in enumerate(zip(values, keys, strict=True), start):
-            try:
-                if isinstance(raw, FastloadError):
-                    raise raw
-                if array is None:
-                    ragged[row] = decoder.decode(raw, key)
-                    continue
-                length = decoder.decode_into(raw, array[row, ...], key)
-                if lengths is not None:
-                    lengths[row] = length
-            except (CorruptError, DecodeError) as error:
-                self._fault(name, row, error)
+        if column.array is None:
+            for row, (raw, key) in enumerate(zip(values, keys, strict=True), start):
+                try:
+                    if isinstance(raw, FastloadError):
+                        raise raw
+                    column.values[row] = decoder.decode(raw, key)
+                except (CorruptError, DecodeError) as error:
+                    self._fault(name, row, error)
+            return
+        rows = slice(start, start + len(values))
+        lengths = None if column.lengths is None else column.lengths[rows]
+        raws = [None if isinstance(value, FastloadError) else value for value in values]
+        outcomes = decode_rows(decoder, raws, column.array[rows], keys, lengths)
+        for row, (value, outcome) in enumerate(zip(values, outcomes, strict=True), start):
+            fault = value if isinstance(value, FastloadError) else outcome
+            if fault is not None:
+                self._fault(name, row, fault)
 
     def _fault(self, name: str, row: int, error: FastloadError) -> None:
         shard, row_in_shard = int(self.step.shards[row]), int(self.step.rows[row])
