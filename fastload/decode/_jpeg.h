@@ -140,7 +140,7 @@ typedef void (*fl_column_function)(
     const uint8_t *const *rows, const int16_t *weights, int taps, int precision, uint8_t *out, size_t count);
 
 /* `across`: [in_size] pixels to [out_size]: of 4 bytes to 3 (RGB), or of 1 to 1. Reads up to `taps` pixels behind
- * the end, writes up to 4 bytes behind. `down`: the weighted sum of `taps` rows of `count` bytes. */
+ * the end, writes up to 16 bytes behind. `down`: the weighted sum of `taps` rows of `count` bytes. */
 typedef struct {
     fl_row_function across_rgb, across_grey;
     fl_column_function down;

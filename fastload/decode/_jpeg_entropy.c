@@ -44,6 +44,9 @@ struct fl_entropy {
     int64_t row;        /* of tiles */
     int64_t mcu, mcus;  /* the next one in its row of the cut, and how many a row has */
     int64_t needed;
+    int blocks; /* in an MCU, and what each of them is decoded with: */
+    const code_table *dc_of[D_MAX_BLOCKS_IN_MCU], *ac_of[D_MAX_BLOCKS_IN_MCU];
+    int32_t *last_dc_of[D_MAX_BLOCKS_IN_MCU];
     JBLOCK discarded[D_MAX_BLOCKS_IN_MCU];
 };
 
@@ -229,13 +232,11 @@ static boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
         if (mcu >= e->needed) return TRUE;
     }
     reader r = e->reader;
+    const uint8_t *limit = e->segment.data + e->segment.size + 8;
     int whole = 1;
-    for (int b = 0; b < info->blocks_in_MCU && whole; b++) {
-        int c = info->MCU_membership[b];
-        const jpeg_component_info *component = info->cur_comp_info[c];
+    for (int b = 0; b < e->blocks && whole; b++) {
         JCOEF *block = blocks == NULL ? e->discarded[b] : blocks[b][0];
-        whole = decode_block(&r, &e->dc[component->dc_tbl_no], &e->ac[component->ac_tbl_no], &e->last_dc[c], block)
-                && r.at <= e->segment.data + e->segment.size + 8;
+        whole = decode_block(&r, e->dc_of[b], e->ac_of[b], e->last_dc_of[b], block) && r.at <= limit;
     }
     e->reader = r;
     int64_t left = bits_left(e, &r);
@@ -283,6 +284,13 @@ void fl_entropy_attach(fl_entropy *e, j_decompress_ptr info, int64_t needed) {
         if (!(ac_built >> ac & 1)) build(&e->ac[ac], info->ac_huff_tbl_ptrs[ac]);
         dc_built |= 1 << dc;
         ac_built |= 1 << ac;
+    }
+    e->blocks = info->blocks_in_MCU;
+    for (int b = 0; b < e->blocks; b++) {
+        int c = info->MCU_membership[b];
+        e->dc_of[b] = &e->dc[info->cur_comp_info[c]->dc_tbl_no];
+        e->ac_of[b] = &e->ac[info->cur_comp_info[c]->ac_tbl_no];
+        e->last_dc_of[b] = &e->last_dc[c];
     }
     e->mcus = info->MCUs_per_row;
     e->needed = needed;

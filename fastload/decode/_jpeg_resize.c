@@ -76,6 +76,32 @@ static uint8_t clip8(int32_t sum, int precision) {
 typedef uint8_t four_bytes __attribute__((vector_size(4)));
 typedef int32_t four_sums __attribute__((vector_size(16)));
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+/* One output pixel as 32-bit sums R G B X, two taps a step. */
+static inline int32x4_t sum_rgb(const fl_axis *axis, const uint8_t *in, int64_t i) {
+    const uint8_t *pixels = in + 4 * (int64_t)axis->starts[i];
+    const int16_t *weights = axis->weights + i * axis->taps;
+    int32x4_t sums = vdupq_n_s32(1 << (axis->precision - 1));
+    for (int t = 0; t < axis->taps; t += 2) {
+        int16x8_t two = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(pixels + 4 * t)));
+        sums = vmlal_n_s16(sums, vget_low_s16(two), weights[t]);
+        sums = vmlal_n_s16(sums, vget_high_s16(two), weights[t + 1]);
+    }
+    return sums;
+}
+
+static void across_rgb_neon(const fl_axis *axis, const uint8_t *in, uint8_t *out) {
+    const int32x4_t shift = vdupq_n_s32(-axis->precision);
+    for (int64_t i = 0; i < axis->size; i++, out += 3) {
+        int16x4_t sum = vqmovn_s32(vshlq_s32(sum_rgb(axis, in, i), shift));
+        uint32_t pixel = vget_lane_u32(vreinterpret_u32_u8(vqmovun_s16(vcombine_s16(sum, sum))), 0);
+        memcpy(out, &pixel, 4); /* the fourth byte is the next pixel's first, or behind the row */
+    }
+}
+#endif
+
 static void across_rgb(const fl_axis *axis, const uint8_t *in, uint8_t *out) {
     int taps = axis->taps, precision = axis->precision;
     for (int64_t i = 0; i < axis->size; i++, out += 3) {
@@ -127,29 +153,48 @@ static void down(
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2")))
 
-/* Four taps a step. One load holds four pixels R G B X; in the lower lane of the vector the first two of them become
- * 16-bit pairs R0 R1 G0 G1 B0 B1 X0 X1, in the upper lane the other two; a multiply-add takes pairs of weights. */
-AVX2 static void across_rgb_avx2(const fl_axis *axis, const uint8_t *in, uint8_t *out) {
+/* One output pixel as 32-bit sums R G B X. Four taps a step: one load holds four pixels R G B X; in the lower lane of
+ * the vector the first two of them become 16-bit pairs R0 R1 G0 G1 B0 B1 X0 X1, in the upper lane the other two; a
+ * multiply-add takes pairs of weights. */
+AVX2 static inline __m128i sum_rgb(const fl_axis *axis, const uint8_t *in, int64_t i, int taps, __m128i half) {
     const __m256i pair = _mm256_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1, /* upper lane: */
         8, -1, 12, -1, 9, -1, 13, -1, 10, -1, 14, -1, 11, -1, 15, -1);
     const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    const uint8_t *pixels = in + 4 * (int64_t)axis->starts[i];
+    const int16_t *weights = axis->weights + i * taps;
+    __m256i sums = _mm256_inserti128_si256(_mm256_setzero_si256(), half, 0);
+    for (int t = 0; t < taps; t += 4) {
+        __m256i four = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(pixels + 4 * t)));
+        __m256i w = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(weights + t)));
+        w = _mm256_permutevar8x32_epi32(w, spread);
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_shuffle_epi8(four, pair), w));
+    }
+    return _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+}
+
+/* Inlined for each usual number of taps, which is then a constant. */
+AVX2 static inline void across_rgb_taps(const fl_axis *axis, const uint8_t *in, uint8_t *out, int taps) {
     const __m128i half = _mm_set1_epi32(1 << (axis->precision - 1)), shift = _mm_cvtsi32_si128(axis->precision);
-    int taps = axis->taps;
-    const int16_t *weights = axis->weights;
-    for (int64_t i = 0; i < axis->size; i++, out += 3) {
-        const uint8_t *pixels = in + 4 * (int64_t)axis->starts[i];
-        __m256i sums = _mm256_setzero_si256();
-        for (int t = 0; t < taps; t += 4, weights += 4, pixels += 16) {
-            __m256i four = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)pixels));
-            __m256i w = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)weights));
-            w = _mm256_permutevar8x32_epi32(w, spread);
-            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_shuffle_epi8(four, pair), w));
-        }
-        __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-        sum = _mm_sra_epi32(_mm_add_epi32(sum, half), shift);
-        sum = _mm_packus_epi16(_mm_packs_epi32(sum, sum), sum);
-        int32_t pixel = _mm_cvtsi128_si32(sum);
-        memcpy(out, &pixel, 4); /* the fourth byte is the next pixel's first, or behind the row */
+    const __m128i three = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1); /* without X */
+    int64_t last = axis->size - 1;
+    for (int64_t i = 0; i < axis->size; i += 4, out += 12) { /* the last four may be fewer, and then repeat one */
+        __m128i a = sum_rgb(axis, in, i, taps, half);
+        __m128i b = sum_rgb(axis, in, i + 1 < last ? i + 1 : last, taps, half);
+        __m128i c = sum_rgb(axis, in, i + 2 < last ? i + 2 : last, taps, half);
+        __m128i d = sum_rgb(axis, in, i + 3 < last ? i + 3 : last, taps, half);
+        __m128i ab = _mm_packs_epi32(_mm_sra_epi32(a, shift), _mm_sra_epi32(b, shift));
+        __m128i cd = _mm_packs_epi32(_mm_sra_epi32(c, shift), _mm_sra_epi32(d, shift));
+        _mm_storeu_si128((__m128i *)out, _mm_shuffle_epi8(_mm_packus_epi16(ab, cd), three));
+    }
+}
+
+AVX2 static void across_rgb_avx2(const fl_axis *axis, const uint8_t *in, uint8_t *out) {
+    if (axis->taps == 4) {
+        across_rgb_taps(axis, in, out, 4);
+    } else if (axis->taps == 8) {
+        across_rgb_taps(axis, in, out, 8);
+    } else {
+        across_rgb_taps(axis, in, out, axis->taps);
     }
 }
 
@@ -193,6 +238,8 @@ fl_kernels fl_kernels_for(int portable) {
         kernels.across_rgb = across_rgb_avx2;
         kernels.down = down_avx2;
     }
+#elif defined(__aarch64__)
+    if (!portable) kernels.across_rgb = across_rgb_neon; /* the compiler makes NEON of `down` by itself */
 #else
     (void)portable;
 #endif
