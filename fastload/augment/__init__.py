@@ -1,12 +1,57 @@
-"""Augmentation of whole batches where they are. `augment=[...]` of fastload.DataLoader takes:
+"""Augmentation of whole batches where they are."""
 
-RandomHorizontalFlip, Normalize   fastload's own: randomness belongs to the sample (seed, epoch, sample)
-kornia and torchaudio modules     run on the image or audio field, seeded from the batch's place in the run
-On("field", module)               any module on a field of your choice
-any function Batch -> Batch
-"""
+from fastload.augment.chain import Compose, On
+from fastload.augment.colour import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ColorJitter,
+    Normalize,
+    RandomGrayscale,
+    RandomInvert,
+)
+from fastload.augment.filters import GaussianBlur, GaussianNoise, RandomErasing, RandomSharpness
+from fastload.augment.geometry import (
+    CenterCrop,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomVerticalFlip,
+    Resize,
+)
+from fastload.augment.tone import (
+    RandomAutocontrast,
+    RandomEqualize,
+    RandomGamma,
+    RandomPosterize,
+    RandomSolarize,
+)
+from fastload.augment.warps import RandomAffine, RandomPerspective, RandomRotation
 
-from fastload.augment.chain import On
-from fastload.augment.image import IMAGENET_MEAN, IMAGENET_STD, Normalize, RandomHorizontalFlip
-
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalize", "On", "RandomHorizontalFlip"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "CenterCrop",
+    "ColorJitter",
+    "Compose",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Normalize",
+    "On",
+    "RandomAffine",
+    "RandomAutocontrast",
+    "RandomCrop",
+    "RandomEqualize",
+    "RandomErasing",
+    "RandomGamma",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterize",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomSharpness",
+    "RandomSolarize",
+    "RandomVerticalFlip",
+    "Resize",
+]

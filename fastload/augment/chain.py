@@ -3,20 +3,26 @@ torchaudio."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from fastload.augment import keyed
+from fastload.augment.colour import Normalize
+from fastload.augment.fused import Drawn, Fused, Targets
+from fastload.augment.operation import ImageOperation, Operation
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 from fastload.fields import Audio, Field, Image
 from fastload.order.hashing import combine
 
-Operation = Callable[[Batch], Batch]
+Function = Callable[[Batch], Batch]
 
 
 class On:
@@ -69,11 +75,12 @@ def _seeded(batch: Batch, device: torch.device, operation: int) -> Iterator[None
         yield
 
 
-def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[str, Field]) -> list[Operation]:
+def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[str, Field]) -> list[Function]:
     """The operations of `augment=`, each as a function from Batch to Batch.
 
     A torch.nn.Module is run on the field that it is for: Kornia's on the one Image field, torchaudio's on the one Audio
-    field, others on the only field of either kind. Any other callable gets the batch.
+    field, others on the only field of either kind. Image operations of fastload's own in a row are fused. Any other
+    callable gets the batch.
 
     Raises:
         ConfigError: something that cannot be called, or a module whose field is not clear.
@@ -82,18 +89,141 @@ def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[
         return []
     if not callable(augment) and not isinstance(augment, Sequence):
         raise ConfigError(f"augment={augment!r}: pass a list of operations")
-    operations = [_operation(item, fields) for item in ([augment] if callable(augment) else augment)]
+    parts: list[_Part] = []
+    for item in [augment] if callable(augment) else augment:
+        if isinstance(item, Compose):
+            parts += item.parts
+        else:
+            parts.append(_Part(_function(item, fields), Targets()))
+    return _stages(parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One operation of a chain, what follows its geometry, and whether it may be fused with its neighbours."""
+
+    function: Function
+    targets: Targets
+    fuse: bool = True
+
+
+def _stages(parts: list[_Part]) -> list[Function]:
+    """Operations numbered apart, and neighbours that may be fused as one."""
+    stages: list[Function] = []
+    for part, run in groupby(_numbered(parts), key=_run_key):
+        members = [each.function for each in run]
+        if part is None:
+            stages += members
+        else:
+            stages.append(Fused([m for m in members if isinstance(m, Operation)], part[1]))
+    return stages
+
+
+def _run_key(part: _Part) -> tuple[Any, ...] | None:
+    """Equal for neighbours that are one run: image operations on one field with the same targets."""
+    function = part.function
+    if not isinstance(function, ImageOperation | Normalize):
+        return None
+    return (function.field, part.targets, None if part.fuse else id(part))
+
+
+def _numbered(parts: list[_Part]) -> list[_Part]:
+    """Those of which several stand in the chain numbered, so that they draw apart."""
     met: Counter[str] = Counter()
-    for at, operation in enumerate(operations):
-        if isinstance(operation, On):
-            numbered = On(operation.field, operation.module)
-            numbered.name = f"{operation.name}/{met[operation.name]}"
-            met[operation.name] += 1
-            operations[at] = numbered
-    return operations
+    found = []
+    for part in parts:
+        function = part.function
+        if isinstance(function, On):
+            numbered = On(function.field, function.module)
+            numbered.name = f"{function.name}/{met[function.name]}"
+            met[function.name] += 1
+            function = numbered
+        elif isinstance(function, Operation):
+            name = dataclasses.replace(function, place=0).name
+            function = dataclasses.replace(function, place=met[name])
+            met[name] += 1
+        found.append(dataclasses.replace(part, function=function))
+    return found
 
 
-def _operation(item: Any, fields: dict[str, Field]) -> Operation:
+class Compose:
+    """Operations one after another, as one: image operations of fastload's own are fused into few passes.
+
+    Neighbouring flips, crops, rotations and other geometry become one matrix per sample and one resampling; linear
+    colour operations and Normalize one 3x4 matrix per sample. Fused results differ from those of one operation after
+    the other where the latter lose something on the way: corners that a rotation turns out of the picture and a second
+    one would have turned back in as black are kept, and colours are cut to [0, 1] once. An antialiased resize or
+    resized crop is not fused with a warp. What cannot be fused runs in its place.
+
+    Args:
+        operations: fastload's operations, torch modules (Kornia's too: run on `field`, see On), functions of a Batch,
+            other Composes.
+        field: what torch modules run on.
+        masks, boxes, keypoints: names of fields that follow the geometry of the images, see Targets.
+        fuse: False runs each operation on its own.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[Any],
+        *,
+        field: str = "image",
+        masks: str | Sequence[str] = (),
+        boxes: str | Sequence[str] = (),
+        keypoints: str | Sequence[str] = (),
+        fuse: bool = True,
+    ) -> None:
+        targets = Targets(masks=_names(masks), boxes=_names(boxes), keypoints=_names(keypoints))
+        self.operations, self.targets = tuple(operations), targets
+        self.parts: list[_Part] = []
+        for item in operations:
+            if isinstance(item, Compose):
+                self.parts += item.parts
+            elif isinstance(item, torch.nn.Module):
+                self.parts.append(_Part(On(field, item), targets, fuse))
+            elif callable(item):
+                self.parts.append(_Part(item, targets, fuse))
+            else:
+                raise ConfigError(
+                    f"Compose: {item!r} cannot be called; pass operations, modules or functions of a Batch"
+                )
+        self.stages = _stages(self.parts)
+
+    def __repr__(self) -> str:
+        return f"Compose([{', '.join(map(repr, self.operations))}])"
+
+    def draw(self, keys: torch.Tensor) -> Drawn:
+        """The parameters of all of fastload's operations, by their names, from int64 [B] keys."""
+        drawn: Drawn = {}
+        for stage in self.stages:
+            if isinstance(stage, Fused):
+                drawn |= stage.draw(keys)
+            elif isinstance(stage, Operation):
+                drawn[stage.name] = stage.draw(keys)
+        return drawn
+
+    def __call__(self, batch: Batch) -> Batch:
+        for stage in self.stages:
+            batch = stage(batch)
+        return batch
+
+    def replay(self, batch: Batch, drawn: Drawn) -> Batch:
+        """The batch with parameters that `draw` gave before. Modules and functions run as ever."""
+        for stage in self.stages:
+            if isinstance(stage, Fused):
+                batch = stage.replay(batch, drawn)
+            elif isinstance(stage, Operation):
+                batch = stage.replay(batch, drawn[stage.name])
+            else:
+                batch = stage(batch)
+        return batch
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _function(item: Any, fields: dict[str, Field]) -> Function:
     if isinstance(item, torch.nn.Module):
         return On(_field_for(item, fields), item)
     if not callable(item):

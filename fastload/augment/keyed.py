@@ -2,10 +2,14 @@
 
 torch has no unsigned 64-bit arithmetic on all devices; int64 wraps around alike in addition and multiplication, and a
 right shift that must bring in zeros is masked.
+
+All draws of a batch come from one hash over [B, K]: `uniforms` gives the numbers 0 to K - 1 of one operation, and
+`drawn` those of several operations at once, each the same as if it were drawn alone.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import torch
@@ -19,14 +23,15 @@ def _signed(word: int) -> int:
 
 
 _GOLDEN, _MIX_A, _MIX_B = _signed(GOLDEN), _signed(MIX_A), _signed(MIX_B)
+_ULP = 2.0**-24  # uniform draws are multiples of this
 
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def combine(keys: torch.Tensor, word: int) -> torch.Tensor:
-    """One step of `hashing.combine` on int64 [...] keys."""
+def combine(keys: torch.Tensor, word: int | torch.Tensor) -> torch.Tensor:
+    """One step of `hashing.combine` on int64 [...] keys; the word is an integer or an int64 tensor that broadcasts."""
     x = (keys ^ word) + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX_A
     x = (x ^ _shift(x, 27)) * _MIX_B
@@ -39,7 +44,80 @@ def operation_number(name: str) -> int:
     return (1 << 32) | zlib.crc32(name.encode())
 
 
+_constants: dict[tuple[object, ...], torch.Tensor] = {}
+
+
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A small tensor [n] on the device, made once: a copy to a GPU at every step would make the host wait.
+
+    Not kept while torch compiles or traces, whose tensors are stand-ins or live in memory that a graph writes again.
+    """
+    found = _constants.get((values, dtype, device))
+    if found is None:
+        found = torch.tensor(values, dtype=dtype, device=device)
+        if not torch.compiler.is_compiling() and type(found) is torch.Tensor:
+            _constants[values, dtype, device] = found
+    return found
+
+
 def uniform(keys: torch.Tensor, operation: int, number: int = 0) -> torch.Tensor:
     """Uniform float32 [B] in [0, 1) with 24 bits, one for each int64 [B] key: draw `number` of `operation`."""
-    bits = _shift(combine(combine(keys, operation), number), 40)
-    return bits.to(torch.float32) * 2.0**-24
+    return _to_unit(combine(combine(keys, operation), number))
+
+
+def uniforms(keys: torch.Tensor, operation: int, count: int) -> torch.Tensor:
+    """Uniform float32 [B, count] in [0, 1): column k is `uniform(keys, operation, k)`. One hash for all."""
+    numbers = torch.arange(count, device=keys.device)
+    return _to_unit(combine(combine(keys, operation)[:, None], numbers))
+
+
+def drawn(keys: torch.Tensor, operations: tuple[tuple[int, int], ...]) -> list[torch.Tensor]:
+    """The draws of several operations in one hash.
+
+    Args:
+        keys: int64 [B].
+        operations: (operation, count) each.
+
+    Returns:
+        For each operation float32 [B, count], equal to `uniforms(keys, operation, count)`.
+    """
+    counts = [count for _, count in operations]
+    words = tuple(operation for operation, count in operations for _ in range(count))
+    numbers = tuple(number for count in counts for number in range(count))
+    first = combine(keys[:, None], constant(words, torch.int64, keys.device))
+    values = _to_unit(combine(first, constant(numbers, torch.int64, keys.device)))
+    return list(values.split(counts, 1))
+
+
+def _to_unit(words: torch.Tensor) -> torch.Tensor:
+    """The first 24 bits of each word as float32 in [0, 1)."""
+    return _shift(words, 40).to(torch.float32) * _ULP
+
+
+def seeds(u: torch.Tensor) -> torch.Tensor:
+    """int64 [B] keys with 48 bits, from the first two of float32 [B, K] uniform draws: for operations that draw a
+    number for each pixel or sample of sound."""
+    bits = (u[:, :2] * 2.0**24).to(torch.int64)
+    return bits[:, 0] << 24 | bits[:, 1]
+
+
+def normals(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """Standard normal float32 [B, count], two from each word (Box and Muller, 1958); at most 5.8 from 0.
+
+    Args:
+        keys: int64 [B], e.g. of `seeds`.
+    """
+    words = combine(keys[:, None], torch.arange((count + 1) // 2, device=keys.device))  # [B, ceil(count / 2)]
+    radius = torch.sqrt(-2 * torch.log1p(-_to_unit(words)))  # of 1 - u, which is never 0
+    angle = (_shift(words, 16) & 0xFFFFFF).to(torch.float32) * (2 * math.pi * _ULP)
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count]
+
+
+def between(u: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Uniform in [low, high) from uniform draws in [0, 1)."""
+    return u * (high - low) + low
+
+
+def below(u: torch.Tensor, count: int) -> torch.Tensor:
+    """int64 in [0, count) from uniform draws in [0, 1). The product may round up to `count` itself."""
+    return (u * count).to(torch.int64).clamp_(max=count - 1)

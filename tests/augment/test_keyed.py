@@ -63,3 +63,62 @@ def test_operation_numbers_are_fixed_and_clear_of_the_decoders() -> None:
 def test_golden_values() -> None:
     keys = torch.from_numpy(hashing.sample_keys(42, 0, np.arange(3)).view(np.int64))
     assert keyed.uniform(keys, 1 << 32, 0).tolist() == [0.09870654344558716, 0.209134042263031, 0.9626381397247314]
+
+
+# Many draws at once.
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batchs_draws_are_those_of_one_after_another(device: str) -> None:
+    keys = torch.from_numpy(hashing.sample_keys(1, 0, np.arange(50)).view(np.int64)).to(device)
+    numbers = [keyed.operation_number(name) for name in "abc"]
+    found = keyed.drawn(keys, ((numbers[0], 3), (numbers[1], 0), (numbers[2], 5)))
+    assert [tuple(u.shape) for u in found] == [(50, 3), (50, 0), (50, 5)]
+    for u, number in ((found[0], numbers[0]), (found[2], numbers[2])):
+        assert u.equal(keyed.uniforms(keys, number, u.shape[1]))
+        for k in range(u.shape[1]):
+            assert u[:, k].equal(keyed.uniform(keys, number, k))
+
+
+def test_draws_are_uniform_and_independent_over_samples_and_numbers() -> None:
+    keys = torch.from_numpy(hashing.sample_keys(3, 5, np.arange(20_000)).view(np.int64))
+    u = keyed.uniforms(keys, keyed.operation_number("RandomAffine/image"), 12).numpy()
+    for k in range(12):
+        assert abs(chi_squared_z(np.histogram(u[:, k], 100, (0, 1))[0], 200)) < 4
+        assert abs(correlation_z(u[1:, k], u[:-1, k])) < 4, "from sample to sample"
+    for one in range(12):
+        for other in range(one):
+            assert abs(correlation_z(u[:, one], u[:, other])) < 4.5
+    pairs = np.histogram2d(u[:, 0], u[:, 1], 20, ((0, 1), (0, 1)))[0]
+    assert abs(chi_squared_z(pairs.ravel(), 50)) < 4
+
+
+def test_normals_are_normal_and_independent() -> None:
+    keys = torch.from_numpy(hashing.sample_keys(0, 0, np.arange(300)).view(np.int64))
+    seeds = keyed.seeds(keyed.uniforms(keys, keyed.operation_number("noise"), 2))
+    assert len(seeds.unique()) == 300
+    z = keyed.normals(seeds, 501)
+    assert z.shape == (300, 501)
+    assert bool(z.isfinite().all())
+    edges = torch.special.ndtri(torch.linspace(0, 1, 41)[1:-1])
+    counts = torch.bincount(torch.bucketize(z.flatten(), edges), minlength=40)
+    assert abs(chi_squared_z(counts.numpy(), z.numel() / 40)) < 4
+    halves = z[:, :250].flatten().numpy(), z[:, 251:].flatten().numpy()  # the two normals of one word
+    assert abs(correlation_z(*halves)) < 4
+    assert abs(correlation_z(np.square(halves[0]), np.square(halves[1]))) < 4
+    assert abs(correlation_z(z[1:].flatten().numpy(), z[:-1].flatten().numpy())) < 4
+
+
+def test_below_and_between_stay_in_their_range() -> None:
+    u = torch.tensor([0.0, 0.5, 1 - 2.0**-24])
+    for count in (1, 3, 1000, 2**24, 10**9):
+        whole = keyed.below(u, count)
+        assert whole[0] == 0
+        assert int(whole.max()) < count
+    assert keyed.between(u, -2, 2).tolist() == pytest.approx([-2, 0, 2])
+
+
+def test_constants_are_made_once_and_apart_by_dtype() -> None:
+    one = keyed.constant((1, 2), torch.float32, torch.device("cpu"))
+    assert keyed.constant((1, 2), torch.float32, torch.device("cpu")) is one
+    assert keyed.constant((1, 2), torch.int64, torch.device("cpu")).tolist() == [1, 2]

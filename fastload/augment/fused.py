@@ -1,0 +1,202 @@
+"""Image operations of one field in a row, run in as few passes as they allow.
+
+    geometry ... geometry     one matrix per sample, one resampling (take, resize or warp)
+    colour ... colour, Normalize     one 3x4 matrix per sample, one pass
+    anything else             on its own, in its place
+
+Pixels become float once, and the result is rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastload.augment import keyed, matrices, resample
+from fastload.augment.colour import ColorJitter, Linear, Normalize, apply_linear, turn_hue
+from fastload.augment.filters import RandomErasing
+from fastload.augment.geometry import Geometric, move, steps
+from fastload.augment.operation import (
+    ImageOperation,
+    Operation,
+    Params,
+    check_images,
+    from_unit,
+    from_working,
+    keys_of,
+    like,
+    tensor_of,
+    top_of,
+    working,
+)
+from fastload.batch import Batch
+from fastload.errors import ConfigError
+
+Drawn = dict[str, Params]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Fields that follow the geometry of an image field.
+
+    Attributes:
+        masks: [B, H, W] or [B, C, H, W], any dtype; resampled to the nearest pixel, 0 outside.
+        boxes: [B, N, 4] (x0, y0, x1, y1) in pixels; the upright box around the moved one, cut to the image.
+        keypoints: [B, N, 2] (x, y) in pixels, pixel i covering [i, i + 1).
+    """
+
+    masks: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.masks or self.boxes or self.keypoints)
+
+
+class Fused:
+    """Several image operations of one field as one function of the batch.
+
+    Args:
+        operations: ImageOperations and Normalize, all of the same field, numbered apart (`place`).
+        targets: fields that follow the geometry.
+
+    Raises:
+        ConfigError: a colour operation after Normalize, whose pixels are no longer in [0, 1].
+    """
+
+    def __init__(self, operations: Sequence[Operation], targets: Targets = Targets()) -> None:
+        self.operations = tuple(operations)
+        self.field = self.operations[0].field
+        self.targets = targets
+        self.groups = _groups(self.operations)
+        self._draws = tuple((keyed.operation_number(o.name), o.draws) for o in self.operations)
+
+    def __repr__(self) -> str:
+        return f"Fused({', '.join(map(repr, self.operations))})"
+
+    @property
+    def draws(self) -> int:
+        return sum(count for _, count in self._draws)
+
+    def draw(self, keys: torch.Tensor) -> Drawn:
+        """Parameters of all operations, by their names, from one hash over all draws of the batch."""
+        found = keyed.drawn(keys, self._draws)
+        return {o.name: o.params(u) for o, u in zip(self.operations, found, strict=True)}
+
+    def apply(self, images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """The images [B, C, H, W] with parameters as `draw` gives them.
+
+        Returns:
+            The dtype that came in, or Normalize's.
+        """
+        check_images(self.operations[0], images)
+        before, dtype = images, images.dtype
+        top, normalised = top_of(dtype), False
+        for group in self.groups:
+            params = [drawn[operation.name] for operation in group]
+            first = group[0]
+            if isinstance(first, Geometric):
+                images = move([o for o in group if isinstance(o, Geometric)], images, params)
+            elif isinstance(first, Linear | Normalize):
+                images, normalised = _colour(group, params, images, top)
+                top = 1.0
+            elif isinstance(first, RandomErasing):
+                images = first.erase(images, params[0], top)
+            else:
+                assert isinstance(first, ImageOperation)
+                images = first.change(working(images) / top if top != 1 else working(images), params[0])
+                top = 1.0
+        if normalised:
+            return like(before, images)
+        back = from_working(images, dtype) if top == top_of(dtype) else from_unit(images, dtype)
+        return like(before, back)
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = tensor_of(batch, self.operations[0])
+        drawn = self.draw(keys_of(batch, self._neediest(), images))
+        return self.replay(batch, drawn)
+
+    def replay(self, batch: Batch, drawn: Drawn) -> Batch:
+        """The batch with parameters that were drawn before."""
+        images = tensor_of(batch, self.operations[0])
+        fields: dict[str, Any] = {self.field: self.apply(images, drawn)}
+        if self.targets:
+            fields |= self._follow(batch, drawn, (images.shape[2], images.shape[3]))
+        return batch.replaced(fields)
+
+    def _neediest(self) -> Operation:
+        return max(self.operations, key=lambda operation: operation.draws)
+
+    def _follow(self, batch: Batch, drawn: Drawn, size: matrices.Size) -> dict[str, torch.Tensor]:
+        moving = [o for o in self.operations if isinstance(o, Geometric)]
+        if not moving:
+            return {}
+        found, sizes = steps(moving, [drawn[o.name] for o in moving], size)
+        matrix, projective = matrices.product(found), any(o.projective for o in moving)
+        fields = {}
+        for name in self.targets.masks:
+            mask = tensor_of(batch, moving[0], name)
+            planes = mask if mask.ndim == 4 else mask[:, None]
+            if planes.shape[-2:] != size:
+                raise ConfigError(f"mask {name!r} has shape {list(mask.shape)}, its images are {size[0]}x{size[1]}")
+            moved = resample.nearest(planes, matrix, sizes[-1], projective=projective)
+            fields[name] = moved if mask.ndim == 4 else moved[:, 0]
+        for name in self.targets.boxes:
+            fields[name] = matrices.move_boxes(tensor_of(batch, moving[0], name), matrix, sizes[-1])
+        for name in self.targets.keypoints:
+            fields[name] = matrices.move_points(tensor_of(batch, moving[0], name), matrix)
+        return fields
+
+
+def _colour(
+    group: list[Operation], params: list[Params], images: torch.Tensor, top: float
+) -> tuple[torch.Tensor, bool]:
+    """A colour group of white `top`, and whether it normalised."""
+    linear = [o for o in group if isinstance(o, Linear)]
+    normalize = group[-1] if isinstance(group[-1], Normalize) else None
+    if not linear:
+        assert normalize is not None
+        return normalize.scaled(images, top), True
+    last = linear[-1]
+    turned = isinstance(last, ColorJitter) and last.turns_hue
+    changed = apply_linear(linear, params[: len(linear)], images, top, None if turned else normalize)
+    if turned:
+        changed = turn_hue(changed, params[len(linear) - 1]["hue"])
+        if normalize is not None:
+            changed = normalize.scaled(changed, 1.0)
+    return changed, normalize is not None
+
+
+def _groups(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """Neighbours that run as one."""
+    groups: list[list[Operation]] = []
+    normalised = False
+    for operation in operations:
+        if normalised and not isinstance(operation, Geometric | RandomErasing):
+            raise ConfigError(f"{operation!r} after Normalize: pixels are no longer in [0, 1]; put it before")
+        if groups and _joins(groups[-1], operation):
+            groups[-1].append(operation)
+        else:
+            groups.append([operation])
+        normalised = normalised or isinstance(operation, Normalize)
+    return groups
+
+
+def _joins(group: list[Operation], operation: Operation) -> bool:
+    if isinstance(operation, Geometric):
+        moving = [o for o in group if isinstance(o, Geometric)]
+        if len(moving) < len(group):
+            return False
+        kinds = {o.kind for o in (*moving, operation)}
+        outside = {o.sampling for o in (*moving, operation) if o.sampling is not None}
+        fills: set[float | None] = {o.fill_outside for o in (*moving, operation) if o.fill_outside is not None}
+        fills |= {fill if padding == "zeros" else None for _, padding, fill in outside} if fills else set()
+        return not {"resize", "warp"} <= kinds and len(outside) <= 1 and len(fills) <= 1
+    last = group[-1]
+    ends = isinstance(last, Normalize) or (isinstance(last, ColorJitter) and last.turns_hue)
+    if isinstance(operation, Normalize):
+        return isinstance(last, Linear)
+    return isinstance(operation, Linear) and isinstance(last, Linear) and not ends

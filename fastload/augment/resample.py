@@ -1,0 +1,129 @@
+"""Pixels by matrix, a whole batch at once and each sample by its own: three ways, from cheap to general.
+
+take     rows and columns picked by number: flips and crops. Exact, in any dtype.
+resize   rows and columns weighted: antialiased, as torchvision's `resize(antialias=True)` and Pillow weigh them.
+warp     one grid_sample, bilinear or nearest.
+
+All take the matrix from output to input of `fastload.augment.matrices`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from fastload.augment.keyed import constant
+from fastload.augment.matrices import Size
+from fastload.augment.operation import is_channels_last
+
+Mode = Literal["bilinear", "nearest"]
+Padding = Literal["zeros", "border", "reflection"]
+
+_SAME_BITS = {torch.uint16: torch.int16}  # indexing does not know uint16; it moves the same bits
+
+
+def axes(matrix: torch.Tensor, out: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows int64 [B, out height] and columns [B, out width] of the input that the output's centres fall on, for a
+    matrix that keeps axes apart. They may lie outside of the input."""
+    y = torch.arange(out[0], device=matrix.device) + 0.5
+    x = torch.arange(out[1], device=matrix.device) + 0.5
+    at_y = matrix[:, 1, 1:2] * y + matrix[:, 1, 2:3]
+    at_x = matrix[:, 0, 0:1] * x + matrix[:, 0, 2:3]
+    return at_y.floor().to(torch.int64), at_x.floor().to(torch.int64)
+
+
+def take(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, fill: float | None) -> torch.Tensor:
+    """Pixels by row and column: images [B, C, H, W], and y, x int64 that broadcast to [B, out height, out width].
+
+    Args:
+        fill: value outside of the input; None where nothing lies outside.
+    """
+    dtype = images.dtype
+    source = images.view(_SAME_BITS[dtype]) if dtype in _SAME_BITS else images
+    height, width = images.shape[-2:]
+    at_y, at_x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    batch = torch.arange(len(images), device=images.device)
+    if is_channels_last(images):
+        taken = source.permute(0, 2, 3, 1)[batch[:, None, None], at_y, at_x].permute(0, 3, 1, 2)
+    else:
+        channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        taken = source[batch[:, None, None, None], channels, at_y[:, None], at_x[:, None]]
+    if fill is not None:
+        inside = ((at_y == y) & (at_x == x))[:, None]
+        taken = torch.where(inside, taken, torch.full((), fill, dtype=taken.dtype, device=taken.device))
+    return taken.view(dtype) if dtype in _SAME_BITS else taken
+
+
+def axis_weights(matrix: torch.Tensor, axis: int, size: int, out: int) -> torch.Tensor:
+    """Weights float32 [B, out, size] of one axis (0 for x, 1 for y) that resize the part of the input that the output
+    covers: a triangle as wide as the step, its sum 1, nothing from outside of that part.
+
+    Pillow's `ImagingResample` and torch's `_upsample_bilinear2d_aa` weigh the same way.
+    """
+    scale, shift = matrix[:, axis, axis, None, None], matrix[:, axis, 2, None, None]
+    center = scale * (torch.arange(out, device=matrix.device)[:, None] + 0.5) + shift  # [B, out, 1]
+    pixel = torch.arange(size, device=matrix.device) + 0.5  # [size]
+    one, other = shift, shift + scale * out
+    low, high = torch.minimum(one, other).round().clamp(min=0), torch.maximum(one, other).round().clamp(max=size)
+    weights = (1 - (pixel - center).abs() / scale.abs().clamp(min=1)).clamp_(min=0)
+    weights = weights * ((pixel > low) & (pixel < high))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def resize(images: torch.Tensor, weights_y: torch.Tensor, weights_x: torch.Tensor) -> torch.Tensor:
+    """float [B, C, H, W] by weights [B or 1, out height, H] and [B or 1, out width, W]."""
+    across = torch.matmul(images, weights_x.to(images.dtype).transpose(1, 2)[:, None])
+    return torch.matmul(weights_y.to(images.dtype)[:, None], across)
+
+
+def grid(matrix: torch.Tensor, size: Size, out: Size, *, projective: bool) -> torch.Tensor:
+    """Where each output pixel lies in the input, float32 [B, out height, out width, 2] as grid_sample counts:
+    -1 and 1 are the outer edges."""
+    scale = constant((2 / size[1], 2 / size[0]), matrix.dtype, matrix.device)[:, None]
+    numerator = matrix[:, :2] * scale - matrix[:, 2:3]  # [B, 2, 3]: 2 x / w - 1 over one denominator
+    x = torch.arange(out[1], device=matrix.device) + 0.5
+    y = torch.arange(out[0], device=matrix.device) + 0.5
+    along_x = numerator[:, None, :, 0] * x[:, None]  # [B, out width, 2]
+    along_y = numerator[:, None, :, 1] * y[:, None] + numerator[:, None, :, 2]  # [B, out height, 2]
+    top = along_y[:, :, None] + along_x[:, None]
+    if not projective:
+        return top
+    bottom = matrix[:, 2, 0, None, None] * x + matrix[:, 2, 1, None, None] * y[:, None] + matrix[:, 2, 2, None, None]
+    return top / bottom[..., None]
+
+
+def warp(
+    images: torch.Tensor,
+    matrix: torch.Tensor,
+    out: Size,
+    *,
+    mode: Mode = "bilinear",
+    padding: Padding = "zeros",
+    fill: float = 0.0,
+    projective: bool = False,
+) -> torch.Tensor:
+    """float [B, C, H, W] resampled to [B, C, *out], one grid_sample.
+
+    Args:
+        fill: value outside of the input, with padding="zeros".
+        projective: the matrix has a last row other than (0, 0, 1).
+    """
+    height, width = images.shape[-2:]
+    at = grid(matrix.to(torch.float32), (height, width), out, projective=projective)
+    at = at.expand(len(images), -1, -1, -1).to(images.dtype)
+    if padding == "zeros" and fill:
+        return F.grid_sample(images - fill, at, mode, padding, align_corners=False) + fill
+    return F.grid_sample(images, at, mode, padding, align_corners=False)
+
+
+def nearest(
+    images: torch.Tensor, matrix: torch.Tensor, out: Size, *, fill: float = 0.0, projective: bool = False
+) -> torch.Tensor:
+    """[B, C, H, W] of any dtype: the pixel that each output centre falls on. For masks."""
+    height, width = images.shape[-2:]
+    at = grid(matrix.to(torch.float32), (height, width), out, projective=projective)
+    x = ((at[..., 0] + 1) * (width / 2)).floor().to(torch.int64)
+    y = ((at[..., 1] + 1) * (height / 2)).floor().to(torch.int64)
+    return take(images, y, x, fill)

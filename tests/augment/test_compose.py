@@ -1,0 +1,354 @@
+"""Chains: what fused passes equal, what follows the geometry, what is drawn, replayed and left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kornia.augmentation
+import pytest
+import torch
+import torchvision.transforms.v2.functional as reference
+from made import DEVICES, DTYPES, as_dtype, as_unit, assert_no_loop_and_no_wait, batch, keys, pictures
+from samples import key
+from torchvision.transforms import InterpolationMode as Mode
+
+import fastload
+from fastload.augment import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    GaussianBlur,
+    Normalize,
+    On,
+    RandomAffine,
+    RandomCrop,
+    RandomEqualize,
+    RandomErasing,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomInvert,
+    RandomPerspective,
+    RandomResizedCrop,
+    RandomRotation,
+    RandomVerticalFlip,
+    Resize,
+)
+from fastload.augment.chain import make_chain
+from fastload.augment.fused import Fused
+from fastload.augment.operation import Operation
+from fastload.batch import Batch
+from fastload.errors import ConfigError
+
+Packed = Callable[..., Path]
+COUNT = 10
+
+
+def one_by_one(operations: list[Operation], given: Batch) -> Batch:
+    return Compose(operations, fuse=False)(given)
+
+
+CHAINS: dict[str, tuple[list[Operation], int]] = {  # operations, passes
+    "index": ([RandomHorizontalFlip(), RandomVerticalFlip(), RandomCrop(12), CenterCrop((8, 9))], 1),
+    "resize": ([RandomHorizontalFlip(), RandomResizedCrop(16), RandomVerticalFlip(), RandomCrop(12)], 1),
+    "eval": ([Resize(18), CenterCrop(16), Normalize()], 2),
+    "colour": ([ColorJitter(0.2, 0.2, 0.2), RandomGrayscale(0.5), RandomInvert(), ColorJitter(0, 0.2), Normalize()], 1),
+    "hue": ([ColorJitter(0.1, 0.1, 0.1, 0.1), Normalize()], 1),
+    "mixed": (
+        [
+            RandomHorizontalFlip(),
+            RandomAffine(10),
+            ColorJitter(0.1, 0.1),
+            RandomEqualize(),
+            Normalize(),
+            RandomErasing(),
+        ],
+        5,
+    ),
+    "erased": ([ColorJitter(0.1), RandomErasing(), RandomHorizontalFlip(), GaussianBlur(3)], 4),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_fused_equals_one_by_one_where_nothing_is_lost_on_the_way(chain: str, device: str) -> None:
+    operations, passes = CHAINS[chain]
+    given = batch(pictures(COUNT, low=0.3, high=0.7)).to(device)
+    fused = Compose(operations)
+    (stage,) = fused.stages
+    assert isinstance(stage, Fused)
+    assert len(stage.groups) == passes
+    expected, found = one_by_one(operations, given)["image"], fused(given)["image"]
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 3e-5
+    drawn = fused.draw(given.sample_keys)  # type: ignore[arg-type]
+    assert fused.replay(given, drawn)["image"].equal(found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_other_dtypes_are_rounded_once(chain: str, dtype: torch.dtype) -> None:
+    operations, _ = CHAINS[chain]
+    images = as_dtype(pictures(COUNT), dtype)
+    found = Compose(operations)(batch(images))["image"]
+    exact = Compose(operations)(batch(as_unit(images)))["image"]
+    if isinstance(operations[-1], Normalize) or chain == "mixed":
+        assert found.dtype == torch.float32
+        off = (found - exact).abs() > 1e-4
+    else:
+        assert found.dtype == dtype
+        steps = {torch.uint8: 0.502 / 255, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+        off = (as_unit(found) - exact).abs() > steps.get(dtype, 0) + 1e-5
+    assert off.float().mean() < 1e-3  # equalize may see another level
+
+
+def test_warps_after_one_another_are_one_and_lose_no_corner() -> None:
+    images = pictures(4, 32, 32)
+    there, back = RandomRotation((45, 45)), RandomRotation((-45, -45))
+    fused = Compose([there, back])(batch(images))["image"]
+    assert torch.allclose(fused, images, atol=1e-4)
+    lost = one_by_one([there, back], batch(images))["image"]
+    assert lost[:, :, 0, 0].abs().max() == 0
+
+
+def test_a_warp_of_three_equals_torchvisions_affine_of_the_product() -> None:
+    images = pictures(3, 32, 40)
+    chain = Compose(
+        [RandomAffine((20, 20)), RandomHorizontalFlip(1.0), RandomAffine(translate=(0.0, 0.0), scale=(2, 2))]
+    )
+    found = chain(batch(images))["image"]
+    turned = reference.affine(images, 20, [0, 0], 2.0, [0, 0], Mode.BILINEAR).flip(-1)
+    assert torch.allclose(found, turned, atol=1e-5)
+
+
+def test_the_mean_that_contrast_draws_to_is_of_what_came_before() -> None:
+    images = pictures(COUNT, low=0.4, high=0.6)
+    operations: list[Operation] = [
+        ColorJitter(brightness=(0.8, 0.8)),
+        RandomInvert(1.0),
+        ColorJitter(contrast=(0.5, 0.5)),
+    ]
+    expected = reference.adjust_contrast(1 - images * 0.8, 0.5)
+    assert (Compose(operations)(batch(images))["image"] - expected).abs().max() < 1e-4
+
+
+# What does not fuse.
+
+
+def test_an_antialiased_resize_is_not_fused_with_a_warp_and_settings_must_agree() -> None:
+    def passes(*operations: Operation) -> int:
+        (stage,) = Compose(operations).stages
+        return len(stage.groups)  # type: ignore[attr-defined]
+
+    turn = RandomRotation(10)
+    assert passes(turn, RandomResizedCrop(8)) == 2
+    assert passes(turn, RandomResizedCrop(8, antialias=False)) == 2, "its edge is repeated, theirs is black"
+    assert passes(RandomRotation(10, padding="border"), RandomResizedCrop(8, antialias=False)) == 1
+    assert passes(turn, RandomHorizontalFlip(), RandomPerspective()) == 1
+    assert passes(turn, RandomRotation(10, fill=0.5)) == 2
+    assert passes(turn, RandomRotation(10, mode="nearest")) == 2
+    assert passes(turn, RandomCrop(8, padding=2)) == 1
+    assert passes(turn, RandomCrop(8, padding=2, fill=0.5)) == 2
+    assert passes(RandomRotation(10, padding="border"), RandomCrop(8, padding=2)) == 2
+    assert passes(ColorJitter(hue=0.1), ColorJitter(0.1)) == 2
+
+
+def test_colours_after_normalize_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ColorJitter\(.*\) after Normalize: pixels are no longer in \[0, 1\]"):
+        Compose([Normalize(), ColorJitter(0.1)])
+    with pytest.raises(ConfigError, match="Compose: 5 cannot be called"):
+        Compose([5])
+
+
+# What follows the geometry.
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_masks_boxes_and_keypoints_follow(device: str) -> None:
+    count, height, width = 8, 64, 80
+    box = torch.tensor([[20.0, 24, 36, 40]])  # a white box on black is image, mask, box and corner points at once
+    mask = torch.zeros(count, height, width, dtype=torch.int64)
+    mask[:, 24:40, 20:36] = 7
+    images = (mask > 0).float()[:, None].expand(-1, 3, -1, -1)
+    given = batch(
+        images,
+        mask=mask,
+        planes=mask[:, None],
+        boxes=box.expand(count, 1, 4),
+        points=torch.tensor([[28.0, 32]]).expand(count, 1, 2),
+    )
+    chain = Compose(
+        [
+            RandomHorizontalFlip(),
+            RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5),
+            RandomPerspective(0.2),
+            RandomCrop((56, 72)),
+            ColorJitter(0.1),
+        ],
+        masks=("mask", "planes"),
+        boxes="boxes",
+        keypoints="points",
+    )
+    found = chain(given.to(device)).to("cpu")
+    seen = found["image"][:, 0] > 0.45
+    assert found["mask"].dtype == torch.int64
+    assert found["mask"].equal(found["planes"][:, 0])
+    assert set(found["mask"].unique().tolist()) == {0, 7}
+    assert ((found["mask"] > 0) == seen).float().mean() > 0.995
+    for i in range(count):
+        y, x = torch.nonzero(found["mask"][i], as_tuple=True)
+        around = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        assert (found["boxes"][i, 0] - around).abs().max() < 1.6
+        middle = torch.tensor([x.float().mean() + 0.5, y.float().mean() + 0.5])
+        assert (found["points"][i, 0] - middle).abs().max() < 1
+
+
+def test_boxes_follow_a_flip_and_a_crop_exactly() -> None:
+    given = batch(pictures(3, 20, 24), boxes=torch.tensor([[2.0, 3, 10, 12]]).expand(3, 1, 4))
+    found = Compose([RandomHorizontalFlip(1.0), CenterCrop((10, 12))], boxes="boxes")(given)
+    # flipped x: 14 to 22; the crop begins at x = 6, y = 5, and cuts at 12 and 10
+    assert found["boxes"].tolist() == [[[8.0, 0.0, 12.0, 7.0]]] * 3
+    gone = Compose([CenterCrop(2)], boxes="boxes")(given)["boxes"]
+    assert ((gone[..., 2] - gone[..., 0]) * (gone[..., 3] - gone[..., 1])).abs().max() == 0
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    given = batch(pictures(2), mask=torch.zeros(2, 5, 5))
+    with pytest.raises(ConfigError, match=r"mask 'mask' has shape \[2, 5, 5\], its images are 20x24"):
+        Compose([RandomHorizontalFlip()], masks="mask")(given)
+
+
+# What is drawn.
+
+
+def test_inserting_an_operation_changes_no_draw_of_the_others() -> None:
+    given = keys(50)
+    short = Compose([RandomAffine(10), RandomHorizontalFlip()]).draw(given)
+    long = Compose([RandomErasing(), RandomHorizontalFlip(), GaussianBlur(3), RandomAffine(10), Normalize()]).draw(
+        given
+    )
+    assert list(short) == ["RandomAffine/image", "RandomHorizontalFlip/image"]
+    for name, params in short.items():
+        for each, value in params.items():
+            assert value.equal(long[name][each])
+    alone = RandomAffine(10).draw(given)
+    assert all(alone[each].equal(short["RandomAffine/image"][each]) for each in alone)
+
+
+def test_the_same_operation_twice_draws_apart_and_the_first_as_if_alone() -> None:
+    drawn = Compose([RandomHorizontalFlip(), lambda batch: batch, RandomHorizontalFlip()]).draw(keys(200))
+    first, second = drawn["RandomHorizontalFlip/image"]["flip"], drawn["RandomHorizontalFlip/image/1"]["flip"]
+    assert first.equal(RandomHorizontalFlip().draw(keys(200))["flip"])
+    assert 60 < int((first == second).sum()) < 140
+    other = Compose([RandomHorizontalFlip(), RandomHorizontalFlip(field="mask")])
+    assert list(other.draw(keys(2))) == ["RandomHorizontalFlip/image", "RandomHorizontalFlip/mask"]
+
+
+def test_parameters_can_be_changed_and_replayed() -> None:
+    given = batch(pictures(4))
+    chain = Compose([RandomHorizontalFlip(), GaussianBlur(3), Normalize()])
+    drawn = chain.draw(given.sample_keys)  # type: ignore[arg-type]
+    drawn["RandomHorizontalFlip/image"]["flip"] = torch.ones(4, dtype=torch.bool)
+    drawn["GaussianBlur/image"]["sigma"] = torch.zeros(4)
+    assert torch.allclose(chain.replay(given, drawn)["image"], Normalize()(given)["image"].flip(-1), atol=1e-5)
+    assert (
+        RandomHorizontalFlip()
+        .replay(given, drawn["RandomHorizontalFlip/image"])["image"]
+        .equal(given["image"].flip(-1))
+    )
+
+
+def test_a_samples_picture_depends_on_seed_epoch_and_sample_alone(packed: Packed) -> None:
+    data = packed("tar", [5, 1, 9, 8])
+    augment = [RandomHorizontalFlip(), RandomAffine(20), ColorJitter(0.3, 0.3, 0.3), Normalize()]
+    options: dict[str, Any] = {"fields": {"image": fastload.Image(8)}, "shuffle": True, "augment": augment}
+
+    def run(**more: Any) -> dict[str, torch.Tensor]:
+        return {
+            name: image
+            for batch in fastload.DataLoader(data, **{**options, **more})
+            for name, image in zip(batch["__key__"], batch["image"], strict=True)
+            if name
+        }
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=1e-5) for k in one)
+
+    expected = run(batch_size=5)
+    assert len(expected) == 23
+    assert key(0) in expected
+    assert same(run(batch_size=23, num_workers=3), expected)
+    assert same(run(batch_size=4, window=1), expected), "another order"
+    ranks = [run(batch_size=3, rank=rank, world_size=3) for rank in range(3)]
+    assert same({**ranks[0], **ranks[1], **ranks[2]}, expected)
+    assert not same(run(batch_size=5, seed=1), expected)
+    assert same(run(batch_size=5, augment=Compose(augment)), expected)
+
+
+# How it runs.
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_no_loop_over_samples_and_no_wait_for_the_device(chain: str) -> None:
+    assert_no_loop_and_no_wait(Compose(CHAINS[chain][0]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_gpu_is_never_waited_for(chain: str) -> None:
+    compose, given = Compose(CHAINS[chain][0]), batch(pictures(COUNT)).to("cuda")
+    compose(given)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        compose(given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_chain_compiles_as_one_graph() -> None:
+    """A branch on data, or anything that torch cannot trace, would break it."""
+    operations = [
+        RandomHorizontalFlip(),
+        RandomAffine(10),
+        ColorJitter(0.2, 0.2, 0.2, 0.1),
+        Normalize(),
+        RandomErasing(),
+    ]
+    (stage,) = Compose(operations).stages
+    assert isinstance(stage, Fused)
+    compiled = torch.compile(lambda x, k: stage.apply(x, stage.draw(k)), fullgraph=True, backend="eager")
+    for first in (0, 4):
+        images, given = pictures(8)[first : first + 4], keys(8)[first : first + 4]
+        assert torch.allclose(compiled(images, given), stage.apply(images, stage.draw(given)), atol=1e-6)
+
+
+# Beside other libraries.
+
+
+def test_modules_of_kornia_and_functions_stand_in_the_chain() -> None:
+    given = batch(as_dtype(pictures(4), torch.uint8))
+    sequence = kornia.augmentation.AugmentationSequential(kornia.augmentation.RandomVerticalFlip(p=1.0))
+    chain = Compose(
+        [RandomHorizontalFlip(1.0), sequence, lambda batch: batch.replaced({"twice": batch["image"] * 2}), Normalize()]
+    )
+    assert [type(stage).__name__ for stage in chain.stages] == ["Fused", "On", "function", "Fused"]
+    found = chain(given)
+    expected = given["image"].float().flip(-1).flip(-2) / 255
+    assert torch.allclose(found["twice"], expected * 2, atol=1e-6)
+    assert torch.allclose(found["image"], Normalize()(batch(expected))["image"], atol=1e-5)
+    noise = Compose([torch.nn.Dropout(), On("image", torch.nn.Dropout())])
+    assert noise.stages[0].name != noise.stages[1].name  # type: ignore[attr-defined]
+
+
+def test_a_list_is_fused_as_compose_fuses_it_and_composes_nest() -> None:
+    operations = [RandomHorizontalFlip(), ColorJitter(0.2), Normalize()]
+    given = batch(pictures(4))
+    inner = Compose(operations[:1])
+    for chain in (
+        make_chain(operations, {}),
+        make_chain([inner, *operations[1:]], {}),
+        make_chain(Compose(operations), {}),
+    ):
+        (stage,) = chain
+        assert stage(given)["image"].equal(Compose([inner, Compose(operations[1:])])(given)["image"])
