@@ -1,0 +1,52 @@
+"""One loader, one workload, in a process of its own: prints what was measured as a line of JSON.
+
+python one.py PEER pack WORKLOAD RAW OUT
+python one.py PEER read WORKLOAD OUT
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def pack(peer: Any, workload: str, raw: Path, out: Path) -> dict[str, float]:
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.perf_counter()
+    peer.prepare(workload, raw, out)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "bytes": sum(p.stat().st_size for p in out.rglob("*") if p.is_file())}
+
+
+def read(peer: Any, workload: str, out: Path) -> dict[str, float]:
+    start = time.perf_counter()
+    epochs = peer.epochs(workload, out)
+    batches = next(epochs)
+    items = next(batches)
+    first = time.perf_counter() - start
+    items += sum(batches)  # the rest of the first epoch warms caches and workers
+    start, again = time.perf_counter(), 0
+    for count in next(epochs):
+        again += count
+    return {
+        "first_batch_seconds": first,
+        "items": again,
+        "first_epoch_items": items,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def main() -> None:
+    name, action, workload, *paths = sys.argv[1:]
+    peer = importlib.import_module(f"peer_{name}")
+    run = pack if action == "pack" else read
+    print(json.dumps(run(peer, workload, *map(Path, paths))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Grain: its MapDataset with threads over files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+
+
+def prepare(workload: str, raw: Path, out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "raw").symlink_to(raw.resolve())
+
+
+def _image(item: tuple[str, int]) -> tuple[np.ndarray, int]:
+    return crop_and_flip(Path(item[0]).read_bytes()).numpy(), item[1]
+
+
+def _record(item: tuple[str, int]) -> tuple[bytes, int]:
+    return Path(item[0]).read_bytes(), item[1]
+
+
+class _Rows:
+    def __init__(self, raw: Path) -> None:
+        self.rows = tokens_of(raw)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        return self.rows[i].astype(np.int64), 0
+
+
+def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
+    source: Any = _Rows(out / "raw") if workload == "tokens" else files_of(out / "raw")
+    dataset = grain.MapDataset.source(source).shuffle(seed=SEED)
+    if workload != "tokens":
+        dataset = dataset.map(_image if workload == "images" else _record)
+    options = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=2 * BATCH[workload])
+    collate = (lambda samples: list(zip(*samples, strict=True))) if workload == "records" else None
+    while True:
+        batches = dataset.to_iter_dataset(options).batch(BATCH[workload], batch_fn=collate)
+        yield (len(labels) for _, labels in batches)

@@ -1,0 +1,61 @@
+"""MosaicML Streaming: MDS shards, torch workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from streaming import MDSWriter, StreamingDataset
+from streaming.base.util import clean_stale_shared_memory
+from work import BATCH, SEED, TOKENS, WORKERS, crop_and_flip, files_of, tokens_of
+
+
+def prepare(workload: str, raw: Path, out: Path) -> None:
+    if workload == "tokens":
+        columns = {"tokens": f"ndarray:int32:{TOKENS}"}
+        with MDSWriter(out=str(out), columns=columns, hashes=["xxh3_64"]) as writer:
+            for row in tokens_of(raw):
+                writer.write({"tokens": row})
+        return
+    with MDSWriter(out=str(out), columns={"image": "bytes", "label": "int"}, hashes=["xxh3_64"]) as writer:
+        for path, label in files_of(raw):
+            with open(path, "rb") as file:
+                writer.write({"image": file.read(), "label": label})
+
+
+class Images(StreamingDataset):
+    def __getitem__(self, at: int) -> tuple[Any, int]:
+        sample = super().__getitem__(at)
+        return crop_and_flip(sample["image"]), sample["label"]
+
+
+class Tokens(StreamingDataset):
+    def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(super().__getitem__(at)["tokens"].astype("int64")), 0
+
+
+class Records(StreamingDataset):
+    def __getitem__(self, at: int) -> tuple[bytes, int]:
+        sample = super().__getitem__(at)
+        return sample["image"], sample["label"]
+
+
+def _records(samples: list[Any]) -> list[Any]:
+    return list(zip(*samples, strict=True))
+
+
+def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
+    clean_stale_shared_memory()
+    kind = {"images": Images, "tokens": Tokens, "records": Records}[workload]
+    dataset = kind(local=str(out), shuffle=True, shuffle_seed=SEED, batch_size=BATCH[workload])
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=BATCH[workload],
+        num_workers=WORKERS,
+        persistent_workers=True,
+        collate_fn=_records if workload == "records" else None,
+    )
+    while True:
+        yield (len(labels) for _, labels in loader)

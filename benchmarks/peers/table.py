@@ -1,0 +1,81 @@
+"""The README's comparison: benchmarks/results/peers.json as a table, between the two marks in README.md.
+
+python benchmarks/peers/table.py            writes it
+python benchmarks/peers/table.py --check    exit code 1 if the README's is another
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+TITLES = {
+    "images": "JPEG crops/s",
+    "records": "small records/s",
+    "tokens": "token rows/s",
+}
+NAMES = {
+    "fastload": "**fastload**",
+    "torch": "torch DataLoader",
+    "webdataset": "WebDataset",
+    "mosaicml": "MosaicML Streaming",
+    "litdata": "LitData",
+    "grain": "Grain",
+    "spdl": "SPDL",
+    "dali": "DALI, on the CPU",
+    "datasets": "Hugging Face datasets",
+}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: a row per loader, a column per workload, and first batch, memory and packing of the images."""
+    workloads = [name for name in TITLES if name in result["workloads"]]
+    head = ["loader", *(TITLES[name] for name in workloads), "first batch", "peak memory", "packing"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    images = result["workloads"]["images"]
+    for peer, title in NAMES.items():
+        if not any(peer in result["workloads"][name] for name in workloads):
+            continue
+        cells = [title]
+        for name in workloads:
+            found = result["workloads"][name].get(peer)
+            cells.append(f"{found['items_per_second']:,.0f}" if found else "")
+        about = images.get(peer)
+        packs = about and about["packed_bytes"] > 1 << 20 and about["pack_seconds"] > 0.05
+        cells.append(f"{about['first_batch_seconds']:.2f} s" if about else "")
+        cells.append(f"{about['peak_mib']:,} MiB" if about else "")
+        cells.append(f"{result['counts']['images'] / about['pack_seconds']:,.0f} files/s" if packs else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def text(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return (
+        f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
+        f"{machine['cores']} cores ({machine['cpu']}), page cache warm. Crops: {result['counts']['images']:,} JPEGs of 110 kB, "
+        "RandomResizedCrop 224 and flip, batches of 256. Records: "
+        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, memory and packing are "
+        "those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than rates.\n"
+    )
+
+
+def main() -> int:
+    result = json.loads((ROOT / "benchmarks/results/peers.json").read_text())
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    before, rest = old.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    new = f"{before}{BEGIN}\n{text(result)}{END}{after}"
+    if "--check" in sys.argv[1:]:
+        return int(new != old)
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
