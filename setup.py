@@ -11,7 +11,7 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-PARTS = ("header", "seek", "transcode", "box", "entropy", "resize", "decode")
+PARTS = ("errors", "header", "seek", "transcode", "box", "entropy", "resize", "decode")
 SOURCES = ["fastload/decode/_jpeg.c", *(f"fastload/decode/_jpeg_{part}.c" for part in PARTS)]
 
 KERNEL = Extension(

@@ -59,7 +59,8 @@ static PyObject *cut(PyObject *self, PyObject *args) {
     fl_box box = {x, y, width, height}, origin;
     fl_status status = fl_read_header(raw.buf, (size_t)raw.len, &header);
     if (status == FL_OK) status = fl_read_layout(raw.buf, (size_t)raw.len, &header, &lengths, &layout);
-    if (status == FL_OK && (x < 0 || y < 0 || width < 1 || height < 1 || width > header.width - x || height > header.height - y)) {
+    int inside = x >= 0 && y >= 0 && width > 0 && height > 0 && width <= header.width - x && height <= header.height - y;
+    if (status == FL_OK && !inside) {
         PyErr_Format(PyExc_ValueError, "box (%lld, %lld, %lld, %lld) is not inside the picture of %lld x %lld pixels",
             x, y, width, height, (long long)header.width, (long long)header.height);
         status = FL_BROKEN;
@@ -146,7 +147,8 @@ static void run(const fl_spec *spec, const row *rows, Py_ssize_t count, uint8_t 
 }
 
 /* Take hold of the buffers and keys; 0 with an exception set, and only the first `taken` rows to be given back. */
-static int take(PyObject *raws, PyObject *keys, const Py_buffer *flips, row *rows, Py_ssize_t count, Py_ssize_t *taken) {
+static int take(
+    PyObject *raws, PyObject *keys, const Py_buffer *flips, row *rows, Py_ssize_t count, Py_ssize_t *taken) {
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *raw = PySequence_Fast_GET_ITEM(raws, i);
         rows[i].key = PyLong_AsUnsignedLongLong(PySequence_Fast_GET_ITEM(keys, i));
@@ -159,12 +161,13 @@ static int take(PyObject *raws, PyObject *keys, const Py_buffer *flips, row *row
     return 1;
 }
 
-static PyObject *decode_with(PyObject *raws, PyObject *keys, const Py_buffer *out, const Py_buffer *flips, const fl_spec *spec) {
+static PyObject *decode_with(
+    PyObject *raws, PyObject *keys, const Py_buffer *out, const Py_buffer *flips, const fl_spec *spec) {
     Py_ssize_t count = PySequence_Fast_GET_SIZE(raws), taken = 0;
     if (PySequence_Fast_GET_SIZE(keys) != count || (flips->buf != NULL && flips->len != count)
         || out->len != count * spec->out_height * spec->out_width * spec->channels)
-        return PyErr_Format(PyExc_ValueError, "%zd rows, and keys, flips or an output of %zd bytes that do not fit them",
-            count, out->len);
+        return PyErr_Format(PyExc_ValueError,
+            "%zd rows, and keys, flips or an output of %zd bytes that do not fit them", count, out->len);
     row *rows = PyMem_Calloc(count ? (size_t)count : 1, sizeof *rows);
     PyObject *statuses = PyBytes_FromStringAndSize(NULL, count);
     if (rows == NULL || statuses == NULL) {

@@ -1,5 +1,6 @@
 /* JPEG without Python: what the C files of fastload/decode share.
  *
+ *   _jpeg_errors.c     libjpeg's errors as values
  *   _jpeg_header.c     the markers before the first scan, and the table of segment offsets
  *   _jpeg_seek.c       cutting a crop out of the compressed bytes
  *   _jpeg_transcode.c  any JPEG to a crop-seekable one, losslessly
@@ -161,7 +162,6 @@ fl_status fl_decode_row(
 typedef struct {
     struct jpeg_error_mgr manager;
     jmp_buf jump;
-    int warnings;
     char message[FL_MESSAGE_BYTES];
 } fl_errors;
 

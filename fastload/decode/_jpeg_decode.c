@@ -16,7 +16,7 @@ struct fl_worker {
     struct jpeg_progress_mgr limit;
     int open;
     fl_entropy *entropy;
-    fl_buffer lengths, joined, lines, ring, turned, slots;
+    fl_buffer lengths, head, lines, ring, turned, slots;
     fl_axis across, down;
 };
 
@@ -48,7 +48,7 @@ fl_worker *fl_worker_new(void) {
 }
 
 static fl_buffer *buffers(fl_worker *worker, int i) {
-    fl_buffer *all[] = {&worker->lengths, &worker->joined, &worker->lines, &worker->ring, &worker->turned,
+    fl_buffer *all[] = {&worker->lengths, &worker->head, &worker->lines, &worker->ring, &worker->turned,
         &worker->slots, &worker->across.memory, &worker->down.memory};
     return i < (int)(sizeof all / sizeof *all) ? all[i] : NULL;
 }
@@ -101,11 +101,11 @@ static fl_status find_data(picture *p, const uint8_t *raw, size_t size) {
     fl_status status = fl_read_layout(raw, size, header, &worker->lengths, &p->layout);
     if (status == FL_OK) {
         p->tiles = fl_tiles_of(header, &p->layout, &p->box);
-        status = fl_cut_header(raw, header, &p->layout, &p->tiles, &worker->joined, &p->origin);
+        status = fl_cut_header(raw, header, &p->layout, &p->tiles, &worker->head, &p->origin);
     }
     if (status == FL_OK) {
-        p->data = worker->joined.data;
-        p->size = worker->joined.size;
+        p->data = worker->head.data;
+        p->size = worker->head.size;
         p->own_entropy = 1;
         return fl_entropy_begin(worker->entropy, raw, size, header, &p->layout, &p->tiles);
     }
@@ -176,7 +176,8 @@ static void turn(const picture *p) {
 /* Leave out the columns and lines that the box does not need; where the first column and line then are. */
 static void narrow(picture *p, int64_t *x, int64_t *y) {
     j_decompress_ptr info = &p->worker->info;
-    int64_t left = p->box.x - p->origin.x - COLUMN_MARGIN, right = p->box.x - p->origin.x + p->box.width + COLUMN_MARGIN;
+    int64_t left = p->box.x - p->origin.x - COLUMN_MARGIN;
+    int64_t right = left + p->box.width + 2 * COLUMN_MARGIN;
     if (left < 0) left = 0;
     if (right > p->origin.width) right = p->origin.width;
     JDIMENSION first = (JDIMENSION)left, width = (JDIMENSION)(right - left);
@@ -218,7 +219,8 @@ static fl_status decode(picture *p) {
         for (int64_t i = 0; i < got; i++, y++) {
             int64_t row = y - p->box.y;
             if (row < 0 || row >= p->box.height) continue;
-            across(&worker->across, lines[i] + skip, worker->ring.data + (size_t)(row % (down->taps + LINES)) * worker->ring.size);
+            size_t slot = (size_t)(row % (down->taps + LINES));
+            across(&worker->across, lines[i] + skip, worker->ring.data + slot * worker->ring.size);
             for (; written < p->height && down->starts[written] + down->counts[written] <= row + 1; written++)
                 write_line(p, written);
         }

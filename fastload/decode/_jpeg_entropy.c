@@ -36,7 +36,6 @@ struct fl_entropy {
     reader reader;
     int32_t last_dc[MAX_COMPS_IN_SCAN];
     const uint8_t *raw;
-    size_t size;
     const fl_header *header;
     const fl_layout *layout; /* NULL: one segment */
     const fl_tiles *tiles;
@@ -51,9 +50,9 @@ struct fl_entropy {
 };
 
 static const uint8_t NATURAL[DCTSIZE2 + 16] = {
-    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
-    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47,
-    55, 62, 63, /* a run in broken data may end behind the block: */
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
+    28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63, /* a run in broken data may end behind the block: */
     63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
 
 fl_entropy *fl_entropy_new(fl_errors *errors) {
@@ -88,8 +87,9 @@ static void build(code_table *table, const JHUFF_TBL *from) {
         table->offset[length] = place - code;
         for (int i = 0; i < from->bits[length]; i++, code++, place++) {
             if (length > LOOK) continue;
-            uint32_t entry = entry_of(length, table->symbols[place]), *to = table->look + ((size_t)code << (LOOK - length));
-            for (int n = 0; n < 1 << (LOOK - length); n++) to[n] = entry;
+            uint32_t entry = entry_of(length, table->symbols[place]);
+            int rest = LOOK - length;
+            for (int n = 0; n < 1 << rest; n++) table->look[(code << rest) + n] = entry;
         }
         table->largest[length] = from->bits[length] ? code - 1 : -1;
     }
@@ -218,7 +218,7 @@ static void open_tile(fl_entropy *e) {
         int64_t tile = e->tiles->column0 + e->mcu / e->header->restart_interval;
         status = open_segment(e, starts[tile], starts[tile + 1] - 2);
     }
-    if (status != FL_OK) fl_fail(e->errors, "a tile has no marker behind it");
+    if (status != FL_OK) fl_fail(e->errors, status == FL_MEMORY ? "out of memory" : "a tile has no marker behind it");
 }
 
 /* libjpeg's interface: one MCU, whose blocks are zero before; NULL if they are to be thrown away. */
@@ -248,7 +248,6 @@ static boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
 fl_status fl_entropy_begin(fl_entropy *e, const uint8_t *raw, size_t size, const fl_header *header,
     const fl_layout *layout, const fl_tiles *tiles) {
     e->raw = raw;
-    e->size = size;
     e->header = header;
     e->layout = layout;
     e->tiles = tiles;

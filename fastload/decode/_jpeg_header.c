@@ -121,7 +121,8 @@ fl_status fl_read_header(const uint8_t *raw, size_t size, fl_header *header) {
 }
 
 /* Append the lengths in one part of the table; how many, or -1 if it is no such part. */
-static int64_t read_part(const uint8_t *raw, size_t size, size_t at, int part, int parts, uint32_t *lengths, size_t room) {
+static int64_t read_part(
+    const uint8_t *raw, size_t size, size_t at, int part, int parts, uint32_t *lengths, size_t room) {
     if (at + FL_TABLE_HEAD_BYTES > size || raw[at] != 0xFF || raw[at + 1] != 0xE9) return -1;
     size_t end = at + 2 + fl_be16(raw + at + 2);
     const uint8_t *head = raw + at + 4;

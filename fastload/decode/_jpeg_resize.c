@@ -131,7 +131,8 @@ static void across_grey(const fl_axis *axis, const uint8_t *in, uint8_t *out) {
 #define BLOCK 64
 
 static void down_block(
-    const uint8_t *const *rows, size_t from, const int16_t *weights, int taps, int precision, uint8_t *out, size_t count) {
+    const uint8_t *const *rows, size_t from, const int16_t *weights, int taps, int precision, uint8_t *out,
+    size_t count) {
     int32_t sums[BLOCK];
     for (size_t i = 0; i < count; i++) sums[i] = 1 << (precision - 1);
     for (int t = 0; t < taps; t++) {
@@ -222,12 +223,7 @@ AVX2 static void down_avx2(
         __m256i cd = _mm256_packs_epi32(_mm256_sra_epi32(c, shift), _mm256_sra_epi32(d, shift));
         _mm256_storeu_si256((__m256i *)(out + i), _mm256_packus_epi16(ab, cd));
     }
-    if (i < count) {
-        for (size_t from = i; from < count; from += BLOCK) {
-            size_t left = count - from < BLOCK ? count - from : BLOCK;
-            down_block(rows, from, weights, taps, precision, out + from, left);
-        }
-    }
+    if (i < count) down_block(rows, i, weights, taps, precision, out + i, count - i); /* less than 32 */
 }
 #endif
 

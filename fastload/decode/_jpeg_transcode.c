@@ -26,48 +26,6 @@ typedef struct {
     fl_buffer encoded;
 } transcoding;
 
-void fl_limit_scans(j_common_ptr info) {
-    if (info->is_decompressor && ((j_decompress_ptr)info)->input_scan_number > FL_MAX_SCANS)
-        ERREXIT1(info, JERR_BAD_PROGRESSION, FL_MAX_SCANS); /* the message is replaced in fail() */
-}
-
-static void fail(j_common_ptr info) {
-    fl_errors *errors = (fl_errors *)info->err;
-    if (info->is_decompressor && ((j_decompress_ptr)info)->input_scan_number > FL_MAX_SCANS) {
-        snprintf(errors->message, sizeof errors->message, "more than %d scans", FL_MAX_SCANS);
-    } else {
-        char message[JMSG_LENGTH_MAX];
-        (*info->err->format_message)(info, message);
-        snprintf(errors->message, sizeof errors->message, "%s", message);
-    }
-    longjmp(errors->jump, 1);
-}
-
-/* The first warning is an error: libjpeg would go on with pixels that it made up. */
-static void warn(j_common_ptr info, int level) {
-    fl_errors *errors = (fl_errors *)info->err;
-    if (level >= 0) return;
-    errors->warnings++;
-    fail(info);
-}
-
-void fl_fail(fl_errors *errors, const char *message) {
-    snprintf(errors->message, sizeof errors->message, "%s", message);
-    longjmp(errors->jump, 1);
-}
-
-static void be_quiet(j_common_ptr info) { (void)info; }
-
-struct jpeg_error_mgr *fl_errors_init(fl_errors *errors) {
-    struct jpeg_error_mgr *manager = jpeg_std_error(&errors->manager);
-    manager->error_exit = fail;
-    manager->emit_message = warn;
-    manager->output_message = be_quiet;
-    errors->warnings = 0;
-    errors->message[0] = 0;
-    return manager;
-}
-
 /* The divisor of the MCUs in a row whose tile is nearest to 64 pixels wide, by ratio. */
 static int restart_interval(int64_t mcus, int64_t mcu_width) {
     int best = 1;
@@ -294,7 +252,8 @@ fl_status fl_transcode(const uint8_t *raw, size_t size, int64_t min_pixels, int6
     if (t == NULL) return FL_MEMORY;
     fl_buffer table = {0};
     fl_status status = FL_MEMORY;
-    if (fl_reserve(&t->encoded, size + 4096)) status = transcode(t, raw, size, min_pixels, max_pixels, &table, out, message);
+    if (fl_reserve(&t->encoded, size + 4096))
+        status = transcode(t, raw, size, min_pixels, max_pixels, &table, out, message);
     if (t->source_open) jpeg_destroy_decompress(&t->source);
     if (t->target_open) jpeg_destroy_compress(&t->target);
     if (t->check_open) jpeg_destroy_decompress(&t->check);

@@ -1,7 +1,9 @@
 """The JPEG kernel in C (_jpeg*.c), where it is built: a chunk of rows in one call, the GIL released once.
 
-Measured on 500 ImageNet files of about 110 kB, RandomResizedCrop 224, one thread: crop-seekable files (`seekable`)
-2.9 times as fast as whole decoding through simplejpeg and torch, plain files 2.0 times; the pixels are the same.
+Measured on 500 ImageNet files of about 110 kB, RandomResizedCrop 224, per second of processor time: crop-seekable files
+(`seekable`) 2.5 times as fast as whole decoding through simplejpeg and torch (2,070 to 830 pictures), plain files 1.8
+times; without the kernel, crop-seekable files 1.4 times. The pixels are the same. Half of the kernel's time is Huffman
+decoding, a seventh the inverse transform, a seventh the resize.
 
 What the kernel does not take (other formats, CMYK, files that are damaged or odd) it leaves to the caller, whose own
 path then decodes it or says what is wrong.
@@ -42,8 +44,8 @@ def available() -> bool:
 @functools.cache
 def _say_missing() -> bool:
     logging.getLogger(__name__).info(
-        "the native JPEG kernel is not built (%s): pictures are decoded at about half the speed, and JPEGs are packed "
-        "as they are; install a C compiler and libjpeg-turbo's headers and install fastload again",
+        "the native JPEG kernel is not built (%s): pictures are decoded at about half the speed, and JPEGs are "
+        "packed as they are; install a C compiler and libjpeg-turbo's headers and install fastload again",
         _REASON,
     )
     return False

@@ -12,8 +12,8 @@ segment, from left to right and top to bottom, without its marker: seven bits a 
 on all bytes but the last. No length goes over a part's edge. A table that does not fit its file, because another
 program rewrote the file, is not used.
 
-Measured on 500 ImageNet files of 110 kB: files grow by 2.1%, 0.4% of it the table; a RandomResizedCrop takes 50% of the
-bytes; making them takes 4.7 ms a file, a quarter of it for the proof that nothing was lost.
+Measured on 500 ImageNet files of 110 kB: files grow by 2.1%, 0.9% of it the table; a RandomResizedCrop takes 50% of the
+bytes; making them takes 4.1 ms a file (26 MB/s a core), a quarter of it for the proof that nothing was lost.
 """
 
 from __future__ import annotations
