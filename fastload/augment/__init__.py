@@ -18,6 +18,9 @@ from fastload.augment.geometry import (
     RandomVerticalFlip,
     Resize,
 )
+from fastload.augment.mix import CutMix, MixUp
+from fastload.augment.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+from fastload.augment.presets import eval_classification, train_classification
 from fastload.augment.tone import (
     RandomAutocontrast,
     RandomEqualize,
@@ -30,13 +33,18 @@ from fastload.augment.warps import RandomAffine, RandomPerspective, RandomRotati
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AugMix",
+    "AutoAugment",
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "CutMix",
     "GaussianBlur",
     "GaussianNoise",
+    "MixUp",
     "Normalize",
     "On",
+    "RandAugment",
     "RandomAffine",
     "RandomAutocontrast",
     "RandomCrop",
@@ -54,4 +62,7 @@ __all__ = [
     "RandomSolarize",
     "RandomVerticalFlip",
     "Resize",
+    "TrivialAugmentWide",
+    "eval_classification",
+    "train_classification",
 ]

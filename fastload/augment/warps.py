@@ -1,4 +1,4 @@
-"""Operations that warp: rotation, affine maps and perspective, each a matrix per sample (`fastload.augment.geometry`)."""
+"""Operations that warp: rotation, affine maps, perspective; each a matrix per sample (`fastload.augment.geometry`)."""
 
 from __future__ import annotations
 

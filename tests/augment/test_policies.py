@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conformance import chi_squared_z
+from made import DEVICES, as_dtype, assert_no_loop_and_no_wait, assert_samples_stand_alone, batch, keys, pictures
+from torchvision.transforms import InterpolationMode, autoaugment, v2
+
+from fastload.augment import (
+    AugMix,
+    AutoAugment,
+    Normalize,
+    RandAugment,
+    TrivialAugmentWide,
+    eval_classification,
+    train_classification,
+)
+from fastload.augment.operation import ImageOperation
+from fastload.augment.policies import IMAGENET_POLICIES, NAMES, NUMBER, layer
+from fastload.errors import ConfigError
+
+POLICIES: list[ImageOperation] = [RandAugment(), TrivialAugmentWide(24), AutoAugment(), AugMix()]
+VALUES = {
+    "ShearX": 0.2, "ShearY": -0.3, "TranslateX": 0.26, "TranslateY": -0.3, "Rotate": 25.0, "Brightness": 0.4,
+    "Color": -0.6, "Contrast": -0.5, "Sharpness": 0.9, "Posterize": 3.0, "Solarize": 0.55,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_layer_gives_each_sample_its_own_operation_as_torchvision_does(device: str) -> None:
+    images = pictures(len(NAMES), 32, 32, low=0.05, high=0.9)
+    number = torch.arange(len(NAMES), device=device)
+    value = torch.tensor([VALUES.get(name, 0.0) for name in NAMES], device=device)
+    found = layer(images.to(device), number, value).cpu()
+    for i, name in enumerate(NAMES):
+        magnitude = VALUES.get(name, 0.0)
+        magnitude = {"Translate": magnitude * 32, "Solarize": magnitude * 255}.get(name.rstrip("XY"), magnitude)
+        eight_bit = (images[i] * 255).round().to(torch.uint8)
+        if name == "Posterize":
+            magnitude = int(magnitude)
+        expected = autoaugment._apply_op(eight_bit, name, magnitude, InterpolationMode.NEAREST, None).float() / 255
+        rounded = (
+            2.02 if name in ("Color", "Contrast", "Sharpness") else 1.02
+        )  # levels, cut on the way
+        off = (found[i] - expected).abs() > rounded / 255
+        # centres that fall between two pixels may take either
+        allowed = 0.03 if name in ("ShearX", "ShearY", "Rotate") else 0
+        assert off.float().mean() <= allowed, f"{name}: {off.float().mean()}"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
+def test_policies_draw_by_sample_and_run_without_loop_or_wait(policy: ImageOperation) -> None:
+    assert_samples_stand_alone(policy, pictures(8), tolerance=1e-5)
+    assert_no_loop_and_no_wait(policy)
+    images = as_dtype(pictures(16), torch.uint8)
+    found = policy(batch(images))["image"]
+    assert found.dtype == torch.uint8
+    changed = (found != images).flatten(1).any(1)
+    assert int(changed.sum()) > 8
+    assert len({tuple(row) for row in policy.draw(keys(16))["operation"].flatten(1).tolist()}) > 5
+    grey = policy(batch(pictures(4, channels=1)))["image"]
+    assert grey.shape == (4, 1, 20, 24)
+    assert bool(grey.isfinite().all())
+
+
+def test_randaugment_draws_14_operations_at_one_strength() -> None:
+    drawn = RandAugment(3, 15).draw(keys(10_000))
+    assert drawn["operation"].shape == (10_000, 3)
+    assert abs(chi_squared_z(torch.bincount(drawn["operation"].flatten()), 30_000 / 14)) < 4
+    space = v2.RandAugment._AUGMENTATION_SPACE
+    for name, (magnitudes, signed) in space.items():
+        if name in ("Identity", "AutoContrast", "Equalize"):
+            continue
+        expected = float(magnitudes(31, 331, 331)[15]) / (331 if name.startswith("Translate") else 1)  # type: ignore[operator]
+        seen = drawn["strength"][drawn["operation"] == NUMBER[name]]
+        assert torch.allclose(seen.abs(), torch.tensor(expected), rtol=1e-4), name
+        if signed:
+            assert abs(chi_squared_z([int((seen < 0).sum()), int((seen > 0).sum())], len(seen) / 2)) < 4
+        else:
+            assert bool((seen >= 0).all())
+
+
+def test_trivial_augment_draws_every_strength() -> None:
+    drawn = TrivialAugmentWide(320).draw(keys(20_000))
+    for name, (magnitudes, _) in v2.TrivialAugmentWide._AUGMENTATION_SPACE.items():
+        if name in ("Identity", "AutoContrast", "Equalize"):
+            continue
+        expected = torch.as_tensor(magnitudes(31, 320, 320)) / (320 if name.startswith("Translate") else 1)  # type: ignore[operator]
+        seen = drawn["strength"][drawn["operation"] == NUMBER[name]].abs().unique()
+        assert torch.allclose(seen, expected.unique().float(), atol=1e-5), name
+
+
+def test_autoaugment_draws_its_policies_with_their_chances() -> None:
+    table = v2.AutoAugment()._get_policies(v2.AutoAugmentPolicy.IMAGENET)
+    theirs = [tuple(None if v is None else v for part in policy for v in part) for policy in table]
+    ours = [tuple(v for v in policy) for policy in IMAGENET_POLICIES]
+    for mine, their in zip(ours, theirs, strict=True):
+        assert mine[:2] == their[:2]
+        assert mine[3:5] == their[3:5]
+        assert [m for m, t in zip(mine[2::3], their[2::3], strict=True) if t is not None] == [
+            t for t in their[2::3] if t is not None
+        ]
+    drawn = AutoAugment().draw(keys(50_000))["operation"]
+    for name in ("Invert", "Equalize", "Rotate"):
+        wanted = sum(p[1] * (p[0] == name) + p[4] * (p[3] == name) for p in IMAGENET_POLICIES) / 25 * 50_000
+        seen = int((drawn == NUMBER[name]).sum())
+        assert abs(seen - wanted) < 4 * wanted**0.5, name
+    assert abs(chi_squared_z(*_chances())) < 4
+
+
+def _chances() -> tuple[list[int], list[float]]:
+    first = AutoAugment().draw(keys(25_000, epoch=1))["operation"][:, 0]
+    left_out = sum(1 - p[1] for p in IMAGENET_POLICIES) / 25
+    return [int((first == 0).sum()), int((first != 0).sum())], [25_000 * left_out, 25_000 * (1 - left_out)]
+
+
+def test_augmix_weights_are_dirichlet_and_depths_even() -> None:
+    drawn = AugMix().draw(keys(20_000))
+    weight = drawn["weight"]
+    assert torch.allclose(weight.sum(1), torch.ones(20_000), atol=1e-5)
+    assert abs(chi_squared_z(torch.histc(weight[:, 0], 20, 0, 1), 1000.0)) < 4
+    share = weight[:, 1] / (1 - weight[:, 0])
+    wanted = [((1 - i / 10) ** 2 - (1 - (i + 1) / 10) ** 2) * 20_000 for i in range(10)]  # of Beta(1, 2)
+    assert abs(chi_squared_z(torch.histc(share, 10, 0, 1), wanted)) < 4
+    depths = (drawn["operation"] > 0).sum(2).flatten()
+    assert abs(chi_squared_z(torch.bincount(depths)[1:], 20_000.0)) < 4
+    assert AugMix(depth=2).draw(keys(5))["operation"].min() > 0
+
+
+def test_augmix_mixes_what_its_parameters_say() -> None:
+    images = pictures(3)
+    policy = AugMix(width=2, depth=1)
+    params = policy.draw(keys(3))
+    chains = [layer(images, params["operation"][:, i, 0], params["strength"][:, i, 0]) for i in range(2)]
+    weight = params["weight"][:, :, None, None, None]
+    expected = images * weight[:, 0] + chains[0] * weight[:, 1] + chains[1] * weight[:, 2]
+    assert torch.allclose(policy.apply(images, params), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 30\]"),
+        (lambda: RandAugment(-1), "count must be at least 0"),
+        (lambda: AugMix(0), r"severity must be in \[1, 10\]"),
+        (lambda: AugMix(width=0), "width and depth must be at least 1"),
+    ],
+)
+def test_what_is_refused(make: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_presets() -> None:
+    images = as_dtype(pictures(4, 40, 50), torch.uint8)
+    for preset in (train_classification(32), eval_classification(32, dtype=torch.float16)):
+        found = preset(batch(images))["image"]
+        assert found.shape == (4, 3, 32, 32)
+        assert found.is_floating_point()
+        assert abs(float(found.float().mean())) < 3
+    assert train_classification(None, trivial=False, erasing=0)(batch(images))["image"].shape == images.shape
+    theirs = v2.Compose([v2.Resize(37, antialias=True), v2.CenterCrop(32)])(images.float() / 255)
+    expected = Normalize()(batch(theirs))["image"]
+    assert torch.allclose(eval_classification(32)(batch(images))["image"], expected, atol=1e-4)
