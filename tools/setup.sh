@@ -60,19 +60,19 @@ native_sources() {
     find "$root/fastload" -name '*.[ch]' | LC_ALL=C sort
 }
 
-# True if there is a C compiler with the headers of Python and of libjpeg.
+# True if there is a C compiler with the headers of Python, libjpeg and xxHash.
 can_compile() {
-    printf '#include <stdio.h>\n#include <Python.h>\n#include <jpeglib.h>\n' |
+    printf '#include <stdio.h>\n#include <Python.h>\n#include <jpeglib.h>\n#include <xxhash.h>\n' |
         cc -fsyntax-only -I"$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" -x c - 2>/dev/null
 }
 
 # Get what the native code is built with. It only makes things faster, so that without it the set-up goes on.
 want_compiler() {
     local packages
-    packages=(gcc libc6-dev libjpeg-dev "$("$python" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')")
+    packages=(gcc libc6-dev libjpeg-dev libxxhash-dev "$("$python" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')")
     [[ -n $(native_sources) ]] && ! can_compile || return 0
     if ! can_install || ! install_packages "${packages[@]}"; then
-        echo "no C compiler with the headers of Python and libjpeg: fastload is set up without its faster native code" >&2
+        echo "no C compiler with the headers of Python, libjpeg and xxHash: fastload is set up without its faster native code" >&2
         echo "to have it, run this again after: apt-get install ${packages[*]}" >&2
     fi
 }

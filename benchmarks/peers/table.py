@@ -57,10 +57,10 @@ def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
     return (
         f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
-        f"{machine['cores']} cores ({machine['cpu']}), page cache warm. Crops: {result['counts']['images']:,} JPEGs of 110 kB, "
-        "RandomResizedCrop 224 and flip, batches of 256. Records: "
-        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, memory and packing are "
-        "those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than rates.\n"
+        f"{machine['cores']} cores ({machine['cpu']}), page cache warm. Crops: {result['counts']['images']:,} JPEGs of "
+        "110 kB, RandomResizedCrop 224 and flip, batches of 256. Records: "
+        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, memory and "
+        "packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than rates.\n"
     )
 
 

@@ -1,0 +1,20 @@
+from typing import Any
+
+Buffer = Any
+
+class Shard:
+    def __init__(
+        self,
+        view: memoryview,
+        offsets: Buffer,
+        sizes: Buffer,
+        digests: Buffer,
+        key_bounds: Buffer,
+        key_text: Buffer,
+        spans: tuple[tuple[Buffer, Buffer], ...],
+        /,
+    ) -> None: ...
+
+def read(
+    shards: list[Shard], rows: list[int], bytes_below: int, /
+) -> tuple[list[str], list[list[Any]], list[tuple[int, int]]]: ...
