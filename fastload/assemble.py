@@ -95,6 +95,28 @@ class Layout(Protocol):
         ...
 
 
+class BatchMaking(Protocol):
+    """A `fastload.engine.Job` that makes one Batch."""
+
+    @property
+    def parts(self) -> int: ...
+
+    def run(self, part: int) -> None: ...
+
+    def result(self) -> Batch: ...
+
+
+class Maker(Protocol):
+    """Makes batches of another kind than one row a sample."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its batches have by name."""
+        ...
+
+    def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What all batches of a data set have in common.
@@ -104,6 +126,7 @@ class Recipe:
         scalars: dtype of the fields that come from the index.
         fields: names of all, in the order the user gave.
         faults: None where on_error="raise".
+        maker: what makes a batch of a step where that is not `BatchJob`.
     """
 
     index: Layout
@@ -114,6 +137,27 @@ class Recipe:
     seed: int
     fingerprint: Mapping[str, Any]
     faults: FaultLog | None
+    maker: Maker | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that a batch has by name, keys and `valid` apart."""
+        if self.maker is not None:
+            return (*self.maker.names, *self.scalars)
+        lengths = [name + LENGTH_SUFFIX for name, decoder in self.decoders.items() if decoder.spec.has_length]
+        return (*self.fields, *lengths)
+
+    def job(self, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
+        """What makes the batch of a step, `part_rows` rows at a time."""
+        return BatchJob(self, step, pool, part_rows) if self.maker is None else self.maker(self, step, pool, part_rows)
+
+    def record(self, fault: Fault, error: FastloadError) -> None:
+        """Count a masked sample, or raise its error where none is masked."""
+        if self.faults is not None:
+            self.faults.add(fault)
+            return
+        error.message = f'{fault.reason}; repack, or pass on_error="mask"'
+        raise error.at(shard=fault.shard, row=fault.row, key=fault.key)
 
     @property
     def parallel(self) -> bool:
@@ -212,17 +256,17 @@ class BatchJob:
                 self._fault(name, row, fault)
 
     def _fault(self, name: str, row: int, error: FastloadError) -> None:
-        shard, row_in_shard = int(self.step.shards[row]), int(self.step.rows[row])
-        shard_name, key = self.recipe.index.shard_name(shard), self.keys[row]
-        faults = self.recipe.faults
-        if faults is None:
-            error.message = f'field {name!r}: {error.message}; repack, or pass on_error="mask"'
-            raise error.at(shard=shard_name, row=row_in_shard, key=key)
-        if self.valid[row]:  # several fields of one sample count once
-            epoch = int(self.step.epochs[row])
-            reason = f"field {name!r}: {error.message}"
-            self.valid[row] = False
-            faults.add(Fault(epoch=epoch, shard=shard_name, row=row_in_shard, key=key, reason=reason))
+        if not self.valid[row]:  # several fields of one sample count once
+            return
+        fault = Fault(
+            epoch=int(self.step.epochs[row]),
+            shard=self.recipe.index.shard_name(int(self.step.shards[row])),
+            row=int(self.step.rows[row]),
+            key=self.keys[row],
+            reason=f"field {name!r}: {error.message}",
+        )
+        self.recipe.record(fault, error)
+        self.valid[row] = False
 
     def result(self) -> Batch:
         masked = np.flatnonzero(~self.valid[: len(self.step.shards)]).tolist()
@@ -248,11 +292,11 @@ class BatchJob:
         )
 
 
-def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchJob]:
+def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchMaking]:
     """The plan's steps as jobs for an engine of so many threads."""
     for step in steps:
         part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
-        yield BatchJob(recipe, step, pool, part_rows)
+        yield recipe.job(step, pool, part_rows)
 
 
 def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:

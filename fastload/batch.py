@@ -56,6 +56,8 @@ class Batch(dict[str, Any]):
         def move(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, Batch):
+                return value.to(device, non_blocking=non_blocking)
             if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
                 return [item.to(device, non_blocking=non_blocking) if item is not None else None for item in value]
             return value

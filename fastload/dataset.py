@@ -10,6 +10,7 @@ import difflib
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +25,10 @@ from fastload.errors import ConfigError
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
 from fastload.order.arguments import integer
 from fastload.order.cursor import Ordering, Step
+from fastload.order.packing import BoundPacking
 from fastload.order.sampler import Base, Sampler
 from fastload.order.shuffle import DEFAULT_WINDOW, ORDER_VERSION
+from fastload.packed import Packer, token_decoders
 from fastload.shards.columns import read_columns
 from fastload.shards.index import Index
 from fastload.shards.open import Data, open_index
@@ -120,7 +123,8 @@ class StreamingDataset(Streamed):
             1 to shuffle inside each shard only.
         lanes: parts of the epoch that consecutive samples go round; set it to the number of nodes to give each its own
             shards. It is part of the order: keep it for the whole run.
-        sampler: what an epoch has: `fastload.samplers` Subset, Weighted, ClassBalanced, Stratified or LengthBuckets.
+        sampler: what an epoch has: `fastload.samplers` Subset, Weighted, ClassBalanced, Stratified, LengthBuckets or
+            PackSequences.
         rank, world_size: None: torch.distributed if initialised, else RANK and WORLD_SIZE, else 0 of 1.
         on_error: "raise", or "mask": a sample that cannot be read or decoded becomes a row of zeros with valid False.
         max_errors: masked samples that are put up with before an error.
@@ -174,18 +178,23 @@ class StreamingDataset(Streamed):
         return {
             "order": ORDER_VERSION,
             "data": self.index.digest,
+            "sampler": getattr(self.order, "fingerprint", None),
             "samples": self.samples,
             "seed": self.seed,
             "window": self.window,
             "lanes": self.lanes,
-            "sampler": getattr(self.order, "fingerprint", None),
         }
 
     def make_recipe(self) -> Recipe:
         faults = FaultLog(self.max_errors) if self.masks else None
-        return make_recipe(
+        recipe = make_recipe(
             self.index, self.fields, seed=self.seed, window=self.window, faults=faults, fingerprint=self.fingerprint
         )
+        if not isinstance(self.order, BoundPacking):
+            return recipe
+        length = self.order.length
+        decoders = token_decoders(self.fields, self.index.fields, self.order.field, length)
+        return replace(recipe, decoders={}, maker=Packer(packing=self.order, length=length, decoders=decoders))
 
 
 def _resolve_window(shuffle: bool, window: int | Literal["all"] | None, shards: int) -> int:

@@ -3,7 +3,7 @@
     kind     with a size: one tensor               without: a list, one entry per sample
     Image    uint8 [B, C, H, W], channels last     uint8 [C, H, W]
     Audio    float32 [B, C, T] + `<name>_length`   float32 [C, T]
-    Tokens   int64 [B, length] + `<name>_length`   int64 [T]
+    Tokens   dtype [B, length] + `<name>_length`   dtype [T]
     Tensor   dtype [B, *shape]                     dtype [...]
     Scalar   dtype [B]
     Text, Json, Bytes                              str, object, bytes
@@ -143,20 +143,27 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token numbers (a one-dimensional integer array), as int64 [B, length].
+    """Token numbers (a one-dimensional integer array), as dtype [B, length].
 
     Args:
         length: longer rows are cut, shorter ones padded; the true length, at most `length`, is in `<name>_length`.
             None: int64 [T] each, as a list.
         pad: the number to pad with.
+        dtype: output dtype, an integer one. "int64" is what torch's losses take; "int32" is what most shards store,
+            half the memory, and enough for embeddings.
     """
 
     length: int | None = None
     pad: int = 0
+    dtype: str = "int64"
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
             raise ConfigError(f"Tokens(length={self.length!r}): must be at least 1")
+        _check_dtype(self, self.dtype)
+        dtype = np.dtype(self.dtype)
+        if dtype.kind not in "iu" or not np.iinfo(dtype).min <= self.pad <= np.iinfo(dtype).max:
+            raise ConfigError(f"Tokens(pad={self.pad!r}, dtype={self.dtype!r}): pass an integer dtype that holds pad")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
 from fastload.assemble import Fault, batch_jobs
 from fastload.augment.chain import make_chain
-from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool
+from fastload.batch import KEY, Batch, BufferPool
 from fastload.dataset import StreamingDataset
 from fastload.device import move, resolve_device
 from fastload.engine import Engine
@@ -20,6 +21,7 @@ from fastload.order.cursor import State, batches_left, steps
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, detect_rank
+from fastload.trainers import lightning_asks
 
 VALID_NAME = "valid"  # in as_tuple: batch.valid
 
@@ -90,11 +92,18 @@ class DataLoader:
         self._current: object | None = None  # stands for the newest of them
         self._began: int | None = None  # where the last iteration began; None after a state or epoch was set
         self._jump: int | None = None  # what set_epoch said during an iteration, for the next one
+        self._before = 0  # batches of the running epoch that a trainer counts as handed over before a resume
+        self._handed_out = 0  # batches of it since
         spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
-        if isinstance(self.dataset.order, BoundBuckets) and last_batch in ("drop", "wrap"):
+        self._planned = isinstance(self.dataset.order, BoundBuckets)
+        if self._planned and last_batch in ("drop", "wrap"):
             raise ConfigError(f"last_batch={last_batch!r}: LengthBuckets plans all batches; leave it at 'auto'")
+        if self._planned and isinstance(batch_size, Mapping):
+            raise ConfigError(
+                "batch_size is a schedule: LengthBuckets sizes its batches itself; pass the most rows of one"
+            )
         if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch():
             raise ConfigError(
                 f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "
@@ -104,6 +113,11 @@ class DataLoader:
     def _share(self) -> Share:
         rank, world_size = detect_rank(self.dataset.rank, self.dataset.world_size)
         return Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch=self.last_batch)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What saved states must agree with."""
+        planned = {"batch_size": self.batch_size} if self._planned else {}  # batches are cut by it
+        return {**self.dataset.fingerprint, **planned}
 
     def _start(self) -> int:
         """Where the iteration that is running began or the next one begins: after an abandoned epoch, the next one."""
@@ -117,20 +131,24 @@ class DataLoader:
         return self._share().settle(samples, self._consumed)
 
     def __len__(self) -> int:
-        """Batches of the iteration that runs or comes next, the same on every rank; of a resumed epoch, the rest."""
-        return batches_left(self.dataset.order, self._share(), self._start())
+        """Batches of the iteration that runs or comes next, the same on every rank; of a resumed epoch, the rest (for
+        Lightning, which counts on, with those before)."""
+        return self._before + batches_left(self.dataset.order, self._share(), self._start())
 
     def __iter__(self) -> Iterator[Any]:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
         self._current = None
         me = object()
         start = self._start()
-        self._current, self._began, self._consumed, self._resuming = me, start, start, False
+        if not self._resuming:
+            self._before = 0
+        self._current, self._began, self._consumed, self._resuming, self._handed_out = me, start, start, False, 0
         self._running += 1
         try:
             share, dataset = self._share(), self.dataset
             threads = self.num_workers if dataset.recipe.parallel else 0
-            jobs = batch_jobs(dataset.recipe, steps(dataset.order, share, start), self._pool, threads=threads)
+            recipe = replace(dataset.recipe, fingerprint=self._fingerprint())
+            jobs = batch_jobs(recipe, steps(dataset.order, share, start), self._pool, threads=threads)
             engine: Engine[Batch] = Engine(
                 jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout
             )
@@ -141,16 +159,17 @@ class DataLoader:
                     assert batch.state is not None
                     if self._current is me:
                         self._consumed = batch.state["consumed"]
+                        self._handed_out += 1
                     yield self._hand_out(batch)
         finally:
             self._running -= 1
             if self._current is me:
-                self._current = None
+                self._current, self._before = None, 0
                 self._take_jump()
 
     def _take_jump(self) -> None:
         if self._jump is not None:
-            self._consumed, self._began, self._jump = self._jump, None, None
+            self._consumed, self._began, self._jump, self._before = self._jump, None, None, 0
 
     def _hand_out(self, batch: Batch) -> Any:
         if self.as_tuple is None:
@@ -188,13 +207,20 @@ class DataLoader:
         """Where the run stands after the last batch that was handed over: version, consumed, fingerprint. The same on
         every rank.
         """
-        return State(consumed=self._consumed, fingerprint=self.dataset.fingerprint).to_dict()
+        state = State(consumed=self._consumed, fingerprint=self._fingerprint()).to_dict()
+        if lightning_asks():
+            inside = self._began is not None and self._consumed // max(1, self.dataset.samples) == self._began // max(
+                1, self.dataset.samples
+            )
+            state["batches"] = self._before + self._handed_out if inside else 0
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken: the next iteration yields the rest of that epoch. Costs the same at any
         position.
 
-        Any world size, batch size and number of workers may differ from the run that saved it.
+        Any world size, batch size and number of workers may differ from the run that saved it; under LengthBuckets the
+        batch size must be the same.
 
         Raises:
             StateError: another data set, seed, window, lanes or version (each named), or an iteration is running.
@@ -203,7 +229,8 @@ class DataLoader:
             raise StateError(
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
-        self._consumed = State.from_dict(state, self.dataset.fingerprint).consumed
+        self._consumed = State.from_dict(state, self._fingerprint()).consumed
+        self._before = integer("batches", state.get("batches", 0), least=0)
         self._resuming, self._began, self._jump = True, None, None
 
 
@@ -226,11 +253,10 @@ def _dataset(data: Streamed | Data | Sequence[Data], options: dict[str, Any]) ->
 def _check_names(names: Sequence[str], dataset: Streamed) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError(f"as_tuple={names!r}: pass a tuple of field names, e.g. ({names!r},)")
-    lengths = [name + LENGTH_SUFFIX for name, d in dataset.recipe.decoders.items() if d.spec.has_length]
+    known = dataset.recipe.names
     for name in names:
-        if name not in (*dataset.fields, *lengths, VALID_NAME, KEY):
+        if name not in (*known, VALID_NAME, KEY):
             raise ConfigError(
-                f"as_tuple names {name!r}; the batch has {', '.join(map(repr, (*dataset.fields, *lengths)))}, "
-                f"{VALID_NAME!r} and {KEY!r}"
+                f"as_tuple names {name!r}; the batch has {', '.join(map(repr, known))}, {VALID_NAME!r} and {KEY!r}"
             )
     return tuple(names)

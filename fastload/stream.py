@@ -12,8 +12,8 @@ import torch
 import torch.distributed
 import torch.utils.data
 
-from fastload.assemble import BatchJob, Recipe
-from fastload.batch import Batch, BufferPool
+from fastload.assemble import Recipe
+from fastload.batch import KEY, Batch, BufferPool
 from fastload.errors import ConfigError
 from fastload.fields import Bytes, Field, Text
 from fastload.order.arguments import integer
@@ -21,6 +21,8 @@ from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import Ordering, Step, steps
 from fastload.order.distribute import Share
 from fastload.order.mix import visit
+from fastload.order.pattern import Composed
+from fastload.packed import PER_BATCH, SEGMENTS
 
 VALID = (
     "__valid__"  # in samples for a stock DataLoader: False on those that only even out the ranks, and on masked ones
@@ -65,12 +67,14 @@ def _checked(rank: int, world_size: int) -> tuple[int, int]:
 
 def take_apart(batch: Batch, fields: Mapping[str, Field], *, with_valid: bool) -> list[dict[str, Any]]:
     """A batch taken apart into dicts of one sample each."""
-    names = list(batch)
+    names = [name for name in batch if name not in PER_BATCH]
     assert batch.valid is not None
     for name, declared in fields.items():
         if type(declared) in _EMPTY:
             batch[name] = [_EMPTY[type(declared)] if value is None else value for value in batch[name]]
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    if SEGMENTS in batch:  # of packed rows: lists of different lengths would not collate
+        batch[KEY] = ["\n".join(keys) for keys in batch[KEY]]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*(batch[name] for name in names), strict=True)]
     if with_valid:
         for sample, valid in zip(rows, batch.valid.tolist(), strict=True):
             sample[VALID] = valid
@@ -158,7 +162,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             plan = (step for number, step in enumerate(every) if number % workers == worker)
         pool = BufferPool()
         for step in plan:
-            job = BatchJob(self.recipe, step, pool, step.size)
+            job = self.recipe.job(step, pool, step.size)
             for part in range(job.parts):
                 job.run(part)
             yield from take_apart(job.result(), self.fields, with_valid=world_size > 1 or self.masks)
@@ -175,17 +179,20 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     def _sample_steps(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[Step]:
         """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
-        ...
+        ..., or as many dealt by source.
 
         Every rank has as many for worker w as rank 0 has; where it runs out of samples, rows are padding.
         """
-        stride = world_size * workers
-        rows = max(0, -(-(self.samples - world_size * worker) // stride))
+        parts, part, first = world_size * workers, rank + world_size * worker, epoch * self.samples
+        rows = max(0, -(-(self.samples - world_size * worker) // parts))
         for at in range(0, rows, _SAMPLE_CHUNK):
-            size = min(_SAMPLE_CHUNK, rows - at)
-            positions = rank + world_size * worker + stride * np.arange(at, at + size)
-            positions = positions[positions < self.samples]
+            start, stop = parts * at, min(self.samples, parts * (at + _SAMPLE_CHUNK))
+            if isinstance(self.order, Composed):
+                positions = self.order.deal(first + start, first + stop, part, parts) - first
+            else:
+                positions = np.arange(start + part, stop, parts)
             epochs, shards, rows_in_shard = visit(self.order, epoch, positions)
+            size = min(_SAMPLE_CHUNK, rows - at)
             yield Step(size=size, epochs=epochs, shards=shards, rows=rows_in_shard, consumed=0)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastload.decode.audio import AudioDecoder
 from fastload.decode.base import Decoder
 from fastload.decode.image import ImageDecoder
-from fastload.decode.tensor import ScalarDecoder, TensorDecoder, TokensDecoder
+from fastload.decode.tensor import ScalarDecoder, TensorDecoder
 from fastload.decode.text import BytesDecoder, JsonDecoder, TextDecoder
+from fastload.decode.tokens import TokensDecoder
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
 
 

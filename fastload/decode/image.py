@@ -49,7 +49,11 @@ class ImageDecoder:
         return 0
 
     def decode_rows(
-        self, raws: Sequence[Raw | None], out: npt.NDArray[Any], keys: Sequence[int]
+        self,
+        raws: Sequence[Raw | None],
+        out: npt.NDArray[Any],
+        keys: Sequence[int],
+        lengths: npt.NDArray[np.int64] | None = None,
     ) -> list[DecodeError | None]:
         """Write many rows; see `base.BulkDecoder`."""
         errors: list[DecodeError | None] = [None] * len(raws)

@@ -1,4 +1,4 @@
-"""Arrays and numbers: .npy files, token rows and ASCII numbers."""
+"""Arrays and numbers: .npy files and ASCII numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastload.decode.base import Raw, Spec
 from fastload.decode.text import LIST
 from fastload.errors import ConfigError, DecodeError
-from fastload.fields import Scalar, Tensor, Tokens
+from fastload.fields import Scalar, Tensor
 
 NPY_MAGIC = b"\x93NUMPY"
 NUMBER_KINDS = "biufc"  # numpy's kind letters of booleans, integers and floats; no objects, strings or records
@@ -34,55 +34,19 @@ class TensorDecoder:
         self.spec = LIST if field.shape is None else Spec(shape=field.shape, dtype=self.dtype)
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
-        array = read_npy(raw)
+        array = stored_array(raw)
         if array.shape != self.shape:
             raise DecodeError(f"array of shape {array.shape}, where the field declares {self.shape}")
         cast_into(array, out)
         return 0
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
-        array = read_npy(raw)
+        array = stored_array(raw)
         if self.shape is not None and array.shape != self.shape:
             raise DecodeError(f"array of shape {array.shape}, where the field declares {self.shape}")
         out = np.empty(array.shape, self.dtype)
         cast_into(array, out)
         return out
-
-
-class TokensDecoder:
-    """A row of token numbers: a one-dimensional .npy file, or bare little-endian integers of the index's dtype."""
-
-    def __init__(self, field: Tokens, dtype: str | None = None) -> None:
-        self.length = field.length
-        self.pad = field.pad
-        self.stored = None if dtype is None else np.dtype(dtype).newbyteorder("<")
-        if self.stored is not None and self.stored.kind not in "iu":
-            raise ConfigError(f"Tokens: stored as {dtype}, not an integer dtype; declare the field as Tensor()")
-        self.spec = LIST
-        if field.length is not None:
-            self.spec = Spec(shape=(field.length,), dtype=np.dtype(np.int64), has_length=True, fill=field.pad)
-
-    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
-        tokens = self._read(raw)[: len(out)]
-        cast_into(tokens, out[: len(tokens)])
-        out[len(tokens) :] = self.pad
-        return len(tokens)
-
-    def decode(self, raw: Raw, key: int) -> npt.NDArray[np.int64]:
-        tokens = self._read(raw)[: self.length]
-        out = np.empty(len(tokens), np.int64)
-        cast_into(tokens, out)
-        return out
-
-    def _read(self, raw: Raw) -> npt.NDArray[Any]:
-        if bytes(raw[: len(NPY_MAGIC)]) == NPY_MAGIC or self.stored is None:
-            tokens = read_npy(raw)
-            if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-                raise DecodeError(f"{tokens.dtype} array of shape {tokens.shape}; tokens are integers in one dimension")
-            return tokens
-        if len(raw) % self.stored.itemsize:
-            raise DecodeError(f"{len(raw)} bytes are no whole number of {self.stored.name} tokens")
-        return np.frombuffer(raw, self.stored)
 
 
 class ScalarDecoder:
@@ -123,6 +87,16 @@ class ScalarDecoder:
         if abs(number) > limit and b"inf" not in text.lower():
             raise DecodeError(f"{text.decode()} does not fit into {self.dtype}, which ends at {limit}")
         return number
+
+
+def is_typed(raw: Raw) -> bool:
+    """Whether these are numbers as they lie in a column, which say their dtype themselves, and not a file's bytes."""
+    return type(raw) is memoryview and raw.format != "B"
+
+
+def stored_array(raw: Raw) -> npt.NDArray[Any]:
+    """The array in a .npy file or a typed view; as `read_npy`."""
+    return np.asarray(raw) if is_typed(raw) else read_npy(raw)
 
 
 def read_npy(raw: Raw) -> npt.NDArray[Any]:
@@ -169,9 +143,12 @@ def cast_into(array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     Raises: DecodeError if the kinds differ (float to integer, signed to unsigned, complex to real) or a value does
     not fit.
     """
+    if np.can_cast(array.dtype, out.dtype, "safe"):
+        np.copyto(out, array)
+        return
     if not np.can_cast(array.dtype, out.dtype, "same_kind"):
         raise DecodeError(f"{array.dtype} values would lose as {out.dtype}; declare dtype='{array.dtype.name}'")
-    if out.dtype.kind in "iu" and array.size and not np.can_cast(array.dtype, out.dtype, "safe"):
+    if out.dtype.kind in "iu" and array.size:
         low, high = array.min(), array.max()
         if int(low) < np.iinfo(out.dtype).min or int(high) > np.iinfo(out.dtype).max:
             raise DecodeError(f"{array.dtype} values from {low} to {high} do not fit into {out.dtype}")

@@ -16,6 +16,7 @@ from fastload.errors import StateError
 from fastload.order.buckets import BoundBuckets, even_out
 from fastload.order.distribute import Share
 from fastload.order.mix import visit
+from fastload.order.pattern import Composed
 from fastload.order.shuffle import Ints
 
 STATE_VERSION = 1
@@ -103,7 +104,7 @@ def _run(order: Ordering, share: Share, consumed: int, batches: int) -> list[Ste
     for _ in range(batches):
         full = share.rows_at(consumed)
         start, stop, consumed = share.span(order.samples, consumed)
-        spans.append((share.rows(start, stop), full, consumed))
+        spans.append((_positions(order, share, start, stop), full, consumed))
     g = np.concatenate([rows for rows, _, _ in spans])
     epochs, positions = np.divmod(g, order.samples)
     own_epochs, shards, rows_in_shard = visit(order, epochs, positions)
@@ -116,6 +117,13 @@ def _run(order: Ordering, share: Share, consumed: int, batches: int) -> list[Ste
             Step(size=size, epochs=own_epochs[part], shards=shards[part], rows=rows_in_shard[part], consumed=after)
         )
     return result
+
+
+def _positions(order: Ordering, share: Share, start: int, stop: int) -> Ints:
+    """This rank's part of the global batch [start, stop)."""
+    if isinstance(order, Composed) and share.world_size > 1:
+        return order.deal(start, stop, share.rank, share.world_size)
+    return share.rows(start, stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,5 +178,9 @@ _MISMATCH = {
     "shards were added, removed or changed",
     "sources": "the state belongs to a mixture of other sources (digest {saved!r}, here {now!r}): "
     "data, seed, window or sampler of one of them differ",
+    "sampler": "the state was saved under the sampler {saved!r}, and this loader has {now!r} (the digits are over its "
+    "arguments and the columns it reads): pass the same sampler to resume",
+    "mix": "the state was saved under other weights or another stopping rule (digest {saved!r}, here {now!r}): "
+    "pass the same to Mix",
     "samples": "the state belongs to a data set of {saved!r} samples; this one has {now!r}",
 }

@@ -1,24 +1,17 @@
 """One sequence of several, in fixed proportions: arithmetic again, so that it is exact, resumable and the same at any
-world size.
-
-Positions go through a pattern of sources over and over: position i = q * L + j stands for source `pattern[j]`, and is
-that source's number q * (its count in the pattern) + (its count before j). Each source runs through its own epochs at
-its own pace.
-
-Source of the pattern: Webster's apportionment (Balinski, Young, "Fair Representation", 1982): the k-th sample of a
-source of weight w is due at (k + 1/2) / w, and the earliest is next.
+world size. `order.pattern` says whose turn it is; each source runs through its own epochs at its own pace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceABC
-from fractions import Fraction
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import ConfigError
+from fastload.order.pattern import Composed, Pattern, counts_of
 from fastload.order.sampler import digest
 from fastload.order.shuffle import Ints
 
@@ -36,34 +29,7 @@ class Source(Protocol):
     def locate(self, epochs: npt.ArrayLike, positions: npt.ArrayLike) -> tuple[Ints, Ints]: ...
 
 
-def counts_of(weights: SequenceABC[float]) -> list[int]:
-    """How often each source stands in the pattern: the weights as whole numbers, exactly if their sum then is at most
-    PATTERN_LENGTH, else rounded so that the sum is PATTERN_LENGTH and each at least 1.
-
-    Raises:
-        ConfigError: no weights, or one that is not positive and finite.
-    """
-    if not weights or not all(w > 0 and np.isfinite(w) for w in weights):
-        raise ConfigError(f"Mix: weights {list(weights)}; pass a positive number for each source")
-    fractions = [Fraction(w).limit_denominator(PATTERN_LENGTH) for w in weights]
-    common = np.lcm.reduce([f.denominator for f in fractions])
-    exact = [int(f * int(common)) for f in fractions]
-    divisor = int(np.gcd.reduce(exact))
-    exact = [count // divisor for count in exact] if divisor else exact
-    if all(exact) and sum(exact) <= PATTERN_LENGTH:
-        return exact
-    total = float(sum(weights))
-    return [max(1, round(w / total * PATTERN_LENGTH)) for w in weights]
-
-
-def pattern_of(counts: SequenceABC[int]) -> npt.NDArray[np.int64]:
-    """Which source each place of the pattern is, int64 [sum of counts]; any prefix has each source in proportion."""
-    sources = np.repeat(np.arange(len(counts)), counts)
-    due = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
-    return sources[np.argsort(due, kind="stable")]
-
-
-class Mixture:
+class Mixture(Composed):
     """Maps (epoch, position) to (own epoch of the source, shard, row).
 
     Args:
@@ -71,9 +37,8 @@ class Mixture:
         shards: number of shards of each source; those of the mixture are numbered through, source after source.
         weights: of each source.
         stop: what an epoch of the mixture is. "first": it ends before any source would begin again. "all": when every
-        source has
-            been through once; the shorter ones repeat. A number: so many samples. Sources run on from one epoch of the
-            mixture to the next, so that nothing is left out for good.
+            source has been through once; the shorter ones repeat. A number: so many samples. Sources run on from one
+            epoch of the mixture to the next, so that nothing is left out for good.
 
     Raises:
         ConfigError: no sources, weights that do not fit, an empty source, an unknown stop.
@@ -88,36 +53,27 @@ class Mixture:
         if empty:
             raise ConfigError(f"Mix: source number {empty[0]} has no samples")
         self.sources = tuple(sources)
+        self.parts = {s: source for s, source in enumerate(sources) if isinstance(source, Composed)}
         self.first_shards = np.concatenate([np.zeros(1, np.int64), np.cumsum(shards)])  # [sources + 1]
-        self.counts = np.array(counts_of(weights), np.int64)
-        self.pattern = pattern_of(self.counts.tolist())
-        self._length = len(self.pattern)
-        hot = self.pattern[:, None] == np.arange(len(sources))  # [L, sources]
-        self._before = np.concatenate([np.zeros((1, len(sources)), np.int64), np.cumsum(hot, 0)])  # [L + 1, sources]
+        self.pattern = Pattern(counts_of(weights, most=PATTERN_LENGTH))
         self.samples = self._epoch_length(stop)
 
-    @staticmethod
-    def digest(weights: SequenceABC[float], samples: int) -> str:
+    @property
+    def digest(self) -> str:
         """What the order depends on besides the sources, for saved states."""
-        return digest("Mix", np.array(counts_of(weights), np.int64), np.array([samples]))
+        return digest("Mix", self.pattern.counts, np.array([self.samples]))
 
     def _epoch_length(self, stop: Stop) -> int:
         if isinstance(stop, int) and not isinstance(stop, bool):
             if stop < 1:
                 raise ConfigError(f"Mix(stop={stop}): must be at least 1 sample")
             return stop
-        # where each source has been through once: the place of its last sample, plus one
-        ends = [self._place_of(number, source.samples - 1) + 1 for number, source in enumerate(self.sources)]
-        if stop == "all":
-            return max(ends)
+        numbers, sizes = np.arange(len(self.sources)), np.array([source.samples for source in self.sources])
+        if stop == "all":  # the place of each source's last sample, plus one
+            return int(self.pattern.position(numbers, sizes - 1).max()) + 1
         if stop == "first":
-            return min(self._place_of(number, source.samples) for number, source in enumerate(self.sources))
+            return int(self.pattern.position(numbers, sizes).min())
         raise ConfigError(f"Mix(stop={stop!r}): pass 'first', 'all', or a number of samples")
-
-    def _place_of(self, source: int, number: int) -> int:
-        """The position at which a source gives its sample number `number`."""
-        rounds, left = divmod(number, int(self.counts[source]))
-        return rounds * self._length + int(np.flatnonzero(self.pattern == source)[left])
 
     def locate(self, epochs: npt.ArrayLike, positions: npt.ArrayLike) -> tuple[Ints, Ints]:
         """Shard and row of each position, int64 [k] each."""
@@ -127,9 +83,7 @@ class Mixture:
         """int64 [k] each: the epoch of the position's own source, shard of the mixture, row."""
         i = np.asarray(positions, np.int64).reshape(-1)
         g = np.broadcast_to(np.asarray(epochs, np.int64), i.shape) * self.samples + i
-        rounds, place = np.divmod(g, self._length)
-        chosen = self.pattern[place]
-        numbers = rounds * self.counts[chosen] + self._before[place, chosen]
+        chosen, numbers = self.pattern.locate(g)
         own_epochs, shards, rows = np.empty_like(i), np.empty_like(i), np.empty_like(i)
         for number, source in enumerate(self.sources):
             here = np.flatnonzero(chosen == number)

@@ -1,8 +1,15 @@
-"""Whole columns of the index, for samplers: labels, weights, lengths of every sample, without reading a sample."""
+"""Whole columns of the index, for samplers: labels, weights, lengths of every sample, without reading a sample.
+
+<field>            a scalar field
+<field>.<what>     a fact that the packer noted: image.width, image.height, audio.frames, audio.sample_rate,
+                   tokens.count
+<field>.seconds    of an audio field, its frames by its sample rate, float64; of a scalar field, the field itself
+<field>.count      of a token field, its tokens; of a scalar field, the field itself
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,17 +21,19 @@ from fastload.errors import ConfigError, CorruptError
 from fastload.shards.idx import Idx
 from fastload.shards.index import Index
 
+Array = npt.NDArray[Any]
 
-def read_columns(index: Index, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+
+def read_columns(index: Index, names: Iterable[str]) -> dict[str, Array]:
     """Columns of all shards, each [samples] in the order of packing.
 
     Args:
         index: of the shards.
-        names: scalar fields ("label"), or facts that the packer noted ("audio.frames", "image.width").
+        names: see the module.
 
     Raises:
         ConfigError: a column that the index lacks; the message names those it has.
-        CorruptError: a Parquet column with missing values.
+        CorruptError: a Parquet column with missing values, or an `.idx` that is not the one that was written.
     """
     wanted = tuple(dict.fromkeys(names))
     if not wanted:
@@ -36,26 +45,44 @@ def read_columns(index: Index, names: Iterable[str]) -> dict[str, npt.NDArray[An
     return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
 
-def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
     idx = Idx(index.idx_paths[file], index.files[file].index_xxh3)
-    _refuse_unknown(names, idx.numbers)
-    return {name: np.array(idx.column(name)) for name in names}  # copied: the map goes with `idx`
+    if idx.samples != index.files[file].samples:
+        raise CorruptError(
+            f"{index.idx_paths[file]} has {idx.samples} samples, and the index says {index.files[file].samples}",
+            shard=index.files[file].name,
+        )
+    return {name: np.array(_column(name, idx.numbers, idx.column)) for name in names}  # copied: the map goes with `idx`
 
 
-def _of_parquet(index: Index, file: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+def _of_parquet(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
     parquet = pq.ParquetFile(index.paths[file], memory_map=True)
-    numbers = [f.name for f in parquet.schema_arrow if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
-    numbers += [f.name for f in parquet.schema_arrow if pa.types.is_boolean(f.type)]
-    _refuse_unknown(names, numbers)
-    table = parquet.read(columns=list(names))
-    for name in names:
-        if table.column(name).null_count:
+    known = [column.name for column in parquet.schema_arrow if _is_number(column.type)]
+
+    def read(name: str) -> Array:
+        column = parquet.read(columns=[name]).column(name)
+        if column.null_count:
             raise CorruptError(f"column {name!r} has missing values; fill or drop them", shard=index.files[file].name)
-    return {name: table.column(name).to_numpy() for name in names}
+        values: Array = column.to_numpy()
+        return values
+
+    return {name: _column(name, known, read) for name in names}
 
 
-def _refuse_unknown(names: tuple[str, ...], known: list[str]) -> None:
-    for name in names:
-        if name not in known:
-            has = ", ".join(map(repr, known)) or "none"
-            raise ConfigError(f"the index has no column {name!r}; it has {has}. Pack the data again to add one")
+def _is_number(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(arrow) or pa.types.is_floating(arrow) or pa.types.is_boolean(arrow))
+
+
+def _column(name: str, known: Collection[str], read: Callable[[str], Array]) -> Array:
+    field, _, what = name.rpartition(".")
+    if name in known:
+        return read(name)
+    if what == "seconds" and f"{field}.frames" in known and f"{field}.sample_rate" in known:
+        return read(f"{field}.frames") / read(f"{field}.sample_rate")
+    if what in ("seconds", "count") and field in known:
+        return read(field)
+    has = ", ".join(map(repr, known)) or "none"
+    raise ConfigError(
+        f"the index has no column {name!r}; it has {has}. Facts such as 'audio.frames' and 'tokens.count' are noted by "
+        "`fastload pack`: pack the data to have them"
+    )

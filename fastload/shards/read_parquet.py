@@ -119,10 +119,9 @@ def _numbers(name: str, array: pa.Array) -> memoryview:
 
 
 class _Blobs:
-    """The values of one column as bytes: binary and string as they are, lists of numbers as their memory.
-
-    A list of a tensor field becomes a .npy (which says its shape); the tokens of a list<int> are passed on as they lie,
-    in the dtype that the index names.
+    """The values of one column: binary and string as bytes, lists of integers as typed views of the column, which know
+    their dtype; other lists become a .npy, which says its shape too. So do fixed-size lists of uint8, whose views could
+    not be told from bytes; other lists of uint8 are bytes.
     """
 
     def __init__(self, name: str, array: pa.Array) -> None:
@@ -145,23 +144,24 @@ class _Blobs:
                 array = array.values[array.offset * array.type.list_size :][: len(array) * array.type.list_size]
             starts = np.arange(count + 1) * math.prod(self._shape)
             numbers = self._numbers(array, starts)
-            self._item, self._npy = numbers.dtype, True
-            self._bounds = starts * numbers.dtype.itemsize
+            self._item, self._npy = numbers.dtype, len(self._shape) > 1 or not _is_typed(numbers.dtype)
+            self._bounds = (starts * numbers.dtype.itemsize if self._npy else starts).data
             data = numbers.data
         elif pt.is_list(array.type) or pt.is_large_list(array.type):
             starts = array.offsets.to_numpy().astype(np.int64)
             numbers = self._numbers(array.values, starts)
             self._item, self._npy = numbers.dtype, numbers.dtype.kind == "f"
-            self._bounds = starts * numbers.dtype.itemsize
+            self._bounds = (starts if _is_typed(numbers.dtype) else starts * numbers.dtype.itemsize).data
             data = numbers.data
         else:
             large = pt.is_large_binary(array.type) or pt.is_large_string(array.type)
             _, offsets, content = array.buffers()
             bounds = np.frombuffer(offsets, _OFFSET_DTYPES[large]) if offsets is not None else np.zeros(1, np.int64)
-            self._bounds = bounds[array.offset : array.offset + len(array) + 1]
+            self._bounds = bounds[array.offset : array.offset + len(array) + 1].data
             self._npy = False
             data = memoryview(content) if content is not None else memoryview(b"")
-        self._data = data.cast("B") if data.nbytes else memoryview(b"")
+        typed = _is_typed(self._item) and not self._npy
+        self._data = data if typed else data.cast("B") if data.nbytes else memoryview(b"")
 
     def _numbers(self, values: pa.Array, starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """The items of all lists, as they are stored; lists with a null among their items are noted.
@@ -184,13 +184,18 @@ class _Blobs:
             return CorruptError(f"the sample has no field {self._name!r} (null)")
         if row in self._holes:
             return CorruptError(f"the list in field {self._name!r} has a null in it; drop or fill missing values")
-        raw = self._data[int(self._bounds[row]) : int(self._bounds[row + 1])]
+        raw = self._data[self._bounds[row] : self._bounds[row + 1]]
         return self._as_npy(raw) if self._npy else raw
 
     def _as_npy(self, raw: memoryview) -> bytes:
         out = io.BytesIO()
         np.save(out, np.frombuffer(raw, self._item).reshape(self._shape), allow_pickle=False)
         return out.getvalue()
+
+
+def _is_typed(dtype: np.dtype[Any]) -> bool:
+    """Whether lists of these numbers are passed on as views with a format that tells them from bytes."""
+    return dtype.kind in "iu" and dtype != np.uint8
 
 
 def _guarded(path: str, read: Callable[[], Any]) -> Any:

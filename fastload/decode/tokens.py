@@ -1,0 +1,107 @@
+"""Rows of token numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.decode.base import Raw, Spec
+from fastload.decode.tensor import NPY_MAGIC, cast_into, is_typed, read_npy
+from fastload.decode.text import LIST
+from fastload.errors import ConfigError, DecodeError
+from fastload.fields import Tokens
+
+
+class TokensDecoder:
+    """A row of token numbers: a one-dimensional .npy file, a typed view of a column, or bare little-endian integers of
+    the index's dtype."""
+
+    def __init__(self, field: Tokens, dtype: str | None = None) -> None:
+        self.length = field.length
+        self.pad = field.pad
+        self.dtype = np.dtype(field.dtype)
+        self.stored = None if dtype is None else np.dtype(dtype).newbyteorder("<")
+        if self.stored is not None and self.stored.kind not in "iu":
+            raise ConfigError(f"Tokens: stored as {dtype}, not an integer dtype; declare the field as Tensor()")
+        self.spec = LIST
+        if field.length is not None:
+            self.spec = Spec(shape=(field.length,), dtype=self.dtype, has_length=True, fill=field.pad)
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        tokens = self.tokens(raw)[: len(out)]
+        cast_into(tokens, out[: len(tokens)])
+        out[len(tokens) :] = self.pad
+        return len(tokens)
+
+    def decode_rows(
+        self,
+        raws: Sequence[Raw | None],
+        out: npt.NDArray[Any],
+        keys: Sequence[int],
+        lengths: npt.NDArray[np.int64] | None = None,
+    ) -> list[DecodeError | None]:
+        """Write many rows; see `base.BulkDecoder`. Full rows that are stored alike are one copy."""
+        errors: list[DecodeError | None] = [None] * len(raws)
+        alike = self._alike(raws, out)
+        if alike is not None:
+            np.concatenate(alike, out=out.reshape(-1))
+            if lengths is not None:
+                lengths[:] = out.shape[1]
+            return errors
+        for row, raw in enumerate(raws):
+            if raw is None:
+                continue
+            try:
+                length = self.decode_into(raw, out[row], 0)
+            except DecodeError as error:
+                errors[row] = error
+                continue
+            if lengths is not None:
+                lengths[row] = length
+        return errors
+
+    def _alike(self, raws: Sequence[Raw | None], out: npt.NDArray[Any]) -> list[npt.NDArray[Any]] | None:
+        """The tokens of all rows, if all have the same header or format, fill their row of `out`, and need no check."""
+        first, width = raws[0] if raws else None, out.shape[1]
+        if first is None:
+            return None
+        try:
+            tokens = self.tokens(first)
+        except DecodeError:
+            return None
+        dtype, size = tokens.dtype, len(first)
+        if len(tokens) < width or not np.can_cast(dtype, out.dtype, "safe"):
+            return None
+        if is_typed(first):
+            same = all(type(raw) is memoryview and raw.format == first.format and len(raw) >= width for raw in raws)  # type: ignore[union-attr]
+            return [np.frombuffer(raw, dtype, width) for raw in raws] if same else None  # type: ignore[arg-type]
+        start = size - tokens.nbytes
+        head = bytes(first[:start])
+        same = all(raw is not None and len(raw) == size and raw[:start] == head for raw in raws)
+        return [np.frombuffer(raw, dtype, width, start) for raw in raws] if same else None  # type: ignore[arg-type]
+
+    def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
+        tokens = self.tokens(raw)[: self.length]
+        out = np.empty(len(tokens), self.dtype)
+        cast_into(tokens, out)
+        return out
+
+    def tokens(self, raw: Raw) -> npt.NDArray[Any]:
+        """The tokens as they are stored, a view of `raw`: one dimension, any integer dtype.
+
+        Raises:
+            DecodeError: something else.
+        """
+        if is_typed(raw):
+            return np.asarray(raw)
+        if bytes(raw[: len(NPY_MAGIC)]) == NPY_MAGIC or self.stored is None:
+            tokens = read_npy(raw)
+            if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+                raise DecodeError(f"{tokens.dtype} array of shape {tokens.shape}; tokens are integers in one dimension")
+            return tokens
+        if len(raw) % self.stored.itemsize:
+            raise DecodeError(f"{len(raw)} bytes are no whole number of {self.stored.name} tokens")
+        return np.frombuffer(raw, self.stored)
