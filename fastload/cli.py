@@ -28,7 +28,7 @@ from rich.text import Text
 
 from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
-from fastload.inspect import render, size_text, summary
+from fastload.inspect import jpeg_text, render, size_text, summary
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
@@ -46,6 +46,11 @@ class SourceKind(StrEnum):
     audio = "audio"
     text = "text"
     manifest = "manifest"
+
+
+class Jpeg(StrEnum):
+    seekable = "seekable"
+    keep = "keep"
 
 
 class DemoKind(StrEnum):
@@ -118,6 +123,9 @@ def pack(
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
     label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
+    jpeg: Annotated[
+        Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
+    ] = Jpeg.seekable,
     shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Mix samples over the shards.")] = True,
     quiet: Quiet = False,
 ) -> None:
@@ -137,10 +145,11 @@ def pack(
         columns=columns,
         label_regex=label_regex,
         kind=None if kind is None else kind.value,
+        jpeg=jpeg.value,
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:
-        _say(f"packed {_contents(index)} into {out}, {time.perf_counter() - started:.1f} s")
+        _say(f"packed {_contents(index)} into {out}, {time.perf_counter() - started:.1f} s{_jpegs(index)}")
 
 
 @app.command()
@@ -221,6 +230,16 @@ def _contents(index: IndexFile) -> str:
     samples, size = (sum(getattr(shard, what) for shard in index.shards) for what in ("samples", "bytes"))
     splits = ", ".join(f"{name} {index.samples(name):,}" for name in index.splits)
     return f"{samples:,} samples ({splits}) as {len(index.shards):,} {index.shard_format} files, {size_text(size)},"
+
+
+def _jpegs(index: IndexFile) -> str:
+    """What became of the JPEGs of all splits; empty if there are none, or they were to be kept."""
+    splits = index.statistics.get("jpeg", {}).values()
+    kept: Counter[str] = Counter()
+    for split in splits:
+        kept.update(split["kept"])
+    counts = {"seekable": sum(split["seekable"] for split in splits), "kept": dict(sorted(kept.items()))}
+    return f"; {jpeg_text(counts)}" if splits else ""
 
 
 def _say(text: str, style: str = "") -> None:

@@ -41,25 +41,33 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
     Raises:
         as `open_index`.
     """
-    indexes, packed = _indexes(data, split)
+    indexes, packed, statistics = _indexes(data, split)
     first = next(iter(indexes.values()))
     return {
         "data": os.fspath(data),
         "shard_format": first.shard_format,
         "splits": {name: _split_summary(index) for name, index in indexes.items()},
         "fields": {name: info.to_json() for name, info in first.fields.items()},
+        "jpeg": statistics.get("jpeg", {}),
         "packed": packed,
     }
 
 
-def _indexes(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any]]:
-    """The splits by name, and how they were packed; data without index.json is one split called "all"."""
+def _indexes(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any], dict[str, Any]]:
+    """The splits by name, how they were packed, and what was counted then.
+
+    Data without index.json is one split called "all", of which the rest is not known; so it is of one split alone.
+    """
     path = Path(os.path.abspath(data))
     whole_path = path if path.name == INDEX_NAME else path / INDEX_NAME
     if split is None and whole_path.is_file():
         whole = IndexFile.load(whole_path)
-        return {name: whole.split(name, str(whole_path.parent)) for name in whole.splits}, whole.packed
-    return {split or "all": open_index(data, split)}, {}
+        return (
+            {name: whole.split(name, str(whole_path.parent)) for name in whole.splits},
+            whole.packed,
+            whole.statistics,
+        )
+    return {split or "all": open_index(data, split)}, {}, {}
 
 
 def _split_summary(index: Index) -> dict[str, Any]:
@@ -151,6 +159,7 @@ def render(about: Mapping[str, Any]) -> RenderableType:
         for name, counts in found["classes"].items():
             more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
             parts += [Text(f"{name} in {split}: {len(counts)} classes{more}"), _classes(counts)]
+    parts += [Text(f"{split}: {jpeg_text(counts)}") for split, counts in about["jpeg"].items()]
     if about["packed"]:
         parts.append(Text(f"packed: {', '.join(_pairs(about['packed']))}", style="dim"))
     return Group(*parts)
@@ -212,6 +221,13 @@ def _classes(counts: Mapping[str, int]) -> Table:
     for label, samples in shown:
         table.add_row(escape(label), f"{samples:,}", f"{samples / total:.1%}")
     return table
+
+
+def jpeg_text(counts: Mapping[str, Any]) -> str:
+    """What became of JPEGs, as "jpeg" of index.json's statistics has it for one split."""
+    kept = ", ".join(f"{reason} {count:,}" for reason, count in counts["kept"].items())
+    total = sum(counts["kept"].values())
+    return f"{counts['seekable']:,} JPEGs crop-seekable" + (f", {total:,} kept as they are ({kept})" if total else "")
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,8 @@ source --inputs--> table --plan--> shards to write --writing--> tasks --workers-
 inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
 splits.py     which split a sample goes to
 plan.py       which shard, and where in it, before anything is read
-encode.py     what a worker does: read, check (checks.py), hash, write
+tasks.py      what workers are asked to do
+encode.py     how: read (contents.py), check (checks.py), make JPEGs crop-seekable (jpeg.py), hash, write
 workers.py    processes
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published

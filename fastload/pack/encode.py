@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +13,33 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from fastload.errors import DecodeError, PackError
-from fastload.pack.checks import FACTS, inspector
+from fastload.pack.checks import inspector
+from fastload.pack.contents import Look, fill
+from fastload.pack.jpeg import JpegCounts, JpegMode, Seekables
 from fastload.pack.plan import Plan
-from fastload.pack.table import Column, Files, Inline, Spans, Values
+from fastload.pack.table import Files, Values
+from fastload.pack.tasks import (
+    EncodedRun,
+    EncodeRun,
+    HashTar,
+    PlaceRun,
+    SyncTar,
+    Task,
+    Tell,
+    Verify,
+    WriteParquet,
+    WriteRun,
+)
 from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.idx import IdxColumns, idx_path
 from fastload.shards.index import ShardFile
-from fastload.shards.members import scalar_bytes
 from fastload.shards.parquet import ParquetShardWriter
-from fastload.shards.tar import layout, write_all
+from fastload.shards.tar import RUN_BYTES, TarRun, layout, write_all
 
+Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
-Tell = Callable[[int, int], None]  # samples and bytes written since the last call
 HASH_CHUNK = 4 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteRun:
-    """Write [start, stop) of the plan's order into its place in a tar; gives `IdxColumns` without keys and scalars."""
-
-    shard: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HashTar:
-    """Give the XXH3-64 of a tar whose runs are all written, 16 hex digits."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncTar:
-    """Make a tar whose runs are all written durable."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteParquet:
-    """Write one Parquet file and give its `ShardFile`."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verify:
-    """Tell whether a finished shard, and its `.idx`, are the files that were written."""
-
-    shard: int
-    file: ShardFile
-
-
-Task = WriteRun | HashTar | SyncTar | WriteParquet | Verify
+SPARE_BYTES = 2 * RUN_BYTES  # the buffer of one larger sample is not kept for the next run
 
 
 class Encoder:
@@ -76,17 +48,20 @@ class Encoder:
     Args:
         plan: what to pack.
         out: the output folder.
+        jpeg: "seekable" makes JPEGs crop-seekable where that can be done.
     """
 
-    def __init__(self, plan: Plan, out: Path) -> None:
+    def __init__(self, plan: Plan, out: Path, jpeg: JpegMode) -> None:
         self.plan = plan
         self.out = out
-        self._buffer: npt.NDArray[np.uint8] | None = None
+        self.jpeg: JpegMode = jpeg
+        self._spare: list[Bytes] = []
+        self._held: dict[int, TarRun] = {}  # by first sample
 
-    def __getstate__(self) -> tuple[Plan, Path]:
-        return self.plan, self.out
+    def __getstate__(self) -> tuple[Plan, Path, JpegMode]:
+        return self.plan, self.out, self.jpeg
 
-    def __setstate__(self, state: tuple[Plan, Path]) -> None:
+    def __setstate__(self, state: tuple[Plan, Path, JpegMode]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
     def carry_out(self, task: Task, tell: Tell) -> Any:
@@ -99,6 +74,10 @@ class Encoder:
         match task:
             case WriteRun():
                 return self._write_run(task, tell)
+            case EncodeRun():
+                return self._encode_run(task)
+            case PlaceRun():
+                return self._place(task.shard, self._held.pop(task.start), task.offset, tell)
             case HashTar():
                 return hash_file(self._partial(task.shard))
             case SyncTar():
@@ -111,57 +90,115 @@ class Encoder:
     def _partial(self, shard: int) -> Path:
         return self.out / (self.plan.shards[shard].name + PARTIAL_SUFFIX)
 
+    # tar
+
     def _write_run(self, task: WriteRun, tell: Tell) -> IdxColumns:
-        table, rows = self.plan.table, self.plan.order[task.start : task.stop]
-        listed = rows.tolist()
+        run, facts, _ = self._fill_run(self.plan.order[task.start : task.stop])
+        columns = self._columns(run, facts)
+        offset = int(self.plan.offsets[task.start] - self.plan.offsets[self.plan.shards[task.shard].start])
+        self._place(task.shard, run, offset, tell)
+        return replace(columns, offsets=np.asarray(columns.offsets) + offset)
+
+    def _encode_run(self, task: EncodeRun) -> EncodedRun:
+        rows = self.plan.order[task.start : task.stop]
+        run, facts, looks = self._fill_run(rows)
+        made = {name: look.made for name, look in looks.items() if look.made}
+        if made:
+            source = run
+            run = self._with(source, rows, made)
+            self._let_go(source.buffer)
+        self._held[task.start] = run
+        counts = JpegCounts.total(look.counts for look in looks.values())
+        return EncodedRun(columns=self._columns(run, facts), bytes=run.bytes, jpeg=counts)
+
+    def _fill_run(self, rows: Int64s) -> tuple[TarRun, dict[str, Int64s], dict[str, Seekables]]:
+        """Samples as they are in the source, laid out; their facts; what could be stored instead, by field."""
+        columns = self.plan.table.columns
+        run = self._layout(rows, {name: column.sizes[rows] for name, column in columns.items()})
+        looks = self._looks()
+        facts: dict[str, Int64s] = {}
+        for name in columns:
+            facts |= self._fill(name, rows, run.buffer.data, run.starts[name], looks)
+        return run, facts, looks
+
+    def _with(self, source: TarRun, rows: Int64s, made: dict[str, dict[int, bytes]]) -> TarRun:
+        """A run with some contents replaced: field -> number in the run -> content."""
+        sizes = {name: before.copy() for name, before in source.sizes.items()}
+        for name, others in made.items():
+            for at, other in others.items():
+                sizes[name][at] = len(other)
+        run = self._layout(rows, sizes)
+        old, new = source.buffer.data, run.buffer.data
+        for name in sizes:
+            others = made.get(name, {})
+            spans = zip(
+                source.starts[name].tolist(), source.sizes[name].tolist(), run.starts[name].tolist(), strict=True
+            )
+            for at, (begin, size, place) in enumerate(spans):
+                content: bytes | memoryview = others.get(at) or old[begin : begin + size]
+                new[place : place + len(content)] = content
+        return run
+
+    def _layout(self, rows: Int64s, sizes: dict[str, Int64s]) -> TarRun:
+        table, listed = self.plan.table, rows.tolist()
         keys = [table.keys[row] for row in listed]
         endings = {n: e if isinstance(e, str) else [e[row] for row in listed] for n, e in table.endings.items()}
-        sizes = {name: column.sizes[rows] for name, column in table.columns.items()}
-        run = layout(keys, endings, sizes, self._buffer)
-        self._buffer = run.buffer
-        facts: dict[str, npt.ArrayLike] = {}
-        for name, column in table.columns.items():
-            facts |= self._fill(name, column, rows, run.buffer.data, run.starts[name])
-        columns = run.columns(facts, {n: None for n, c in table.columns.items() if isinstance(c, Values)})
-        base = int(self.plan.offsets[task.start] - self.plan.offsets[self.plan.shards[task.shard].start])
-        descriptor = os.open(self._partial(task.shard), os.O_WRONLY | os.O_CLOEXEC)
+        return layout(keys, endings, sizes, self._spare.pop() if self._spare else None)
+
+    def _columns(self, run: TarRun, facts: dict[str, Int64s]) -> IdxColumns:
+        scalars = (name for name, column in self.plan.table.columns.items() if isinstance(column, Values))
+        return run.columns(facts, dict.fromkeys(scalars))
+
+    def _place(self, shard: int, run: TarRun, offset: int, tell: Tell) -> None:
+        descriptor = os.open(self._partial(shard), os.O_WRONLY | os.O_CLOEXEC)
         try:
-            write_all(descriptor, run.buffer.data[: run.bytes], base)
+            write_all(descriptor, run.buffer.data[: run.bytes], offset)
         finally:
             os.close(descriptor)
-        tell(len(keys), run.bytes)
-        return replace(columns, offsets=np.asarray(columns.offsets) + base)
+        self._let_go(run.buffer)
+        tell(len(run.offsets) - 1, run.bytes)
 
-    def _write_parquet(self, task: WriteParquet, tell: Tell) -> ShardFile:
+    def _let_go(self, buffer: Bytes) -> None:
+        if len(buffer) <= SPARE_BYTES:
+            self._spare.append(buffer)
+
+    # Parquet
+
+    def _write_parquet(self, task: WriteParquet, tell: Tell) -> tuple[ShardFile, JpegCounts]:
         planned = self.plan.shards[task.shard]
         writer = ParquetShardWriter(self.out / planned.name, self.plan.table.fields)
+        counts = []
         try:
             for start, stop in self.plan.runs(planned):
-                written = self._add_run(writer, self.plan.order[start:stop])
+                looks = self._looks()
+                written = self._add_run(writer, self.plan.order[start:stop], looks)
+                counts += [look.counts for look in looks.values()]
                 tell(stop - start, written)
-            return replace(writer.finish(), name=planned.name)
+            return replace(writer.finish(), name=planned.name), JpegCounts.total(counts)
         except BaseException:
             writer.abort()
             raise
 
-    def _add_run(self, writer: ParquetShardWriter, rows: Int64s) -> int:
+    def _add_run(self, writer: ParquetShardWriter, rows: Int64s, looks: dict[str, Seekables]) -> int:
         """Read some samples and hand them to a writer; returns their bytes."""
         table, listed = self.plan.table, rows.tolist()
         contents: dict[str, list[tuple[str, bytes]]] = {}
-        facts: dict[str, npt.NDArray[np.int64]] = {}
-        total = 0
+        facts: dict[str, Int64s] = {}
         for name, column in table.columns.items():
             if isinstance(column, Values):
                 continue
-            ends = np.cumsum(column.sizes[rows])
-            starts = ends - column.sizes[rows]
-            view = self._memory(int(ends[-1])).data
-            facts |= self._fill(name, column, rows, view, starts)
+            cuts = np.concatenate([np.zeros(1, np.int64), np.cumsum(column.sizes[rows])])
+            buffer = self._spare.pop() if self._spare else np.empty(0, np.uint8)
+            if len(buffer) <= cuts[-1]:
+                buffer = np.empty(int(cuts[-1]) + 1, np.uint8)
+            facts |= self._fill(name, rows, buffer.data, cuts[:-1], looks)
             types = column.types if isinstance(column, Files) else ""
             each = [types] * len(listed) if isinstance(types, str) else [types[row] for row in listed]
-            spans = zip(each, starts.tolist(), ends.tolist(), strict=True)
-            contents[name] = [(kind, bytes(view[a:b])) for kind, a, b in spans]
-            total += int(ends[-1])
+            stored = [bytes(buffer.data[a:b]) for a, b in pairwise(cuts.tolist())]
+            for at, content in looks[name].made.items() if name in looks else ():
+                stored[at] = content
+            contents[name] = list(zip(each, stored, strict=True))
+            self._let_go(buffer)
         scalars = {n: c.values[rows].tolist() for n, c in table.columns.items() if isinstance(c, Values)}
         fact_lists = {name: values.tolist() for name, values in facts.items()}
         for at, row in enumerate(listed):
@@ -171,114 +208,21 @@ class Encoder:
                 {name: values[at] for name, values in scalars.items()},
                 {name: values[at] for name, values in fact_lists.items()},
             )
-        return total
+        return sum(len(content) for column in contents.values() for _, content in column)
 
-    def _memory(self, size: int) -> npt.NDArray[np.uint8]:
-        if self._buffer is None or len(self._buffer) <= size:
-            self._buffer = np.empty(size + 1, np.uint8)
-        return self._buffer
+    # both
+
+    def _looks(self) -> dict[str, Seekables]:
+        """What looks at the fields of JPEGs that are to be made crop-seekable."""
+        look = inspector("image")
+        return {name: Seekables(look) for name in self.plan.table.pictures} if self.jpeg == "seekable" else {}
 
     def _fill(
-        self, name: str, column: Column, rows: Int64s, view: memoryview, starts: Int64s
-    ) -> dict[str, npt.NDArray[np.int64]]:
-        """Put the contents of one field into `view` at `starts`; returns the facts that the index stores."""
-        kind = self.plan.table.fields[name].kind
-        begins, sizes, listed = starts.tolist(), column.sizes[rows].tolist(), rows.tolist()
-        look = inspector(kind)
-        match column:
-            case Values():
-                _fill_values(column.values[rows], view, begins)
-                return {}
-            case Inline():
-                for row, begin, size in zip(listed, begins, sizes, strict=True):
-                    view[begin : begin + size] = column.contents[row]
-                if kind in ("text", "json"):
-                    return {}  # made from values of the manifest
-                found = [look(view[a : a + n]) for a, n in zip(begins, sizes, strict=True)]
-            case Files():
-                found = _fill_files(column, listed, view, begins, sizes, look)
-            case Spans():
-                found = self._fill_spans(column, listed, view, begins, look)
-        names = FACTS.get(kind, ())
-        table = np.array(found, np.int64).reshape(len(listed), len(names)) if names else np.zeros((0, 0), np.int64)
-        return {f"{name}.{what}": table[:, at] for at, what in enumerate(names)}
-
-    def _fill_spans(
-        self, column: Spans, listed: list[int], view: memoryview, begins: list[int], look: Callable[[memoryview], Any]
-    ) -> list[Any]:
-        found = []
-        with open(column.path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_mtime_ns != column.mtime:
-                raise PackError(f"{column.path} has changed since packing began; run the command again")
-            for row, begin in zip(listed, begins, strict=True):
-                size = int(column.sizes[row])
-                place = view[begin : begin + size]
-                if os.preadv(file.fileno(), (place,), int(column.starts[row])) != size:
-                    raise PackError(f"{column.path} has become shorter since packing began; run the command again")
-                try:
-                    found.append(look(place))
-                except DecodeError as error:
-                    key = self.plan.table.keys[row]
-                    raise PackError(f"{column.path}, line {int(key)}: {error.message}", key=key) from error
-        return found
-
-
-def _fill_values(values: npt.NDArray[Any], view: memoryview, begins: list[int]) -> None:
-    known: dict[Any, bytes] = {}
-    for value, begin in zip(values.tolist(), begins, strict=True):
-        content = known.get(value)
-        if content is None:
-            content = known[value] = scalar_bytes(value)
-        view[begin : begin + len(content)] = content
-
-
-def _fill_files(
-    column: Files,
-    listed: list[int],
-    view: memoryview,
-    begins: list[int],
-    sizes: list[int],
-    look: Callable[[memoryview], Any],
-) -> list[Any]:
-    """Read whole files into `view`; asks for one byte more than expected, so that growth is seen too."""
-    paths, found, path = column.paths, [], ""
-    flags, opened, read, close = os.O_RDONLY | os.O_CLOEXEC, os.open, os.readv, os.close
-    try:
-        root = opened(column.root or ".", flags | os.O_DIRECTORY)  # looked up once, and not again with each file
-        try:
-            for row, begin, size in zip(listed, begins, sizes, strict=True):
-                path, end = paths[row], begin + size
-                descriptor = opened(path, flags, dir_fd=root)
-                try:
-                    if read(descriptor, (view[begin : end + 1],)) != size:
-                        _read_rest(descriptor, path, view[begin:end])
-                finally:
-                    close(descriptor)
-                found.append(look(view[begin:end]))
-        finally:
-            close(root)
-    except OSError as error:
-        gone = isinstance(error, FileNotFoundError)
-        what = "is gone since packing began" if gone else f"cannot be read: {error.strerror}"
-        raise PackError(f"{os.path.join(column.root, path)} {what}; run the command again once it is back") from error
-    except DecodeError as error:
-        raise PackError(f"{os.path.join(column.root, path)}: {error.message}; remove or mend the file") from error
-    return found
-
-
-def _read_rest(descriptor: int, path: str, place: memoryview) -> None:
-    """Read a file that did not come in one piece; one call gives at most 2 GiB."""
-    done = 0
-    while done < len(place):
-        count = os.preadv(descriptor, (place[done:],), done)
-        if count == 0:
-            break
-        done += count
-    if done < len(place) or os.pread(descriptor, 1, done):
-        raise PackError(
-            f"{path} had {len(place)} bytes when packing began, and now has {os.fstat(descriptor).st_size};"
-            " wait until it is complete and run the command again"
-        )
+        self, name: str, rows: Int64s, view: memoryview, starts: Int64s, looks: dict[str, Seekables]
+    ) -> dict[str, Int64s]:
+        table = self.plan.table
+        look: Look = looks[name] if name in looks else inspector(table.fields[name].kind)
+        return fill(table, name, rows, view, starts, look)
 
 
 def hash_file(path: Path) -> str:

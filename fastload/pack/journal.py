@@ -1,7 +1,7 @@
 """What makes an interrupted run go on: a lock, the options, and one durable record per finished shard.
 
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
-OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file"} of each finished shard
+OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "jpeg"} of each finished shard
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from fastload.errors import PackError
+from fastload.pack.jpeg import JpegCounts
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
 RECORDS_NAME, LOCK_NAME = "journal.jsonl", "lock"
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
 _OURS = re.compile(r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?")
@@ -31,10 +32,26 @@ _OURS = re.compile(r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """One shard as an earlier run recorded it; `digest` is the plan's of its samples."""
+    """One shard as it is recorded.
+
+    Attributes:
+        digest: the plan's of its samples.
+        file: what index.json says of it.
+        jpeg: what became of its JPEGs.
+    """
 
     digest: str
     file: ShardFile
+    jpeg: JpegCounts
+
+    def to_json(self) -> dict[str, Any]:
+        return {"digest": self.digest, "file": self.file.to_json(), "jpeg": self.jpeg.to_json()}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Finished:
+        return Finished(
+            digest=data["digest"], file=ShardFile.from_json(data["file"]), jpeg=JpegCounts.from_json(data["jpeg"])
+        )
 
 
 class Journal:
@@ -81,12 +98,12 @@ class Journal:
         """A recorded shard is not what it was."""
         del self.finished[shard]
 
-    def record(self, shard: str, digest: str, file: ShardFile) -> None:
+    def record(self, shard: str, finished: Finished) -> None:
         """Note durably that a shard is finished; its files must be durable already."""
-        self._records.write(_record(shard, digest, file))
+        self._records.write(_record(shard, finished))
         self._records.flush()
         os.fsync(self._records.fileno())
-        self.finished[shard] = Finished(digest=digest, file=file)
+        self.finished[shard] = finished
 
     def remove_leftovers(self) -> None:
         """Delete files of shards that are not recorded: unfinished ones, and those of a plan that has changed."""
@@ -166,12 +183,12 @@ class Journal:
                 f"{self._out} holds an unfinished pack with {_difference(records[0]['identity'], self._identity)};"
                 " run that command again, delete the folder, or choose another"
             )
-        return {r["shard"]: Finished(digest=r["digest"], file=ShardFile.from_json(r["file"])) for r in records[1:]}
+        return {record["shard"]: Finished.from_json(record) for record in records[1:]}
 
     def _rewrite(self) -> None:
         """Start the file anew with what is valid: the last record of a killed run may be half written."""
         first = json.dumps({"version": JOURNAL_VERSION, "identity": self._identity}).encode() + b"\n"
-        records = [_record(shard, known.digest, known.file) for shard, known in self.finished.items()]
+        records = [_record(shard, known) for shard, known in self.finished.items()]
         write_atomic(self._folder / RECORDS_NAME, first + b"".join(records))
 
 
@@ -190,8 +207,8 @@ def refuse_foreign(out: Path, journal: bool = True) -> None:
         raise PackError(f"{out} is not empty ({names[0]!r} is in it); choose an empty or new folder")
 
 
-def _record(shard: str, digest: str, file: ShardFile) -> bytes:
-    return json.dumps({"shard": shard, "digest": digest, "file": file.to_json()}).encode() + b"\n"
+def _record(shard: str, finished: Finished) -> bytes:
+    return json.dumps({"shard": shard, **finished.to_json()}).encode() + b"\n"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -94,6 +94,11 @@ class Table:
     fields: Mapping[str, FieldInfo]
     ignored_files: int = 0
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The fields that may hold JPEGs."""
+        return tuple(name for name, info in self.fields.items() if info.kind == "image")
+
     @cached_property
     def endings(self) -> dict[str, str | list[str]]:
         """Field -> what follows the key and the dot in a tar, for all samples or for each."""

@@ -3,6 +3,9 @@
     LocalPool     in this process
     ProcessPool   forked where that is safe, else fresh interpreters; one pipe each, two tasks in it so that none waits
 
+Any worker may do any task, but PlaceRun goes to the one that holds the run. A worker that holds many gets no more to
+encode; that cannot last, because runs are handed out in order: the first one that has no place yet is being encoded.
+
 A worker leaves when its pipe closes, which is also what happens when the parent is killed. It never renames a file of a
 tar, so a straggler changes nothing that counts.
 """
@@ -24,10 +27,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from fastload.errors import FastloadError, PackError
-from fastload.pack.encode import Encoder, Task, Tell
+from fastload.pack.encode import Encoder
+from fastload.pack.tasks import EncodeRun, PlaceRun, Task, Tell
 
 Done = Callable[[Task, Any], Iterable[Task]]
 QUEUED_PER_WORKER = 2
+RUNS_PER_WORKER = 4  # held or queued; so many wait in memory while one before them takes long
 _START = "import sys; from fastload.pack.workers import serve_descriptor; serve_descriptor(int(sys.argv[1]))"
 
 
@@ -64,6 +69,7 @@ class ProcessPool:
         self._count = workers
         self._keep_open = keep_open
         self._workers: dict[Connection, _Worker] = {}
+        self._holders: dict[int, Connection] = {}  # of encoded runs, by first sample
 
     def __enter__(self) -> Self:
         # Other threads of Python might hold a lock that the child then waits for; numpy's and Arrow's own threads are
@@ -110,22 +116,39 @@ class ProcessPool:
                     self._workers[connection].tasks.popleft()
                     raise value
                 else:
-                    urgent.extend(done(self._workers[connection].tasks.popleft(), value))
+                    task = self._workers[connection].tasks.popleft()
+                    self._note(task, connection)
+                    for more in done(task, value):
+                        if isinstance(more, PlaceRun):
+                            self._send(self._holders.pop(more.start), more)
+                        else:
+                            urgent.append(more)
             self._feed(tasks, urgent)
+
+    def _note(self, task: Task, connection: Connection) -> None:
+        """Keep count of the runs that a worker holds."""
+        if isinstance(task, EncodeRun):
+            self._holders[task.start] = connection
+            self._workers[connection].held += 1
+        elif isinstance(task, PlaceRun):
+            self._workers[connection].held -= 1
 
     def _feed(self, tasks: Iterator[Task], urgent: deque[Task]) -> None:
         for depth in range(QUEUED_PER_WORKER):
             for connection, worker in self._workers.items():
                 if len(worker.tasks) > depth:
                     continue
-                task = urgent.popleft() if urgent else next(tasks, None)
-                if task is None:
-                    return
-                worker.tasks.append(task)
-                try:
-                    connection.send(task)
-                except OSError:
-                    raise self._death(connection) from None
+                if urgent:
+                    self._send(connection, urgent.popleft())
+                elif worker.held + len(worker.tasks) < RUNS_PER_WORKER and (task := next(tasks, None)) is not None:
+                    self._send(connection, task)
+
+    def _send(self, connection: Connection, task: Task) -> None:
+        self._workers[connection].tasks.append(task)
+        try:
+            connection.send(task)
+        except OSError:
+            raise self._death(connection) from None
 
     def _receive(self, connection: Connection) -> tuple[str, Any]:
         try:
@@ -172,10 +195,11 @@ class ProcessPool:
 
 
 class _Worker:
-    """One process and the tasks that it has not answered yet, oldest first."""
+    """One process, the tasks that it has not answered yet, oldest first, and how many encoded runs it holds."""
 
     def __init__(self, process_id: int, popen: subprocess.Popen[bytes] | None) -> None:
         self.tasks: deque[Task] = deque()
+        self.held = 0
         self._process_id = process_id
         self._popen = popen
         self._status: int | None = None

@@ -3,35 +3,73 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastload.pack.encode import Encoder, HashTar, SyncTar, Task, Tell, Verify, WriteParquet, WriteRun
-from fastload.pack.journal import Journal
+from fastload.pack.encode import Encoder
+from fastload.pack.journal import Finished, Journal
+from fastload.pack.jpeg import JpegCounts, JpegMode
 from fastload.pack.plan import Plan
 from fastload.pack.table import Values
+from fastload.pack.tasks import (
+    EncodedRun,
+    EncodeRun,
+    HashTar,
+    PlaceRun,
+    SyncTar,
+    Task,
+    Tell,
+    Verify,
+    WriteParquet,
+    WriteRun,
+)
 from fastload.pack.workers import LocalPool, ProcessPool
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory
 from fastload.shards.idx import IdxColumns
 from fastload.shards.index import ShardFile
 from fastload.shards.tar import join_columns, publish_tar
+from fastload.shards.ustar import END_MARKER
 
 
 @dataclass(slots=True)
-class _OpenTar:
-    """A tar that is being written: what has come back of it."""
+class OpenTar:
+    """A tar that is being written: what has come back of it.
 
-    runs_left: int
-    runs: dict[int, IdxColumns] = field(default_factory=dict)  # by first sample
+    Attributes:
+        starts: first sample of each of its runs.
+        bytes: of the tar; of runs that are encoded first, those whose place is known.
+        runs: by first sample, with offsets in the tar.
+        placeless: by first sample, encoded runs that wait for one before them.
+        written: how many runs are in their place.
+    """
+
+    starts: list[int]
+    bytes: int
+    runs: dict[int, IdxColumns] = field(default_factory=dict)
+    placeless: dict[int, EncodedRun] = field(default_factory=dict)
+    jpeg: list[JpegCounts] = field(default_factory=list)
+    written: int = 0
     xxh3: str | None = None
     synced: bool = False
 
+    def place(self, encoded: EncodedRun, start: int) -> Iterator[tuple[int, int]]:
+        """Take an encoded run; gives the runs whose place is now known: (first sample, offset)."""
+        self.placeless[start] = encoded
+        while len(self.runs) < len(self.starts) and (first := self.starts[len(self.runs)]) in self.placeless:
+            known, offset = self.placeless.pop(first), self.bytes
+            self.runs[first] = replace(known.columns, offsets=np.asarray(known.columns.offsets) + offset)
+            self.jpeg.append(known.jpeg)
+            self.bytes += known.bytes
+            yield first, offset
 
-def write_shards(plan: Plan, out: Path, journal: Journal, workers: int, tell: Tell) -> list[ShardFile]:
+
+def write_shards(
+    plan: Plan, out: Path, journal: Journal, *, workers: int, jpeg: JpegMode, tell: Tell
+) -> list[Finished]:
     """Write every shard that the journal does not have; give all, in the plan's order.
 
     Args:
@@ -39,32 +77,39 @@ def write_shards(plan: Plan, out: Path, journal: Journal, workers: int, tell: Te
         out: the output folder.
         journal: of this run; gets each shard once it is durable.
         workers: most processes; 1: none but this.
+        jpeg: "seekable" makes JPEGs crop-seekable where that can be done.
         tell: called with samples and bytes as they are done.
 
     Raises: PackError, OSError; what is finished is then recorded, and no half shard has its final name.
     """
-    encoder = Encoder(plan, out)
+    encoder = Encoder(plan, out, jpeg)
     workers = min(workers, plan.tasks)
     pool = LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
-    writing = _Writing(plan, out, journal)
+    writing = _Writing(plan, out, journal, in_place=jpeg == "keep" or not plan.table.pictures)
     with pool:
         pool.run(writing.verifications(), writing.verified, tell)
         journal.remove_leftovers()
         for planned in plan.shards:
             if planned.name in journal.finished:
-                tell(planned.samples, planned.bytes)
+                tell(planned.samples, journal.finished[planned.name].file.bytes)
         pool.run(writing.tasks(), writing.done, tell)
-    return [journal.finished[planned.name].file for planned in plan.shards]
+    return [journal.finished[planned.name] for planned in plan.shards]
 
 
 class _Writing:
-    """Which tasks there are, and what each result leads to."""
+    """Which tasks there are, and what each result leads to.
 
-    def __init__(self, plan: Plan, out: Path, journal: Journal) -> None:
+    Args:
+        plan, out, journal: as for `write_shards`.
+        in_place: contents are stored as they are, so that the plan says where each run of a tar goes.
+    """
+
+    def __init__(self, plan: Plan, out: Path, journal: Journal, in_place: bool) -> None:
         self._plan = plan
         self._out = out
         self._journal = journal
-        self._open: dict[int, _OpenTar] = {}
+        self._in_place = in_place
+        self._open: dict[int, OpenTar] = {}
 
     def verifications(self) -> Iterator[Task]:
         """One task for each recorded shard that still is what the plan wants; the others are forgotten."""
@@ -94,23 +139,28 @@ class _Writing:
                 yield WriteParquet(shard=number)
                 continue
             runs = list(self._plan.runs(shard))
-            self._open[number] = _OpenTar(runs_left=len(runs))
-            with open(path.with_name(path.name + PARTIAL_SUFFIX), "wb") as file:
-                os.ftruncate(file.fileno(), shard.bytes)  # the end marker is zeros, and so already there
+            tar = OpenTar(starts=[start for start, _ in runs], bytes=shard.bytes if self._in_place else 0)
+            self._open[number] = tar
+            with open(self._partial(number), "wb") as file:
+                os.ftruncate(file.fileno(), tar.bytes)  # the end marker is zeros, and so already there
+            make = WriteRun if self._in_place else EncodeRun
             for start, stop in runs:
-                yield WriteRun(shard=number, start=start, stop=stop)
+                yield make(shard=number, start=start, stop=stop)
 
     def done(self, task: Task, result: Any) -> Iterable[Task]:
         """Take a result; gives the tasks that it makes possible."""
         if isinstance(task, WriteParquet):
-            self._record(task.shard, result)
+            self._record(task.shard, *result)
             return ()
         tar = self._open[task.shard]
         match task:
+            case EncodeRun():
+                return [PlaceRun(shard=task.shard, start=s, offset=o) for s, o in tar.place(result, task.start)]
             case WriteRun():
                 tar.runs[task.start] = result
-                tar.runs_left -= 1
-                return () if tar.runs_left else (SyncTar(shard=task.shard), HashTar(shard=task.shard))
+                return self._written(task.shard, tar)
+            case PlaceRun():
+                return self._written(task.shard, tar)
             case HashTar():
                 tar.xxh3 = result
             case SyncTar():
@@ -119,19 +169,33 @@ class _Writing:
             self._publish(task.shard, tar, tar.xxh3)
         return ()
 
-    def _publish(self, number: int, tar: _OpenTar, xxh3: str) -> None:
+    def _written(self, number: int, tar: OpenTar) -> Iterable[Task]:
+        """One more run is in its place; when all are, the tar is to be made durable."""
+        tar.written += 1
+        if tar.written < len(tar.starts):
+            return ()
+        if not self._in_place:
+            tar.bytes += len(END_MARKER)
+            os.truncate(self._partial(number), tar.bytes)  # zeros again
+        return SyncTar(shard=number), HashTar(shard=number)
+
+    def _partial(self, number: int) -> Path:
+        return self._out / (self._plan.shards[number].name + PARTIAL_SUFFIX)
+
+    def _publish(self, number: int, tar: OpenTar, xxh3: str) -> None:
         planned, table = self._plan.shards[number], self._plan.table
         rows = self._plan.order[planned.start : planned.stop]
         columns = join_columns([table.keys[row] for row in rows], [tar.runs[start] for start in sorted(tar.runs)])
         scalars = {name: column.values[rows] for name, column in table.columns.items() if isinstance(column, Values)}
-        shard = ShardFile(name=planned.name, samples=planned.samples, bytes=planned.bytes, xxh3=xxh3)
+        shard = ShardFile(name=planned.name, samples=planned.samples, bytes=tar.bytes, xxh3=xxh3)
         columns = replace(columns, scalars=scalars)
-        self._record(number, publish_tar(self._out / planned.name, columns, shard, table.fields))
+        published = publish_tar(self._out / planned.name, columns, shard, table.fields)
+        self._record(number, published, JpegCounts.total(tar.jpeg))
         del self._open[number]
 
-    def _record(self, number: int, file: ShardFile) -> None:
+    def _record(self, number: int, file: ShardFile, jpeg: JpegCounts) -> None:
         planned = self._plan.shards[number]
-        self._journal.record(planned.name, self._plan.digest(planned), file)
+        self._journal.record(planned.name, Finished(digest=self._plan.digest(planned), file=file, jpeg=jpeg))
 
 
 def class_counts(plan: Plan) -> dict[str, dict[str, int]]:
@@ -145,3 +209,9 @@ def class_counts(plan: Plan) -> dict[str, dict[str, int]]:
         found = np.bincount(column.values[rows].astype(np.int64), minlength=len(info.classes))
         counts[split] = dict(zip(info.classes, found.tolist(), strict=True))
     return counts
+
+
+def jpeg_counts(plan: Plan, shards: Sequence[Finished]) -> dict[str, dict[str, Any]]:
+    """Split -> what became of its JPEGs, as JSON values; empty where none were looked at."""
+    totals = {split: JpegCounts.total(s.jpeg for s in shards[a:b]) for split, (a, b) in plan.splits.items()}
+    return {split: total.to_json() for split, total in totals.items()} if any(totals.values()) else {}

@@ -8,7 +8,31 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image
+
+
+def scene(seed: int, width: int, height: int) -> np.ndarray:
+    """uint8 [height, width, 3] with saturated edges, so that chroma changes from pixel to pixel."""
+    rng = np.random.default_rng(seed)
+    blobs = rng.integers(0, 256, (-(-height // 5), -(-width // 5), 3))
+    large = np.repeat(np.repeat(blobs, 5, axis=0), 5, axis=1)[:height, :width]
+    return (large + rng.normal(0, 6, large.shape)).clip(0, 255).astype(np.uint8)
+
+
+def photo(seed: int, sampling: str = "420", width: int = 200, height: int = 150) -> bytes:
+    """A JPEG that is large enough to be made crop-seekable."""
+    pixels = scene(seed, width, height)
+    if sampling == "Gray":
+        return bytes(simplejpeg.encode_jpeg(pixels[..., :1].copy(), 90, "GRAY", "Gray"))
+    return bytes(simplejpeg.encode_jpeg(pixels, 90, "RGB", sampling))
+
+
+def odd_photo(seed: int, mode: str = "RGB", **options: object) -> bytes:
+    """A JPEG with Pillow's options: progressive, exif, ..."""
+    file = io.BytesIO()
+    Image.fromarray(scene(seed, 200, 150)).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
 
 
 def jpeg(seed: int, width: int = 32, height: int = 24) -> bytes:

@@ -11,27 +11,28 @@ import time
 from pathlib import Path
 
 import pytest
-from pack_sources import tree
+from pack_sources import photo, tree
 
 from fastload.errors import PackError
 from fastload.pack import pack
 from fastload.pack.journal import RECORDS_NAME
+from fastload.pack.jpeg import JpegMode
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.idx import Idx
 from fastload.shards.tar import scan_tar
 
 FORK = multiprocessing.get_context("fork")
-KILLS = 25
+KILLS = 15
 SPLIT = {"train": 0.6, "val": 0.4}
 
 
-def run(source: Path, out: Path, workers: int) -> None:
-    pack(source, out, shard_size="20KiB", split=SPLIT, workers=workers)
+def run(source: Path, out: Path, workers: int, jpeg: JpegMode = "seekable") -> None:
+    pack(source, out, shard_size="40KiB", split=SPLIT, workers=workers, jpeg=jpeg)
 
 
-def run_and_kill(source: Path, out: Path, workers: int, seconds: float) -> None:
+def run_and_kill(source: Path, out: Path, workers: int, jpeg: JpegMode, seconds: float) -> None:
     """Start a packing process and kill it after a while; its workers are left to find that out."""
-    child = FORK.Process(target=run, args=(source, out, workers))
+    child = FORK.Process(target=run, args=(source, out, workers, jpeg))
     child.start()
     assert child.pid is not None
     time.sleep(seconds)
@@ -51,9 +52,12 @@ def check_what_is_there(out: Path, scratch: Path) -> None:
         assert (out / JOURNAL_NAME).exists()
 
 
-def test_killed_at_random_moments(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jpeg", ["seekable", "keep"])
+def test_killed_at_random_moments(images: Path, tmp_path: Path, jpeg: JpegMode) -> None:
+    for number in range(12):  # some that take their time
+        (images / f"class{number % 3}" / f"large{number}.jpg").write_bytes(photo(number))
     started = time.perf_counter()
-    run(images, tmp_path / "clean", 1)
+    run(images, tmp_path / "clean", 1, jpeg)
     whole_seconds = time.perf_counter() - started
     clean = tree(tmp_path / "clean")
     choose = random.Random(5)
@@ -61,13 +65,13 @@ def test_killed_at_random_moments(images: Path, tmp_path: Path) -> None:
     while kills < KILLS:
         out, rounds = tmp_path / f"out{rounds}", rounds + 1
         for _ in range(4):
-            run_and_kill(images, out, choose.choice([1, 2, 3]), choose.uniform(0, 1.5 * whole_seconds))
+            run_and_kill(images, out, choose.choice([1, 2, 3]), jpeg, choose.uniform(0, 1.5 * whole_seconds))
             kills += 1
             check_what_is_there(out, tmp_path / "scan.idx")
             if (out / "index.json").exists() and not (out / JOURNAL_NAME).exists():
                 break
         else:
-            run(images, out, choose.choice([1, 2, 3]))
+            run(images, out, choose.choice([1, 2, 3]), jpeg)
         assert tree(out) == clean
 
 
@@ -128,7 +132,7 @@ def test_a_record_that_was_half_written_is_passed_over(images: Path, tmp_path: P
             raise _Stop
 
     with pytest.raises(_Stop):
-        pack(images, out, shard_size="20KiB", split=SPLIT, workers=1, progress=stop)
+        pack(images, out, shard_size="40KiB", split=SPLIT, workers=1, progress=stop)
     journal = out / JOURNAL_NAME / RECORDS_NAME
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(lines) >= 3

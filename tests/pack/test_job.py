@@ -66,7 +66,7 @@ GOLDEN_TARS = {
     "val/shard-000000.tar": "9f8c999e381d516bbab8d101d30dd40f14c20b21222df20628cbf1208dda2105",
     "val/shard-000001.tar": "dc8c4a08e9bda59eb6dbc7dfa9dd1cdd1c5d17a07d18d7e6576e090d5b0292a0",
 }
-GOLDEN_INDEX = "0dc255461bb50c883ccd2e65fcf88fd18dc7c06cf3dff702681b7368683ef53d"
+GOLDEN_INDEX = "af7f89763373a8471ff7ff05a25799e91857f4526bf1a4189e84fb6573cb81ec"
 
 
 def test_an_image_folder(images: Path, tmp_path: Path) -> None:
@@ -76,7 +76,10 @@ def test_an_image_folder(images: Path, tmp_path: Path) -> None:
     assert len(index.shards) > 3
     assert sum(shard.samples for shard in index.shards) == index.samples("train") == 60
     assert index.fields["label"].classes == ("class0", "class1", "class2")
-    assert index.statistics == {"classes": {"train": {"class0": 20, "class1": 20, "class2": 20}}}
+    assert index.statistics == {
+        "classes": {"train": {"class0": 20, "class1": 20, "class2": 20}},
+        "jpeg": {"train": {"seekable": 0, "kept": {"too small to gain by it": 60}}},
+    }
     assert index.packed["source"] == "source"
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
     found = all_contents(tmp_path / "out")
@@ -302,6 +305,7 @@ def test_sounds_that_are_none(tmp_path: Path) -> None:
         ({"split": {"train": 0.5}}, "the ratios sum to 0.5"),
         ({"columns": "image:path"}, "columns='image:path' needs a manifest"),
         ({"kind": "video"}, "kind='video'"),
+        ({"jpeg": "fast"}, "jpeg='fast': pass 'seekable' or 'keep'"),
     ],
 )
 def test_bad_options_are_named(images: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:

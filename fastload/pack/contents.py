@@ -1,0 +1,134 @@
+"""Contents of samples, read into place from wherever their table says they are, each looked at once on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.errors import DecodeError, PackError
+from fastload.pack.checks import FACTS
+from fastload.pack.table import Files, Inline, Spans, Table, Values
+from fastload.shards.members import scalar_bytes
+
+Int64s = npt.NDArray[np.int64]
+Look = Callable[[memoryview], Any]
+
+
+def fill(table: Table, name: str, rows: Int64s, view: memoryview, starts: Int64s, look: Look) -> dict[str, Int64s]:
+    """Put the contents of one field into memory.
+
+    Args:
+        table: the samples.
+        name: of the field.
+        rows: which samples, int64 [n].
+        view: the memory; one byte more than the last content takes.
+        starts: where each content goes, int64 [n].
+        look: called with each content; gives its facts.
+
+    Returns: "<field>.<what>" -> int64 [n], the facts that the index stores.
+
+    Raises:
+        PackError: a file that is gone, has changed, cannot be read, or that `look` refuses.
+    """
+    column, kind = table.columns[name], table.fields[name].kind
+    begins, listed = starts.tolist(), rows.tolist()
+    match column:
+        case Values():
+            _fill_values(column.values[rows], view, begins)
+            return {}
+        case Inline():
+            places = [view[a : a + n] for a, n in zip(begins, column.sizes[rows].tolist(), strict=True)]
+            for row, place in zip(listed, places, strict=True):
+                place[:] = column.contents[row]
+            if kind in ("text", "json"):
+                return {}  # made from values of the manifest
+            found = [look(place) for place in places]
+        case Files():
+            found = _fill_files(column, listed, view, begins, column.sizes[rows].tolist(), look)
+        case Spans():
+            found = _fill_spans(table, column, listed, view, begins, look)
+    names = FACTS.get(kind, ())
+    facts = np.array(found, np.int64).reshape(len(listed), len(names)) if names else np.zeros((0, 0), np.int64)
+    return {f"{name}.{what}": facts[:, at] for at, what in enumerate(names)}
+
+
+def _fill_values(values: npt.NDArray[Any], view: memoryview, begins: list[int]) -> None:
+    known: dict[Any, bytes] = {}
+    for value, begin in zip(values.tolist(), begins, strict=True):
+        content = known.get(value)
+        if content is None:
+            content = known[value] = scalar_bytes(value)
+        view[begin : begin + len(content)] = content
+
+
+def _fill_spans(
+    table: Table, column: Spans, listed: list[int], view: memoryview, begins: list[int], look: Look
+) -> list[Any]:
+    found = []
+    with open(column.path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_mtime_ns != column.mtime:
+            raise PackError(f"{column.path} has changed since packing began; run the command again")
+        for row, begin in zip(listed, begins, strict=True):
+            size = int(column.sizes[row])
+            place = view[begin : begin + size]
+            if os.preadv(file.fileno(), (place,), int(column.starts[row])) != size:
+                raise PackError(f"{column.path} has become shorter since packing began; run the command again")
+            try:
+                found.append(look(place))
+            except DecodeError as error:
+                key = table.keys[row]
+                raise PackError(f"{column.path}, line {int(key)}: {error.message}", key=key) from error
+    return found
+
+
+def _fill_files(
+    column: Files,
+    listed: list[int],
+    view: memoryview,
+    begins: list[int],
+    sizes: list[int],
+    look: Look,
+) -> list[Any]:
+    """Read whole files into `view`; asks for one byte more than expected, so that growth is seen too."""
+    paths, found, path = column.paths, [], ""
+    flags, opened, read, close = os.O_RDONLY | os.O_CLOEXEC, os.open, os.readv, os.close
+    try:
+        root = opened(column.root or ".", flags | os.O_DIRECTORY)  # looked up once, and not again with each file
+        try:
+            for row, begin, size in zip(listed, begins, sizes, strict=True):
+                path, end = paths[row], begin + size
+                descriptor = opened(path, flags, dir_fd=root)
+                try:
+                    if read(descriptor, (view[begin : end + 1],)) != size:
+                        _read_rest(descriptor, path, view[begin:end])
+                finally:
+                    close(descriptor)
+                found.append(look(view[begin:end]))
+        finally:
+            close(root)
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        what = "is gone since packing began" if gone else f"cannot be read: {error.strerror}"
+        raise PackError(f"{os.path.join(column.root, path)} {what}; run the command again once it is back") from error
+    except DecodeError as error:
+        raise PackError(f"{os.path.join(column.root, path)}: {error.message}; remove or mend the file") from error
+    return found
+
+
+def _read_rest(descriptor: int, path: str, place: memoryview) -> None:
+    """Read a file that did not come in one piece; one call gives at most 2 GiB."""
+    done = 0
+    while done < len(place):
+        count = os.preadv(descriptor, (place[done:],), done)
+        if count == 0:
+            break
+        done += count
+    if done < len(place) or os.pread(descriptor, 1, done):
+        raise PackError(
+            f"{path} had {len(place)} bytes when packing began, and now has {os.fstat(descriptor).st_size};"
+            " wait until it is complete and run the command again"
+        )
