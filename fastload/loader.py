@@ -187,6 +187,11 @@ class DataLoader:
         log = self.dataset.recipe.faults
         return list(log.faults) if log is not None else []
 
+    def stats(self) -> Stats:
+        """Where the time went since the loader was made, by stage; `after - before` is what lay between. Cheap; may be
+        called at any time, by any thread."""
+        return self._meter.stats()
+
     def set_epoch(self, epoch: int) -> None:
         """The next iteration begins at the start of this epoch. If a state inside this very epoch was loaded, or an
         iteration of it is running, nothing changes, so that trainers that call set_epoch every epoch do not undo a
@@ -209,11 +214,13 @@ class DataLoader:
         """
         state = State(consumed=self._consumed, fingerprint=self._fingerprint()).to_dict()
         if lightning_asks():
-            inside = self._began is not None and self._consumed // max(1, self.dataset.samples) == self._began // max(
-                1, self.dataset.samples
-            )
-            state["batches"] = self._before + self._handed_out if inside else 0
+            state["batches"] = self._before + self._handed_out if self._is_inside_epoch() else 0
         return state
+
+    def _is_inside_epoch(self) -> bool:
+        """Whether the epoch in which the last iteration began has not ended."""
+        samples = max(1, self.dataset.samples)
+        return self._began is not None and self._consumed // samples == self._began // samples
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken: the next iteration yields the rest of that epoch. Costs the same at any
@@ -223,15 +230,33 @@ class DataLoader:
         batch size must be the same.
 
         Raises:
-            StateError: another data set, seed, window, lanes or version (each named), or an iteration is running.
+            StateError: another data set, seed, window, lanes or version (each named), an iteration is running, or
+                Lightning would not go through with the epoch.
         """
         if self._running:
             raise StateError(
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
         self._consumed = State.from_dict(state, self._fingerprint()).consumed
-        self._before = integer("batches", state.get("batches", 0), least=0)
-        self._resuming, self._began, self._jump = True, None, None
+        self._resuming, self._began, self._jump, self._before = True, None, None, 0
+        if lightning_asks():
+            self._count_from(integer("batches", state.get("batches", 0), least=0))
+
+    def _count_from(self, before: int) -> None:
+        """Count batches as Lightning does: it stops a resumed epoch where a whole one would end, at the world size and
+        batch size of now.
+
+        Raises:
+            StateError: that would be before the epoch's end.
+        """
+        epoch = batches_left(self.dataset.order, self._share(), self.epoch * self.dataset.samples)
+        if before < epoch < before + len(self):
+            raise StateError(
+                f"the state was saved after {before} batches of an epoch, and {len(self)} are left at this world size "
+                f"and batch size; Lightning counts both and stops at {epoch}. Resume at the old ones, or from the end "
+                "of an epoch"
+            )
+        self._before = before
 
 
 def _dataset(data: Streamed | Data | Sequence[Data], options: dict[str, Any]) -> Streamed:

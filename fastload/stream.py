@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from fastload.order.distribute import Share
 from fastload.order.mix import visit
 from fastload.order.pattern import Composed
 from fastload.packed import PER_BATCH, SEGMENTS
+from fastload.trainers import Sharing, sharing_of
 
 VALID = (
     "__valid__"  # in samples for a stock DataLoader: False on those that only even out the ranks, and on masked ones
@@ -96,7 +98,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [_slot(w, W)] the passes
         # that worker w of W has begun since. All workers begin each pass, so they agree on the epoch without talking.
         self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int64).share_memory_()
-        self._pickled_by: tuple[int, int, int] | None = None
+        self._pickled_by: tuple[int, tuple[int, int], Sharing | None] | None = None  # process, place, sharing
         self._recipe: tuple[int, Recipe] | None = None
 
     def make_recipe(self) -> Recipe:
@@ -131,7 +133,13 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._passes[0] = epoch
 
     def __len__(self) -> int:
-        """Samples of this rank in an epoch under a stock DataLoader, those that even out the ranks included."""
+        """Samples of this rank in an epoch under a stock DataLoader, those that even out the ranks included; where
+        Accelerate shares out, those of all ranks."""
+        sharing = self._sharing()
+        if sharing is not None:
+            share = self._shares(sharing)[0]
+            whole = share.batches_left(self.samples, 0) * share.global_batch()
+            return min(whole, self.samples) if sharing.world_size == 1 else whole
         rank, world_size = self._place()
         if self.batch_size is not None and world_size > 1:
             share = Share(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="pad")
@@ -146,11 +154,14 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         slot = 1 if info is None else _slot(worker, workers)
         epoch = int(self._passes[0] + self._passes[slot])
         self._passes[slot] += 1
-        rank, world_size = self._place()
         if isinstance(self.order, BoundBuckets):
             raise ConfigError(
                 "LengthBuckets plans whole batches, which a stock DataLoader cannot take; use fastload.DataLoader"
             )
+        sharing = self._sharing()
+        if sharing is not None:
+            return self._iterate_for_all(epoch, sharing, self._shares(sharing), worker, workers)
+        rank, world_size = self._place()
         return self._iterate(epoch, rank, world_size, worker, workers)
 
     def _iterate(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
@@ -162,20 +173,77 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             plan = (step for number, step in enumerate(every) if number % workers == worker)
         pool = BufferPool()
         for step in plan:
-            job = self.recipe.job(step, pool, step.size)
-            for part in range(job.parts):
-                job.run(part)
-            yield from take_apart(job.result(), self.fields, with_valid=world_size > 1 or self.masks)
+            yield from self._samples_of(step, pool, with_valid=world_size > 1 or self.masks)
+
+    def _samples_of(self, step: Step, pool: BufferPool, *, with_valid: bool) -> list[dict[str, Any]]:
+        job = self.recipe.job(step, pool, step.size)
+        for part in range(job.parts):
+            job.run(part)
+        return take_apart(job.result(), self.fields, with_valid=with_valid)
+
+    def _iterate_for_all(
+        self, epoch: int, sharing: Sharing, shares: list[Share], worker: int, workers: int
+    ) -> Iterator[dict[str, Any]]:
+        """The batches of all processes in turn, for Accelerate; empty samples in place of those that it will drop."""
+        pool, processes, with_valid = BufferPool(), sharing.world_size, sharing.world_size > 1 or self.masks
+        plans = [steps(self.order, share, epoch * self.samples) for share in shares]
+        padding = 0 if sharing.drops or processes == 1 else -self.samples % shares[0].global_batch()
+        if padding and worker == 0 and self._place()[0] == 0:
+            _tell_of_padding(padding)
+        for turn, batches in enumerate(zip(*plans, strict=True)):
+            for rank, step in enumerate(batches):
+                if (turn if sharing.whole else turn * processes + rank) % workers != worker:
+                    continue
+                if sharing.rank not in (None, rank):
+                    yield from ({} for _ in range(step.size))
+                    continue
+                for sample in self._samples_of(step, pool, with_valid=with_valid):
+                    if sharing.rank is None:
+                        del sample[KEY]  # what is sent between processes has to be tensors
+                    yield sample
+
+    def _shares(self, sharing: Sharing) -> list[Share]:
+        """The shares of all processes that Accelerate shares out to.
+
+        Raises:
+            ConfigError: a world size of the data set's own, or a global batch larger than the data that would be
+                dropped.
+        """
+        if self.world_size not in (None, 1, sharing.world_size):
+            raise ConfigError(
+                f"world_size={self.world_size}: Accelerate shares this out over {sharing.world_size} processes; "
+                "leave rank and world_size out, or pass Accelerate a fastload.DataLoader"
+            )
+        last = "drop" if sharing.drops else "auto"
+        shares = [
+            Share.auto(rank=rank, world_size=sharing.world_size, batch_size=sharing.rows, last_batch=last)  # type: ignore[arg-type]
+            for rank in range(sharing.world_size)
+        ]
+        if sharing.drops and 0 < self.samples < shares[0].global_batch():
+            raise ConfigError(
+                f"drop_last=True would drop everything: {self.samples} samples, and a global batch of "
+                f"{shares[0].global_batch()}"
+            )
+        return shares
+
+    def _sharing(self) -> Sharing | None:
+        """How Accelerate shares this out, if it does; in a worker that was spawned, as its parent found."""
+        pickled = self._pickled_for_worker()
+        found = sharing_of(self)
+        return pickled[1] if found is None and pickled is not None else found
 
     def _place(self) -> tuple[int, int]:
         """Rank and world size; in a worker of a stock DataLoader those of the process that started it, which a worker
         that was spawned cannot find out by itself."""
+        pickled = self._pickled_for_worker()
+        return detect_rank(self.rank, self.world_size) if pickled is None else pickled[0]
+
+    def _pickled_for_worker(self) -> tuple[tuple[int, int], Sharing | None] | None:
+        """Place and sharing as the parent pickled them, in a worker of a stock DataLoader that was spawned."""
         parent = multiprocessing.parent_process()
-        if self._pickled_by is not None and parent is not None and torch.utils.data.get_worker_info() is not None:
-            pid, rank, world_size = self._pickled_by
-            if pid == parent.pid:
-                return rank, world_size
-        return detect_rank(self.rank, self.world_size)
+        if self._pickled_by is None or parent is None or torch.utils.data.get_worker_info() is None:
+            return None
+        return self._pickled_by[1:] if self._pickled_by[0] == parent.pid else None
 
     def _sample_steps(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[Step]:
         """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
@@ -196,7 +264,12 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             yield Step(size=size, epochs=epochs, shards=shards, rows=rows_in_shard, consumed=0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "order": None, "_recipe": None, "_pickled_by": (os.getpid(), *self._place())}
+        return {
+            **self.__dict__,
+            "order": None,
+            "_recipe": None,
+            "_pickled_by": (os.getpid(), self._place(), self._sharing()),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -208,3 +281,11 @@ def _slot(worker: int, workers: int) -> int:
     """Where the passes of worker w of W are counted. Each W has its own counters: loaders of fewer workers would move
     some workers of one with more, and not the others."""
     return 2 + workers * (workers - 1) // 2 + worker
+
+
+def _tell_of_padding(rows: int) -> None:
+    warnings.warn(
+        f"the last batch of an epoch has {rows} rows of padding, with {VALID!r} False: take them out of the loss (the "
+        f"Hugging Face Trainer passes {VALID!r} to a forward() that takes it), or give the DataLoader drop_last=True",
+        stacklevel=3,
+    )
