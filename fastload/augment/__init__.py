@@ -1,5 +1,14 @@
 """Augmentation of whole batches where they are."""
 
+from fastload.augment.audio import (
+    AddBankNoise,
+    AddNoise,
+    RandomClipping,
+    RandomGain,
+    RandomPolarity,
+    RandomReverb,
+    RandomShift,
+)
 from fastload.augment.chain import Compose, On
 from fastload.augment.colour import (
     IMAGENET_MEAN,
@@ -21,6 +30,8 @@ from fastload.augment.geometry import (
 from fastload.augment.mix import CutMix, MixUp
 from fastload.augment.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from fastload.augment.presets import eval_classification, train_classification
+from fastload.augment.rate import HighPass, LowPass, PitchShift, SpeedPerturbation, TimeStretch
+from fastload.augment.spectrogram import MFCC, MelSpectrogram, SpecAugment
 from fastload.augment.tone import (
     RandomAutocontrast,
     RandomEqualize,
@@ -33,6 +44,9 @@ from fastload.augment.warps import RandomAffine, RandomPerspective, RandomRotati
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MFCC",
+    "AddBankNoise",
+    "AddNoise",
     "AugMix",
     "AutoAugment",
     "CenterCrop",
@@ -41,27 +55,39 @@ __all__ = [
     "CutMix",
     "GaussianBlur",
     "GaussianNoise",
+    "HighPass",
+    "LowPass",
+    "MelSpectrogram",
     "MixUp",
     "Normalize",
     "On",
+    "PitchShift",
     "RandAugment",
     "RandomAffine",
     "RandomAutocontrast",
+    "RandomClipping",
     "RandomCrop",
     "RandomEqualize",
     "RandomErasing",
+    "RandomGain",
     "RandomGamma",
     "RandomGrayscale",
     "RandomHorizontalFlip",
     "RandomInvert",
     "RandomPerspective",
+    "RandomPolarity",
     "RandomPosterize",
     "RandomResizedCrop",
+    "RandomReverb",
     "RandomRotation",
     "RandomSharpness",
+    "RandomShift",
     "RandomSolarize",
     "RandomVerticalFlip",
     "Resize",
+    "SpecAugment",
+    "SpeedPerturbation",
+    "TimeStretch",
     "TrivialAugmentWide",
     "eval_classification",
     "train_classification",

@@ -39,9 +39,7 @@ def test_a_layer_gives_each_sample_its_own_operation_as_torchvision_does(device:
         if name == "Posterize":
             magnitude = int(magnitude)
         expected = autoaugment._apply_op(eight_bit, name, magnitude, InterpolationMode.NEAREST, None).float() / 255
-        rounded = (
-            2.02 if name in ("Color", "Contrast", "Sharpness") else 1.02
-        )  # levels, cut on the way
+        rounded = 2.02 if name in ("Color", "Contrast", "Sharpness") else 1.02  # levels, cut on the way
         off = (found[i] - expected).abs() > rounded / 255
         # centres that fall between two pixels may take either
         allowed = 0.03 if name in ("ShearX", "ShearY", "Rotate") else 0

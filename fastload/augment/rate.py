@@ -1,0 +1,261 @@
+"""Sound at another speed or pitch, each sample by its own factor, and filters with each sample its own cutoff.
+
+Results of different lengths share one tensor as long as the longest that can be drawn; `<field>_length` says where each
+one ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from fastload.augment import keyed
+from fastload.augment.audio import AudioOperation, fast_size, inside
+from fastload.augment.operation import Params, span
+
+ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of torchaudio.functional.resample: a sinc under a Hann window
+
+
+def resample_by(sound: torch.Tensor, rate: torch.Tensor, out: int, highest: float) -> torch.Tensor:
+    """Sound played `rate` times as fast, band-limited: torchaudio.functional.resample's kernel at any rate, and at
+    another one for each sample.
+
+    Args:
+        sound: float32 [B, C, T].
+        rate: float [B], input samples per output sample; above 0.
+        out: samples of the result.
+        highest: at least the largest rate; it sets how many neighbours are weighed.
+
+    Returns:
+        float32 [B, C, out].
+    """
+    band = ROLLOFF / rate.to(torch.float64).clamp(min=1)[:, None]  # [B, 1]
+    at = torch.arange(out, dtype=torch.float64, device=sound.device) * rate.to(torch.float64)[:, None]  # [B, out]
+    first = at.floor()
+    ahead = (at - first).to(torch.float32)
+    index, band = first.to(torch.int64), band.to(torch.float32)
+    reach = math.ceil(ZERO_CROSSINGS * max(1.0, highest) / ROLLOFF)
+    padded = F.pad(sound, (1, 1))  # what lies outside is the silence at either end
+    total = torch.zeros(*sound.shape[:2], out, device=sound.device)
+    for tap in range(-reach, reach + 2):
+        t = ((tap - ahead) * band).clamp_(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+        weight = torch.sinc(t) * torch.cos(t * (math.pi / 2 / ZERO_CROSSINGS)).square() * band  # [B, out]
+        source = (index + (tap + 1)).clamp_(0, sound.shape[-1] + 1)
+        total = torch.addcmul(total, padded.gather(2, source[:, None].expand(total.shape)), weight[:, None])
+    return total
+
+
+def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> torch.Tensor:
+    """Sound `rate` times as fast at the same pitch, by a phase vocoder with each sample its own rate.
+
+    torchaudio.functional.phase_vocoder between torch.stft and the inverse; hop n_fft // 4, a Hann window.
+
+    Args:
+        sound: float32 [B, C, T], T above n_fft // 2.
+        rate: float32 [B]. out: samples of the result.
+    """
+    batch, channels, _ = sound.shape
+    hop, window = n_fft // 4, torch.hann_window(n_fft, device=sound.device)
+    frames = torch.stft(sound.flatten(0, 1), n_fft, hop, window=window, return_complex=True)  # [B * C, F, N]
+    count = frames.shape[-1]
+    steps = torch.arange(out // hop + 2, device=sound.device) * rate.repeat_interleave(channels)[:, None]
+    below = steps.floor()
+    share = (steps - below)[:, None]
+    padded = F.pad(frames, (0, 2))  # silence after the end
+    index = below.to(torch.int64).clamp_(max=count)[:, None].expand(-1, frames.shape[1], -1)
+    one, other = padded.gather(2, index), padded.gather(2, index + 1)
+    advance = torch.linspace(0, math.pi * hop, frames.shape[1], device=sound.device)[:, None]
+    turn = other.angle() - one.angle() - advance
+    turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi)) + advance
+    phase = torch.cumsum(torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1), -1)
+    stretched = torch.polar(share * other.abs() + (1 - share) * one.abs(), phase)
+    return _overlap(stretched, window, hop, out).reshape(batch, channels, out)
+
+
+def _overlap(frames: torch.Tensor, window: torch.Tensor, hop: int, out: int) -> torch.Tensor:
+    """The inverse of torch.stft with centred frames: [R, F, N] to [R, out]. torch.istft itself makes the host wait, to
+    check the window."""
+    n_fft, count = len(window), frames.shape[-1]
+    pieces = torch.fft.irfft(frames, n=n_fft, dim=1) * window[:, None]
+    length = n_fft + hop * (count - 1)
+    fold = {"output_size": (1, length), "kernel_size": (1, n_fft), "stride": (1, hop)}
+    joined = F.fold(pieces, **fold)[:, 0, 0]
+    weight = F.fold(window.square()[None, :, None].expand(1, -1, count), **fold)[:, 0, 0]
+    start = n_fft // 2
+    return F.pad((joined / weight.clamp(min=1e-11))[:, start : start + out], (0, max(0, out - (length - start))))
+
+
+@dataclass(frozen=True)
+class SpeedPerturbation(AudioOperation):
+    """Faster or slower, pitch and all, by one of `factors`, each sample its own (Ko et al., "Audio augmentation for
+    speech recognition", 2015).
+
+    A factor above 1 makes the sound shorter. The tensor gets ceil(T / least factor) samples, whatever was drawn.
+    """
+
+    factors: Sequence[float] = (0.9, 1.0, 1.1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(len(self.factors) > 0 and min(self.factors) > 0, "factors must be above 0")
+
+    @property
+    def draws(self) -> int:
+        return 2
+
+    def params(self, u: torch.Tensor) -> Params:
+        """`factor`: float32 [B]."""
+        factors = keyed.constant(tuple(self.factors), torch.float32, u.device)
+        return {"factor": torch.where(u[:, 0] < self.p, factors[keyed.below(u[:, 1], len(factors))], 1.0)}
+
+    def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
+        return faster(sound, lengths, params["factor"], min((*self.factors, 1.0)), max(self.factors))
+
+
+def faster(
+    sound: torch.Tensor, lengths: torch.Tensor, factor: torch.Tensor, least: float, most: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sound [B, C, T] resampled by [B] factors, silent after its new lengths."""
+    out = math.ceil(sound.shape[-1] / least - 1e-6)
+    changed = resample_by(sound, factor, out, most)
+    changed = torch.where((factor == 1)[:, None, None], F.pad(sound, (0, out - sound.shape[-1])), changed)
+    new = shorter(lengths, factor)
+    return torch.where(inside(changed, new), changed, 0), new
+
+
+def shorter(lengths: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """ceil(length / factor), int64 [B]; a factor's own rounding does not add a sample."""
+    return torch.ceil(lengths.to(torch.float64) / factor.to(torch.float64) * (1 - 1e-7)).to(torch.int64)
+
+
+@dataclass(frozen=True)
+class TimeStretch(AudioOperation):
+    """Faster or slower at the same pitch, by a phase vocoder.
+
+    Args:
+        rate: lower and upper bound; above 1 is faster and shorter.
+        n_fft: samples of a window.
+    """
+
+    rate: tuple[float, float] = (0.8, 1.25)
+    n_fft: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        span(self, "rate", self.rate, None, 1e-3)
+        self.check(self.n_fft >= 4 and self.n_fft % 4 == 0, "n_fft must be a multiple of 4")
+
+    @property
+    def draws(self) -> int:
+        return 2
+
+    def params(self, u: torch.Tensor) -> Params:
+        """`rate`: float32 [B], 1 where `p` left a sample out."""
+        return {"rate": torch.where(u[:, 0] < self.p, keyed.between(u[:, 1], *self.rate), 1.0)}
+
+    def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
+        out = math.ceil(sound.shape[-1] / min(self.rate[0], 1.0))
+        changed = stretch(sound, params["rate"], out, self.n_fft)
+        changed = torch.where((params["rate"] == 1)[:, None, None], F.pad(sound, (0, out - sound.shape[-1])), changed)
+        new = shorter(lengths, params["rate"])
+        return torch.where(inside(changed, new), changed, 0), new
+
+
+@dataclass(frozen=True)
+class PitchShift(AudioOperation):
+    """Higher or lower at the same speed: stretched in time, then resampled, as torchaudio.functional.pitch_shift.
+
+    Args:
+        steps: semitones, lower and upper bound.
+        n_fft: samples of a window.
+    """
+
+    steps: tuple[float, float] = (-4.0, 4.0)
+    n_fft: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        span(self, "steps", self.steps, None)
+        self.check(self.n_fft >= 4 and self.n_fft % 4 == 0, "n_fft must be a multiple of 4")
+
+    @property
+    def draws(self) -> int:
+        return 2
+
+    def params(self, u: torch.Tensor) -> Params:
+        """`steps`: float32 [B], semitones, 0 where `p` left a sample out."""
+        return {"steps": torch.where(u[:, 0] < self.p, keyed.between(u[:, 1], *self.steps), 0.0)}
+
+    def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
+        time, highest = sound.shape[-1], 2 ** (max(0.0, self.steps[1]) / 12)
+        up = torch.exp2(params["steps"] / 12)
+        longer = stretch(sound, 1 / up, math.ceil(time * highest), self.n_fft)
+        changed = resample_by(longer, up, time, highest)
+        changed = torch.where((params["steps"] == 0)[:, None, None], sound, changed)
+        return torch.where(inside(changed, lengths), changed, 0), lengths
+
+
+@dataclass(frozen=True)
+class LowPass(AudioOperation):
+    """A second-order low-pass with each sample its own cutoff: the biquad of torchaudio.functional.lowpass_biquad, run
+    as a product of spectra, since a recursion in time would be a loop over T.
+
+    The sound is padded with as much silence as it is long, in which the filter rings out.
+
+    Args:
+        sample_rate: in Hz. cutoff: in Hz, lower and upper bound. q: quality; 0.707 has no resonance.
+    """
+
+    sample_rate: int = 16000
+    cutoff: tuple[float, float] = (1000.0, 7000.0)
+    q: float = 0.707
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        span(self, "cutoff", self.cutoff, None, 1e-3)
+        self.check(self.cutoff[1] <= self.sample_rate / 2, "cutoff must be at most half the sample rate")
+        self.check(self.q > 0, "q must be above 0")
+
+    @property
+    def draws(self) -> int:
+        return 2
+
+    def params(self, u: torch.Tensor) -> Params:
+        """`cutoff`: float32 [B] in Hz; `chosen`: bool [B]."""
+        return {"chosen": u[:, 0] < self.p, "cutoff": keyed.between(u[:, 1], *self.cutoff)}
+
+    def zeros(self, cos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """b0, b1, b2 of the biquad, from the cosine of its cutoff."""
+        return (1 - cos) / 2, 1 - cos, (1 - cos) / 2
+
+    def response(self, cutoff: torch.Tensor, size: int) -> torch.Tensor:
+        """complex64 [B, size // 2 + 1]: the filter at each frequency of an FFT of `size`, computed in double: near 0 Hz
+        a low cutoff leaves a small difference of large numbers."""
+        angle = (2 * math.pi / self.sample_rate) * cutoff.to(torch.float64)[:, None]
+        alpha, cos = torch.sin(angle) / (2 * self.q), torch.cos(angle)
+        turn = torch.arange(size // 2 + 1, dtype=torch.float64, device=cutoff.device) * (-2 * math.pi / size)
+        z = torch.polar(torch.ones_like(turn), turn)
+        b0, b1, b2 = self.zeros(cos)
+        found = (b0 + b1 * z + b2 * z * z) / (1 + alpha - 2 * cos * z + (1 - alpha) * z * z)
+        return found.to(torch.complex64)
+
+    def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
+        time = sound.shape[-1]
+        size = 2 * fast_size(time)
+        spectrum = torch.fft.rfft(sound, n=size) * self.response(params["cutoff"], size)[:, None]
+        filtered = torch.fft.irfft(spectrum, n=size)[..., :time]
+        return torch.where(params["chosen"][:, None, None] & inside(sound, lengths), filtered, sound), lengths
+
+
+@dataclass(frozen=True)
+class HighPass(LowPass):
+    """A second-order high-pass with each sample its own cutoff; see LowPass."""
+
+    cutoff: tuple[float, float] = (50.0, 1000.0)
+
+    def zeros(self, cos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return (1 + cos) / 2, -1 - cos, (1 + cos) / 2
