@@ -23,10 +23,12 @@ import numpy.typing as npt
 from fastload.errors import ConfigError
 from fastload.order.arguments import integer
 from fastload.order.hashing import combine, combine_array
+from fastload.order.permute import permute
 from fastload.order.sampler import Base, BoundSampler, Columns, digest
 from fastload.order.shuffle import Ints, Order
 
 _DEAL = 6  # what the keys of dealing are for
+_SMALL_RUN = 64
 _UNSHUFFLED_SHARDS = 4  # of a pool at most, if the order has no window that says how many may be at hand
 
 
@@ -55,7 +57,9 @@ class PackSequences:
         longer: what becomes of a document longer than a row. "split": it is cut into rows' worth and a rest, each a
             document of its own from then on; "error": refused.
         pool: about how many documents are packed together; pools are made of whole shards, of no more than the order's
-            window. 8192 fill 99.9% of rows that hold several documents. Packing takes some 3 us a document, once.
+            window. 65,536 of lengths as on the web fill 99.99% of rows of 2,048 tokens, and 15% of the pairs that share
+            a row do so again in the next epoch, for few others have their lengths; 8,192 fill 99.97%, 35% of pairs.
+            Packing takes 1 to 2 us a document, when the data set is opened.
 
     Raises:
         ConfigError: a length or pool below 1; from `bind`: a document that is too long, where these are refused.
@@ -64,7 +68,7 @@ class PackSequences:
     field: str
     length: int
     longer: Literal["split", "error"] = "split"
-    pool: int = 8192
+    pool: int = 65536
 
     def __post_init__(self) -> None:
         integer("length", self.length, least=1)
@@ -190,20 +194,19 @@ class BoundPacking:
         )
 
     def _dealt(self, epochs: Ints, runs: Ints, slots: Ints) -> Ints:
-        """The piece in each slot: slots of one run change places by x -> (a x + b) mod m, a prime to m, both drawn.
-
-        A bijection at a few operations a piece; one that mixes well, as `permute` is, walks long in small domains.
-        """
+        """The piece in each slot: those of one run change places, by a bijection that epoch and run name."""
         first = self._runs[runs]
-        counts = self._runs[runs + 1] - first  # m
+        counts, places = self._runs[runs + 1] - first, slots - first
         keys = combine_array(combine_array(combine(self._base.seed, _DEAL), epochs), runs)
-        factors = np.ones_like(slots)
-        for shift in (48, 32, 16):  # the last of three 16-bit draws that is prime to m, or 1
-            drawn = ((keys >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.int64) % counts
-            factors = np.where(np.gcd(drawn, counts) == 1, drawn, factors)
-        offsets = (keys % counts.astype(np.uint64)).astype(np.int64)
-        dealt: Ints = first + (factors * (slots - first) + offsets) % counts
-        return dealt
+        dealt = np.empty_like(slots)
+        large = np.flatnonzero(counts > _SMALL_RUN)
+        dealt[large] = permute(places[large], counts[large], keys[large])
+        small = np.flatnonzero(counts <= _SMALL_RUN)  # where `permute` would walk long: by the rank of a hash
+        others = np.arange(int(counts[small].max(initial=0)))
+        hashes = combine_array(keys[small, None], others)  # [k, places of a run], all different in a row
+        below = hashes < np.take_along_axis(hashes, places[small, None], 1)
+        dealt[small] = np.count_nonzero(below & (others < counts[small, None]), axis=1)
+        return first + dealt
 
 
 def _pools_of_shards(base: Base, documents: int) -> Ints:

@@ -82,7 +82,7 @@ def test_any_mapping_is_read() -> None:
         (saved(window=1), "saved with window=1, and this loader has window=64; pass window=1 to resume"),
         (saved(lanes=1), "saved with lanes=1, and this loader has lanes=512; pass lanes=1 to resume"),
         (saved(sampler=None), "saved under the sampler None, and this loader has {'kind': 'weighted'"),
-        (saved(mix={"weights": [1.0]}), "other weights or another stopping rule (digest {'weights': [1.0]}, here {'weights'"),
+        (saved(mix={"weights": [1.0]}), "other weights or another stopping rule (digest {'weights': [1.0]}, here {'"),
         (saved(new="x"), "saved with new='x', and this loader has new=None; pass new='x' to resume"),
     ],
 )
