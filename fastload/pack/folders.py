@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +24,7 @@ _KINDS: dict[str, FolderKind] = {
     "txt": "text",
 }
 _SPELLINGS = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "oga": "ogg"}
+_TYPES = {ending: (kind, _SPELLINGS.get(ending, ending)) for ending, kind in _KINDS.items()}
 
 
 @dataclass(slots=True)
@@ -34,9 +36,9 @@ class _Listing:
     sizes: list[int] = field(default_factory=list)
     mtimes: list[int] = field(default_factory=list)
 
-    def add(self, path: str, ending: str, about: os.stat_result) -> None:
+    def add(self, path: str, file_type: str, about: os.stat_result) -> None:
         self.paths.append(path)
-        self.types.append(_SPELLINGS.get(ending, ending))
+        self.types.append(file_type)
         self.sizes.append(about.st_size)
         self.mtimes.append(about.st_mtime_ns)
 
@@ -56,7 +58,7 @@ def folder_table(source: Path, kind: FolderKind | None, label_regex: str | None)
         ConfigError: a regular expression that is none, or has no group.
     """
     pattern = _compile(label_regex)
-    found: dict[str, _Listing] = {}
+    found: defaultdict[str, _Listing] = defaultdict(_Listing)
     ignored = _list_into(found, source)
     kind = kind or _detect(found, source)
     listing = found.pop(kind, None)
@@ -101,7 +103,7 @@ def _compile(label_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _list_into(found: dict[str, _Listing], source: Path) -> int:
+def _list_into(found: defaultdict[str, _Listing], source: Path) -> int:
     """Sort the files below `source` into `found` by kind; returns how many are of no kind."""
     ignored = 0
     # path below source, and the real paths of the folders it is in
@@ -113,16 +115,17 @@ def _list_into(found: dict[str, _Listing], source: Path) -> int:
         descriptor = _open_folder(os.path.join(source, prefix))
         try:
             for entry in _entries(descriptor):
-                ending = entry.name.rpartition(".")[2]
-                kind = _KINDS.get(ending) or _KINDS.get(ending.lower())
+                name = entry.name
+                ending = name.rpartition(".")[2]
+                known = _TYPES.get(ending) or _TYPES.get(ending.lower())
                 if entry.is_file():
-                    if kind is None:
+                    if known is None:
                         ignored += 1
                     else:
-                        found.setdefault(kind, _Listing()).add(prefix + entry.name, ending.lower(), entry.stat())
+                        found[known[0]].add(prefix + name, known[1], entry.stat())
                 elif entry.is_dir():
                     below.append(_below(source, prefix, parents, entry))
-                elif kind is not None:
+                elif known is not None:
                     what = "a broken link" if entry.is_symlink() else "no regular file"
                     raise PackError(f"{source / prefix / entry.name} is {what}; remove or mend it")
         except OSError as error:
