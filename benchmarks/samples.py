@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,21 @@ def image_folder(root: Path, images: Path | None, count: int) -> Path:
         folder = root / f"class{i % 10}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i:06d}.jpg").write_bytes(sources[i % len(sources)])
+    return root
+
+
+def clip_folder(root: Path, count: int) -> Path:
+    """`count` WAVs of 0.3 to 0.6 s of noise at 8 kHz, mono, 16 bit."""
+    rng = np.random.default_rng(0)
+    shutil.rmtree(root, ignore_errors=True)
+    for i in range(count):
+        folder = root / f"class{i % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(folder / f"{i:06d}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(rng.integers(-8000, 8000, rng.integers(2400, 4800), np.int16).tobytes())
     return root
 
 

@@ -44,6 +44,10 @@ def read(peer: Any, workload: str, out: Path) -> dict[str, float]:
 def main() -> None:
     name, action, workload, *paths = sys.argv[1:]
     peer = importlib.import_module(f"peer_{name}")
+    if action == "resume":
+        seconds = peer.resume(workload, *map(Path, paths)) if hasattr(peer, "resume") else None
+        print(json.dumps({"seconds": seconds}), flush=True)
+        return
     run = pack if action == "pack" else read
     print(json.dumps(run(peer, workload, *map(Path, paths))), flush=True)
 

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
@@ -30,6 +30,10 @@ def _image(sample: dict[str, Any]) -> dict[str, Any]:
     return {"image": crop_and_flip(sample["image"]), "label": sample["label"]}
 
 
+def _clip(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"image": clip(sample["image"]), "label": sample["label"]}
+
+
 def _columns(samples: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [sample[name] for sample in samples] for name in samples[0]}
 
@@ -40,6 +44,8 @@ def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
     dataset = dataset.shuffle(seed=SEED, buffer_size=1000)
     if workload == "images":
         dataset = dataset.map(_image)
+    elif workload == "audio":
+        dataset = dataset.map(_clip)
     elif workload == "tokens":
         dataset = dataset.with_format("torch")
     loader = torch.utils.data.DataLoader(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from work import BATCH, SEED, TOKENS, WORKERS, tokens_of
+from work import BATCH, CLIP, SEED, TOKENS, WORKERS, tokens_of
 
 import fastload
 
 FIELDS = {
     "images": {"image": fastload.Image(224, crop="random"), "label": fastload.Scalar()},
+    "audio": {"audio": fastload.Audio(8000, seconds=CLIP / 8000), "label": fastload.Scalar()},
     "records": {"image": fastload.Bytes(), "label": fastload.Scalar()},
     "tokens": {"tokens": fastload.Tokens(TOKENS)},
 }
@@ -39,10 +41,27 @@ def prepare(workload: str, raw: Path, out: Path) -> None:
     fastload.pack(raw, out, shard_size="64MiB")
 
 
-def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
+def _loader(workload: str, out: Path) -> fastload.DataLoader:
     augment = [fastload.augment.RandomHorizontalFlip()] if workload == "images" else None
-    loader = fastload.DataLoader(
+    return fastload.DataLoader(
         out, batch_size=BATCH[workload], num_workers=WORKERS, seed=SEED, fields=FIELDS[workload], augment=augment
     )
+
+
+def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
+    loader = _loader(workload, out)
     while True:
         yield (batch.rows for batch in loader)
+
+
+def resume(workload: str, out: Path) -> float:
+    loader = _loader(workload, out)
+    for number, _ in enumerate(loader):
+        if number >= 0.9 * len(loader):
+            break
+    state = loader.state_dict()
+    start = time.perf_counter()
+    again = _loader(workload, out)
+    again.load_state_dict(state)
+    next(iter(again))
+    return time.perf_counter() - start

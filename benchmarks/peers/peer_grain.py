@@ -8,7 +8,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
@@ -18,6 +18,10 @@ def prepare(workload: str, raw: Path, out: Path) -> None:
 
 def _image(item: tuple[str, int]) -> tuple[np.ndarray, int]:
     return crop_and_flip(Path(item[0]).read_bytes()).numpy(), item[1]
+
+
+def _clip(item: tuple[str, int]) -> tuple[np.ndarray, int]:
+    return clip(Path(item[0]).read_bytes()).numpy(), item[1]
 
 
 def _record(item: tuple[str, int]) -> tuple[bytes, int]:
@@ -39,7 +43,7 @@ def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
     source: Any = _Rows(out / "raw") if workload == "tokens" else files_of(out / "raw")
     dataset = grain.MapDataset.source(source).shuffle(seed=SEED)
     if workload != "tokens":
-        dataset = dataset.map(_image if workload == "images" else _record)
+        dataset = dataset.map({"images": _image, "audio": _clip, "records": _record}[workload])
     options = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=2 * BATCH[workload])
     collate = (lambda samples: list(zip(*samples, strict=True))) if workload == "records" else None
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import litdata
 import torch
-from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
 
 
 def _file(item: tuple[str, int]) -> dict[str, Any]:
@@ -38,6 +39,12 @@ class Records(litdata.StreamingDataset):
         return sample["image"], sample["label"]
 
 
+class Clips(litdata.StreamingDataset):
+    def __getitem__(self, at: Any) -> tuple[Any, int]:
+        sample = super().__getitem__(at)
+        return clip(sample["image"]), sample["label"]
+
+
 class Tokens(litdata.StreamingDataset):
     def __getitem__(self, at: Any) -> tuple[Any, int]:
         return super().__getitem__(at)["tokens"].long(), 0
@@ -47,15 +54,32 @@ def _records(samples: list[Any]) -> list[Any]:
     return list(zip(*samples, strict=True))
 
 
-def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
-    kind = {"images": Images, "records": Records, "tokens": Tokens}[workload]
+def _loader(workload: str, out: Path) -> Any:
+    kind = {"images": Images, "audio": Clips, "records": Records, "tokens": Tokens}[workload]
     dataset = kind(str(out), shuffle=True, seed=SEED)
-    loader = litdata.StreamingDataLoader(
+    return litdata.StreamingDataLoader(
         dataset,
         batch_size=BATCH[workload],
         num_workers=WORKERS,
         persistent_workers=True,
         **({"collate_fn": _records} if workload == "records" else {}),
     )
+
+
+def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
+    loader = _loader(workload, out)
     while True:
         yield (len(labels) for _, labels in loader)
+
+
+def resume(workload: str, out: Path) -> float:
+    loader = _loader(workload, out)
+    for number, _ in enumerate(loader):
+        if number >= 0.9 * len(loader):
+            break
+    state = loader.state_dict()
+    start = time.perf_counter()
+    again = _loader(workload, out)
+    again.load_state_dict(state)
+    next(iter(again))
+    return time.perf_counter() - start

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from spdl.pipeline import PipelineBuilder
-from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
@@ -19,6 +19,10 @@ def prepare(workload: str, raw: Path, out: Path) -> None:
 
 def _image(item: tuple[str, int]) -> tuple[torch.Tensor, int]:
     return crop_and_flip(Path(item[0]).read_bytes()), item[1]
+
+
+def _clip(item: tuple[str, int]) -> tuple[torch.Tensor, int]:
+    return clip(Path(item[0]).read_bytes()), item[1]
 
 
 def _record(item: tuple[str, int]) -> tuple[bytes, int]:
@@ -38,7 +42,7 @@ def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
         assert rows is not None
         return torch.from_numpy(rows[i].astype("int64")), 0
 
-    work = {"images": _image, "records": _record, "tokens": row}[workload]
+    work = {"images": _image, "audio": _clip, "records": _record, "tokens": row}[workload]
     shuffled = random.Random(SEED)
     while True:
         shuffled.shuffle(items)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from work import BATCH, SEED, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, CONVERT, SEED, WORKERS, files_of, tokens_of
 
 
 class Files(torch.utils.data.Dataset[Any]):
-    def __init__(self, files: list[tuple[str, int]], *, decode: bool) -> None:
-        self.files, self.decode = files, decode
+    def __init__(self, files: list[tuple[str, int]], convert: Any) -> None:
+        self.files, self.convert = files, convert
 
     def __len__(self) -> int:
         return len(self.files)
@@ -21,7 +21,7 @@ class Files(torch.utils.data.Dataset[Any]):
         path, label = self.files[i]
         with open(path, "rb") as file:
             content = file.read()
-        return (crop_and_flip(content) if self.decode else content), label
+        return (self.convert(content) if self.convert else content), label
 
 
 class Rows(torch.utils.data.Dataset[Any]):
@@ -50,9 +50,9 @@ def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
         )
         while True:
             yield (len(batch) for batch in loader)
-    collate = None if workload == "images" else lambda samples: list(zip(*samples, strict=True))
+    collate = None if workload in CONVERT else lambda samples: list(zip(*samples, strict=True))
     loader = torch.utils.data.DataLoader(
-        Files(files_of(out / "raw"), decode=workload == "images"),
+        Files(files_of(out / "raw"), CONVERT.get(workload)),
         BATCH[workload],
         shuffle=True,
         generator=generator,

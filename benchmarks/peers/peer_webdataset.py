@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import webdataset as wds
-from work import BATCH, WORKERS, crop_and_flip, files_of, tokens_of
+from work import BATCH, WORKERS, clip, crop_and_flip, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
@@ -25,6 +25,10 @@ def _decode(sample: dict[str, Any]) -> tuple[Any, int]:
     return crop_and_flip(sample["jpg"]), int(sample["cls"])
 
 
+def _clip(sample: dict[str, Any]) -> tuple[Any, int]:
+    return clip(sample["jpg"]), int(sample["cls"])
+
+
 def _records(sample: dict[str, Any]) -> tuple[bytes, int]:
     return sample["jpg"], int(sample["cls"])
 
@@ -37,7 +41,7 @@ def _rows(sample: dict[str, Any]) -> tuple[Any, int]:
 
 def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
     urls = sorted(map(str, out.glob("*.tar")))
-    convert = {"images": _decode, "records": _records, "tokens": _rows}[workload]
+    convert = {"images": _decode, "audio": _clip, "records": _records, "tokens": _rows}[workload]
     workers = min(WORKERS, len(urls))
     dataset = wds.WebDataset(urls, shardshuffle=len(urls), workersplitter=wds.split_by_worker).shuffle(1000)
     batched = dataset.map(convert).batched(BATCH[workload])

@@ -25,14 +25,14 @@ import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from samples import image_folder, record_folder  # noqa: E402
+from samples import clip_folder, image_folder, record_folder  # noqa: E402
 
 PEERS = ["fastload", "torch", "webdataset", "mosaicml", "litdata", "grain", "spdl", "dali", "datasets"]
 PACKAGES = {
     "torch": "torch", "webdataset": "webdataset", "mosaicml": "mosaicml-streaming", "litdata": "litdata",
     "grain": "grain", "spdl": "spdl", "dali": "nvidia-dali-cuda120", "datasets": "datasets", "fastload": "fastload",
 }  # fmt: skip
-COUNTS = {"images": 2048, "records": 50_000, "tokens": 8192}
+COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 8192}
 
 
 def tree_pss(pid: int) -> int:
@@ -90,6 +90,8 @@ def make_raw(workload: str, images: Path | None, folder: Path) -> Path:
         rows = np.random.default_rng(0).integers(0, 50_000, (COUNTS["tokens"], 2048), np.int32)
         np.save(folder / "tokens.npy", rows)
         return folder
+    if workload == "audio":
+        return clip_folder(folder, COUNTS["audio"])
     if workload == "records":
         return record_folder(folder, COUNTS["records"])
     return image_folder(folder, images, COUNTS["images"])
@@ -121,6 +123,9 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
                 flush=True,
             )
     table = {}
+    resumes = {
+        peer: call(python, peer, "resume", workload, str(work / f"{workload}-{peer}")) for peer in reads if reads[peer]
+    }
     for peer in peers:
         if not reads[peer] or peer in dead:
             continue
@@ -138,6 +143,7 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
             "peak_mib": round(statistics.median(r["peak_bytes"] for r in reads[peer]) / 2**20),
             "pack_seconds": median([p["seconds"] for p in packs[peer]]),
             "packed_bytes": packs[peer][0]["bytes"],
+            "resume_seconds": (resumes[peer] or {}).get("seconds"),
         }
     return table
 
@@ -157,7 +163,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--workloads", default="images,records,tokens")
+    parser.add_argument("--workloads", default="images,audio,records,tokens")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results/peers.json")
     arguments = parser.parse_args()
     peers = arguments.peers.split(",")

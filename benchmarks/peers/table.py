@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 TITLES = {
     "images": "JPEG crops/s",
+    "audio": "audio clips/s",
     "records": "small records/s",
     "tokens": "token rows/s",
 }
@@ -34,7 +35,7 @@ NAMES = {
 def table(result: dict[str, Any]) -> str:
     """Markdown: a row per loader, a column per workload, and first batch, memory and packing of the images."""
     workloads = [name for name in TITLES if name in result["workloads"]]
-    head = ["loader", *(TITLES[name] for name in workloads), "first batch", "peak memory", "packing"]
+    head = ["loader", *(TITLES[name] for name in workloads), "first batch", "resume", "peak memory", "packing"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     images = result["workloads"]["images"]
     for peer, title in NAMES.items():
@@ -47,6 +48,8 @@ def table(result: dict[str, Any]) -> str:
         about = images.get(peer)
         packs = about and about["packed_bytes"] > 1 << 20 and about["pack_seconds"] > 0.05
         cells.append(f"{about['first_batch_seconds']:.2f} s" if about else "")
+        again = about and about.get("resume_seconds")
+        cells.append(f"{again:.2f} s" if again else "")
         cells.append(f"{about['peak_mib']:,} MiB" if about else "")
         cells.append(f"{result['counts']['images'] / about['pack_seconds']:,.0f} files/s" if packs else "")
         lines.append("| " + " | ".join(cells) + " |")
@@ -58,9 +61,10 @@ def text(result: dict[str, Any]) -> str:
     return (
         f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} cores ({machine['cpu']}), page cache warm. Crops: {result['counts']['images']:,} JPEGs of "
-        "110 kB, RandomResizedCrop 224 and flip, batches of 256. Records: "
-        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, memory and "
-        "packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than rates.\n"
+        "110 kB, RandomResizedCrop 224 and flip, batches of 256. Clips: half a second at 8 kHz. Records: "
+        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, resume at 90% of "
+        "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
+        "than rates.\n"
     )
 
 
