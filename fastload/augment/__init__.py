@@ -1,4 +1,35 @@
-"""Augmentation of whole batches where they are."""
+"""Augmentation of whole batches where they are. `augment=[...]` of fastload.DataLoader takes any of these, in order.
+
+Randomness belongs to the sample: parameters are drawn from (seed, epoch, sample) and the operation's name, for the whole
+batch at once. Every operation has `draw(keys) -> params`, `apply(tensor, params)` and `replay(batch, params)`. Nothing
+loops over samples, and nothing makes the host wait for a GPU.
+
+images [B, C, H, W], uint8, uint16 or floats in [0, 1] (modules geometry, warps, colour, tone, filters)
+    RandomHorizontalFlip, RandomVerticalFlip, RandomCrop, CenterCrop     exact
+    Resize, RandomResizedCrop                                            antialiased
+    RandomAffine, RandomRotation, RandomPerspective                      one warp for all that stand together
+    ColorJitter, RandomGrayscale, RandomInvert, Normalize                one 3x4 matrix for all that stand together
+    RandomGamma, RandomSolarize, RandomPosterize, RandomAutocontrast, RandomEqualize
+    RandomSharpness, GaussianBlur, GaussianNoise, RandomErasing
+    RandAugment, TrivialAugmentWide, AutoAugment, AugMix                 each sample its own operations
+    MixUp, CutMix                                                        pairs of samples, soft labels
+sound [B, C, T] and `<field>_length` (audio, rate), spectrograms [B, ..., bands, frames] (spectrogram)
+    RandomGain, RandomPolarity, AddNoise, AddBankNoise, RandomReverb, RandomShift, RandomClipping
+    SpeedPerturbation, TimeStretch, PitchShift, LowPass, HighPass
+    MelSpectrogram, MFCC, SpecAugment
+tokens [B, T] and `<field>_length` (text)
+    MaskTokens (BERT), CorruptSpans (T5), InfillText (BART)              with labels and attention_mask
+    ReplaceTokens, InsertTokens, DeleteTokens, SwapTokens, MakeAttentionMask
+strings (strings)
+    EachText("field", eda), EachText("field", aeda)
+chains (chain, presets)
+    Compose([...], masks=, boxes=, keypoints=)        fused; other fields follow the geometry
+    train_classification(224), eval_classification(224)
+others' modules
+    kornia and torchaudio modules      run on the image or audio field, seeded from the batch's place in the run
+    On("field", module)                any module on a field of your choice
+    any function Batch -> Batch
+"""
 
 from fastload.augment.audio import (
     AddBankNoise,
@@ -32,6 +63,17 @@ from fastload.augment.policies import AugMix, AutoAugment, RandAugment, TrivialA
 from fastload.augment.presets import eval_classification, train_classification
 from fastload.augment.rate import HighPass, LowPass, PitchShift, SpeedPerturbation, TimeStretch
 from fastload.augment.spectrogram import MFCC, MelSpectrogram, SpecAugment
+from fastload.augment.strings import EachText, aeda, eda
+from fastload.augment.text import (
+    CorruptSpans,
+    DeleteTokens,
+    InfillText,
+    InsertTokens,
+    MakeAttentionMask,
+    MaskTokens,
+    ReplaceTokens,
+    SwapTokens,
+)
 from fastload.augment.tone import (
     RandomAutocontrast,
     RandomEqualize,
@@ -52,11 +94,18 @@ __all__ = [
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "CorruptSpans",
     "CutMix",
+    "DeleteTokens",
+    "EachText",
     "GaussianBlur",
     "GaussianNoise",
     "HighPass",
+    "InfillText",
+    "InsertTokens",
     "LowPass",
+    "MakeAttentionMask",
+    "MaskTokens",
     "MelSpectrogram",
     "MixUp",
     "Normalize",
@@ -84,11 +133,15 @@ __all__ = [
     "RandomShift",
     "RandomSolarize",
     "RandomVerticalFlip",
+    "ReplaceTokens",
     "Resize",
     "SpecAugment",
     "SpeedPerturbation",
+    "SwapTokens",
     "TimeStretch",
     "TrivialAugmentWide",
+    "aeda",
+    "eda",
     "eval_classification",
     "train_classification",
 ]
