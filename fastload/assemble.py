@@ -17,6 +17,7 @@ import torch
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
 from fastload.decode import Decoder, decode_rows
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
+from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
@@ -196,7 +197,11 @@ class BatchJob:
         if start >= stop:
             return
         shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
+        clock = clock_here()
+        clock.enter(READ)
         found = reader.read(shards, rows)
+        clock.passed(READ, stop - start, found.raw.values())
+        clock.enter(DECODE)
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self._check_range(name, start, values)
@@ -204,6 +209,7 @@ class BatchJob:
         for name, contents in found.raw.items():
             if not (found.intact and self._decode_list(name, start, contents)):
                 self._decode(name, start, contents)
+        clock.passed(DECODE, stop - start)
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""

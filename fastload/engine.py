@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError
+from fastload.meter import ASSEMBLE, COPY, IDLE, WAITING, Clock, Meter, run_under
 
 Result = TypeVar("Result", covariant=True)
 
@@ -84,7 +85,16 @@ class _Shared(Generic[Result]):
         self.finished_parts = 0
 
 
-def _work(shared: _Shared[Result]) -> None:
+def _work(shared: _Shared[Result], meter: Meter) -> None:
+    clock = meter.start(consumer=False)
+    try:
+        run_under(clock)
+        _work_on(shared, clock)
+    finally:
+        meter.stop(clock)
+
+
+def _work_on(shared: _Shared[Result], clock: Clock) -> None:
     while True:
         with shared.lock:
             while not shared.parts and not shared.closed:
@@ -94,10 +104,12 @@ def _work(shared: _Shared[Result]) -> None:
             ticket, part = shared.parts.popleft()
         error: BaseException | None = None
         if ticket.error is None:  # after a failure the rest of the job is skipped
+            clock.enter(ASSEMBLE)
             try:
                 ticket.job.run(part)
             except BaseException as caught:
                 error = caught
+            clock.enter(IDLE)
         with shared.lock:
             ticket.error = ticket.error or error
             ticket.left -= 1
@@ -116,10 +128,21 @@ class Engine(Generic[Result]):
             for.
         ahead: jobs begun before they are asked for, at least 1.
         timeout_seconds: see Stall; None waits for ever.
+        meter: measures what threads and consumer spend their time on; who passes one stops `clock` on it at the end.
+
+    Attributes:
+        clock: the consumer's: its time from next() until a result is there goes to waiting and assembling, from then
+            on to copying, unless the consumer says otherwise.
     """
 
     def __init__(
-        self, plan: Iterator[Job[Result]], *, threads: int, ahead: int, timeout_seconds: float | None = None
+        self,
+        plan: Iterator[Job[Result]],
+        *,
+        threads: int,
+        ahead: int,
+        timeout_seconds: float | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._plan, self._ahead, self._timeout = plan, max(1, ahead), timeout_seconds
         self._shared: _Shared[Result] = _Shared()
@@ -128,10 +151,12 @@ class Engine(Generic[Result]):
         self._plan_ended = False
         self._over = False  # the end or an error was raised
         self._pid = os.getpid()
+        self._meter = meter or Meter()
+        self.clock = self._meter.start(consumer=True)
         self._threads: list[threading.Thread] = []
         _open_engines.add(self)
         for i in range(threads):
-            thread = threading.Thread(target=_work, args=(self._shared,), name=f"fastload-{i}", daemon=True)
+            thread = threading.Thread(target=_work, args=(self._shared, self._meter), name=f"fastload-{i}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -146,17 +171,25 @@ class Engine(Generic[Result]):
         try:
             if self._shared.closed:
                 raise EngineError(_CLOSED)
+            ready = len([ticket for ticket in self._line if ticket.left == 0])
+            self.clock.enter(ASSEMBLE)
             self._fill()
             if not self._line:
                 if self._plan_error is not None:
                     raise self._plan_error
                 raise StopIteration
             ticket = self._line[0]
+            self._meter.asked(ready)
+            if self._threads:
+                self.clock.enter(WAITING)
             self._finish(ticket)
+            self.clock.enter(ASSEMBLE)
             self._line.popleft()
             if self._threads:
                 self._fill()  # they go on while the consumer works on this result
-            return ticket.job.result()
+            result = ticket.job.result()
+            self.clock.enter(COPY)
+            return result
         except BaseException:
             self._over = True
             self.close()
@@ -184,8 +217,12 @@ class Engine(Generic[Result]):
     def _finish(self, ticket: _Ticket[Result]) -> None:
         """Return once the job is done; raise its error."""
         if not self._threads:
-            for part in range(ticket.left):
-                ticket.job.run(part)
+            before = run_under(self.clock)
+            try:
+                for part in range(ticket.left):
+                    ticket.job.run(part)
+            finally:
+                run_under(before)
             return
         shared = self._shared
         with shared.lock:

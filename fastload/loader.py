@@ -12,9 +12,11 @@ from fastload.assemble import Fault, batch_jobs
 from fastload.augment.chain import make_chain
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.dataset import StreamingDataset
-from fastload.device import move, resolve_device
+from fastload.device import resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
+from fastload.flow import flow
+from fastload.meter import Clock, Meter, Stats
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import State, batches_left, steps
@@ -94,6 +96,7 @@ class DataLoader:
         self._jump: int | None = None  # what set_epoch said during an iteration, for the next one
         self._before = 0  # batches of the running epoch that a trainer counts as handed over before a resume
         self._handed_out = 0  # batches of it since
+        self._meter = Meter()
         spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
@@ -144,18 +147,18 @@ class DataLoader:
             self._before = 0
         self._current, self._began, self._consumed, self._resuming, self._handed_out = me, start, start, False, 0
         self._running += 1
+        clock: Clock | None = None
         try:
             share, dataset = self._share(), self.dataset
             threads = self.num_workers if dataset.recipe.parallel else 0
             recipe = replace(dataset.recipe, fingerprint=self._fingerprint())
             jobs = batch_jobs(recipe, steps(dataset.order, share, start), self._pool, threads=threads)
             engine: Engine[Batch] = Engine(
-                jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout
+                jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout, meter=self._meter
             )
+            clock = engine.clock
             with engine:
-                for batch in move(engine, self.device):
-                    for operation in self._chain:
-                        batch = operation(batch)
+                for batch in flow(engine, self.device, self._chain):
                     assert batch.state is not None
                     if self._current is me:
                         self._consumed = batch.state["consumed"]
@@ -163,6 +166,8 @@ class DataLoader:
                     yield self._hand_out(batch)
         finally:
             self._running -= 1
+            if clock is not None:
+                self._meter.stop(clock)
             if self._current is me:
                 self._current, self._before = None, 0
                 self._take_jump()

@@ -19,6 +19,7 @@ from fastload.decode.tensor import cast_into
 from fastload.decode.tokens import TokensDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.fields import Field, Tokens
+from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.packing import Pieces
@@ -107,7 +108,11 @@ class PackedJob:
         if start >= stop:
             return
         first, last = int(self.pieces.bounds[start]), int(self.pieces.bounds[stop])
+        clock = clock_here()
+        clock.enter(READ)
         found = self.recipe.reader.read(self.pieces.shards[first:last], self.pieces.rows[first:last])
+        clock.passed(READ, last - first, found.raw.values())
+        clock.enter(DECODE)
         bounds = self.pieces.bounds[start : stop + 1] - first
         for row in range(start, stop):
             self.keys[row] = found.keys[bounds[row - start] : bounds[row - start + 1]]
@@ -122,6 +127,7 @@ class PackedJob:
         self.positions[start:stop] = (flat * (ids > 0)).reshape(stop - start, -1)
         for name, raws in found.raw.items():
             self._fill(name, start, stop, bounds.tolist(), raws)
+        clock.passed(DECODE, last - first)
 
     def _fill(self, name: str, start: int, stop: int, bounds: list[int], raws: Sequence[Any]) -> None:
         """Write the rows [start, stop) of a field; `raws` are their pieces' documents."""

@@ -1,0 +1,42 @@
+"""From the engine to the consumer: batches on their device, augmented, and the consumer's clock in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from fastload.batch import Batch
+from fastload.device import move
+from fastload.engine import Engine
+from fastload.meter import AUGMENT, COPY, STEP
+
+
+def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[Batch], Batch]]) -> Iterator[Batch]:
+    """The engine's batches on `device`, after every operation of the chain."""
+    clock = engine.clock
+    for batch in move(engine, device):
+        rows = batch.rows
+        clock.items[COPY] += rows
+        if device.type != "cpu":
+            clock.bytes[COPY] += tensor_bytes(batch)
+        clock.enter(AUGMENT)
+        for operation in chain:
+            batch = operation(batch)
+        clock.items[AUGMENT] += rows
+        clock.items[STEP] += rows
+        clock.batches += 1
+        clock.enter(STEP)
+        yield batch
+
+
+def tensor_bytes(batch: Batch) -> int:
+    """Bytes of the batch's tensors, those of batches in it included."""
+    total = 0
+    for value in (*batch.values(), batch.valid, batch.sample_keys):
+        if isinstance(value, Batch):
+            total += tensor_bytes(value)
+        for tensor in value if isinstance(value, list) else (value,):
+            if isinstance(tensor, torch.Tensor):
+                total += tensor.nbytes
+    return total

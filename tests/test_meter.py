@@ -1,0 +1,173 @@
+"""The sums of the meter: every second of every thread is in one stage, and the consumer's add up to its wall time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+from samples import FORMATS
+
+import fastload
+from fastload.batch import Batch
+from fastload.loader import DataLoader
+from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, STEP, WAITING, Clock, Meter, clock_here, run_under
+from fastload.samplers import PackSequences
+from fastload.shards.index import FieldInfo, IndexFile
+from fastload.shards.tar import TarShardWriter
+
+Packed = Callable[..., Path]
+
+FIELDS = {"image": fastload.Image(8, crop="random"), "label": fastload.Scalar()}
+
+
+def slow(seconds: float) -> Callable[[Batch], Batch]:
+    def operation(batch: Batch) -> Batch:
+        time.sleep(seconds)
+        return batch
+
+    return operation
+
+
+def test_a_clock_sums_what_lies_between_changes_of_stage() -> None:
+    clock = Clock(IDLE)
+    for stage, seconds in ((READ, 0.02), (DECODE, 0.01), (READ, 0.02), (IDLE, 0.0)):
+        clock.enter(stage)
+        time.sleep(seconds)
+    total = clock.running()
+    assert total[READ] >= 0.04e9
+    assert total[DECODE] >= 0.01e9
+    assert total[STEP] == total[WAITING] == 0
+    assert sum(total) <= time.perf_counter_ns() - clock.started
+
+
+def test_bytes_are_estimated_from_some_of_the_contents() -> None:
+    clock = Clock(IDLE)
+    clock.passed(READ, 3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
+    assert (clock.items[READ], clock.bytes[READ]) == (3, 8)
+    clock.passed(READ, 1000, [[b"x" * 7] * 1000])
+    assert (clock.items[READ], clock.bytes[READ]) == (1003, 7008)
+
+
+def test_code_finds_the_clock_of_its_own_thread() -> None:
+    clock, found = Clock(IDLE), []
+    before = run_under(clock)
+    try:
+        thread = threading.Thread(target=lambda: found.append(clock_here()))
+        thread.start()
+        thread.join()
+        assert clock_here() is clock
+        assert found[0] is not clock
+    finally:
+        run_under(before)
+    assert clock_here() is before
+
+
+def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
+    meter = Meter()
+    clock = meter.start(consumer=False)
+    clock.enter(ASSEMBLE)
+    meter.stop(clock)
+    first = meter.stats()
+    clock.enter(READ)
+    meter.stop(clock)
+    assert meter.stats() == first
+    assert first.thread_seconds > 0
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_consumers_wall_time_is_waiting_copy_augment_and_step(packed: Packed, threads: int) -> None:
+    loader = DataLoader(packed("tar", [40, 40]), 8, fields=FIELDS, num_workers=threads, augment=[slow(0.005)])
+    started = time.perf_counter()
+    for _ in loader:
+        time.sleep(0.01)
+    wall, stats = time.perf_counter() - started, loader.stats()
+    parts = stats.waiting_seconds + stats.copy.busy_seconds + stats.augment.busy_seconds + stats.step.busy_seconds
+    assert parts == pytest.approx(wall, rel=0.1)
+    assert stats.consumer_seconds == pytest.approx(parts)
+    assert stats.step.busy_seconds >= 0.1
+    assert stats.augment.busy_seconds >= 0.05
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_items_and_batches_are_counted_in_every_stage(packed: Packed, shard_format: str, threads: int) -> None:
+    loader = DataLoader(packed(shard_format, [5, 1, 9, 8]), 4, fields=FIELDS, num_workers=threads)
+    for _ in loader:
+        pass
+    stats = loader.stats()
+    assert (stats.batches, stats.samples) == (6, 23)
+    assert {name: stage.items for name, stage in stats.stages.items()} == {
+        "read": 23,
+        "decode": 23,
+        "assemble": 0,
+        "copy": 23,
+        "augment": 23,
+        "step": 23,
+    }
+    assert stats.read.bytes > 23 * 300
+    assert min(stats.read.busy_seconds, stats.decode.busy_seconds, stats.assemble.busy_seconds) > 0
+    assert sum(stats.ready) == 6
+    assert bool(stats.thread_seconds) == bool(threads)
+
+
+def test_the_time_of_threads_is_busy_and_idle(packed: Packed) -> None:
+    loader = DataLoader(packed("tar", [40, 40]), 8, fields=FIELDS, num_workers=2)
+    for _ in loader:
+        time.sleep(0.02)
+    stats = loader.stats()
+    assert stats.thread_seconds == pytest.approx(2 * stats.consumer_seconds, rel=0.1)
+    busy = stats.thread_seconds - stats.idle_seconds
+    assert 0 < busy <= stats.read.busy_seconds + stats.decode.busy_seconds + stats.assemble.busy_seconds
+    assert stats.idle_seconds > busy, "two threads had next to nothing to do"
+    assert stats.ready[-1] > 0, "batches were ready when they were asked for"
+
+
+def test_stats_may_be_read_while_running_and_subtracted(packed: Packed) -> None:
+    loader = DataLoader(packed("tar", [40]), 8, fields=FIELDS, num_workers=2)
+    batches = iter(loader)
+    next(batches)
+    before = loader.stats()
+    assert (before.batches, before.samples) == (1, 8)
+    list(batches)
+    assert (loader.stats() - before).batches == 4
+    assert (loader.stats() - before).samples == 32
+    for _ in loader:
+        pass
+    assert loader.stats().batches == 10
+
+
+def test_an_iteration_that_was_dropped_counts_no_further(packed: Packed) -> None:
+    loader = DataLoader(packed("tar", [40]), 8, fields=FIELDS, num_workers=2)
+    for _ in loader:
+        break
+    stats: Any = loader.stats()
+    time.sleep(0.01)
+    assert loader.stats() == stats
+    assert stats.batches == 1
+
+
+def test_packed_rows_and_mixtures_are_read_and_decoded_too(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    infos = {"tokens": FieldInfo(kind="tokens", dtype="int32")}
+    writer = TarShardWriter(tmp_path / "train/shard-000000.tar", infos)
+    for i in range(20):
+        writer.add(samples.key(i), {"tokens": ("npy", samples.npy(samples.tokens(i)))}, {}, {"tokens.count": 1 + i % 5})
+    files = (replace(writer.finish(), name="train/shard-000000.tar"),)
+    IndexFile(shard_format="tar", fields=infos, shards=files, splits={"train": (0, 1)}).save(tmp_path)
+    fields = {"tokens": fastload.Tokens(8)}
+    sources = {
+        "packed": fastload.StreamingDataset(tmp_path, fields=fields, sampler=PackSequences("tokens", 8)),
+        "plain": fastload.StreamingDataset(tmp_path, fields=fields),
+    }
+    loader = DataLoader(fastload.Mix(sources, fields="separate"), 4)
+    for _ in loader:
+        pass
+    stats = loader.stats()
+    assert stats.read.items == stats.decode.items > stats.samples > 0
+    assert stats.read.busy_seconds > 0
