@@ -31,7 +31,7 @@ FASTLOAD = """
 import sys, time
 import fastload.pack
 start = time.perf_counter()
-fastload.pack.pack(sys.argv[1], sys.argv[2])
+fastload.pack.pack(sys.argv[1], sys.argv[2], jpeg=sys.argv[3])
 print(time.perf_counter() - start)
 """
 
@@ -48,13 +48,13 @@ def test_pack(
     else:
         folder = image_folder(tmp_path / "raw", request.config.getoption("--images"), count)
 
-    def once(program: str, out: Path) -> float:
+    def once(program: str, out: Path, *options: str) -> float:
         shutil.rmtree(out, ignore_errors=True)
-        command = [str(peers), "-c", program, str(folder), str(out)]
+        command = [str(peers), "-c", program, str(folder), str(out), *options]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     paired(
-        lambda: once(FASTLOAD, tmp_path / "ours"),
+        lambda: once(FASTLOAD, tmp_path / "ours", "keep"),  # copying, as MDSWriter does
         lambda: once(MDS, tmp_path / "mds"),
         items=count,
         unit="files",

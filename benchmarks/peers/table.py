@@ -21,6 +21,7 @@ TITLES = {
 }
 NAMES = {
     "fastload": "**fastload**",
+    "fastload_keep": "fastload, `--jpeg keep`",
     "torch": "torch DataLoader",
     "webdataset": "WebDataset",
     "mosaicml": "MosaicML Streaming",

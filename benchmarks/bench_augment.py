@@ -1,0 +1,188 @@
+"""Augmentation of batches that lie on the device: fastload against Kornia, torchvision and torchaudio.
+
+On a machine with an NVIDIA GPU each benchmark runs there too (`-k cuda`), at a larger batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kornia.augmentation as kornia
+import numpy as np
+import pytest
+import torch
+import torchaudio
+from torchvision.transforms import v2
+
+from fastload.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ColorJitter,
+    Compose,
+    Normalize,
+    RandomAffine,
+    RandomErasing,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    SpecAugment,
+    SpeedPerturbation,
+    TrivialAugmentWide,
+)
+from fastload.batch import Batch
+from fastload.order.hashing import sample_keys
+
+Paired = Callable[..., float]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+SIZE = 224
+ROUNDS = {"cpu": 3, "cuda": 20}
+
+
+def images(device: str) -> Batch:
+    """uint8 [64 or 256, 3, 224, 224], channels last, as the loader gives them."""
+    count = 64 if device == "cpu" else 256
+    pixels = torch.randint(
+        0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    keys = torch.from_numpy(sample_keys(0, 0, np.arange(count)).view(np.int64))
+    return Batch({"image": pixels.permute(0, 3, 1, 2)}, sample_keys=keys).to(device)
+
+
+def timed(device: str, function: Callable[[], Any], repeat: int = 1) -> Callable[[], None]:
+    """The function, run to its end on the device."""
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(repeat):
+                function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def compare(paired: Paired, device: str, ours: Callable[[], Any], theirs: Callable[[], Any], **what: Any) -> None:
+    repeat = 1 if device == "cpu" else 5
+    what["items"] *= repeat
+    paired(timed(device, ours, repeat), timed(device, theirs, repeat), rounds=ROUNDS[device], **what)
+
+
+# Flip, affine, jitter, grayscale, normalise, erase.
+
+
+def chain() -> Compose:
+    return Compose(
+        [
+            RandomHorizontalFlip(),
+            RandomAffine(15, (0.1, 0.1), (0.9, 1.1)),
+            ColorJitter(0.4, 0.4, 0.4),
+            RandomGrayscale(0.2),
+            Normalize(),
+            RandomErasing(0.25),
+        ]
+    )
+
+
+def kornia_chain(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    module = kornia.AugmentationSequential(
+        kornia.RandomHorizontalFlip(p=0.5),
+        kornia.RandomAffine(15.0, (0.1, 0.1), (0.9, 1.1), p=1.0),
+        kornia.ColorJitter(0.4, 0.4, 0.4, p=1.0),
+        kornia.RandomGrayscale(p=0.2),
+        kornia.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+        kornia.RandomErasing(p=0.25),
+    ).to(device)
+    return lambda pixels: module(pixels.to(torch.float32) / 255)
+
+
+def torchvision_chain() -> Callable[[torch.Tensor], torch.Tensor]:
+    """Draws once for the whole batch, which is less work than each sample's own parameters."""
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ColorJitter(0.4, 0.4, 0.4),
+            v2.RandomGrayscale(0.2),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            v2.RandomErasing(0.25),
+        ]
+    )
+
+
+@pytest.mark.parametrize("reference", ["Kornia", "torchvision v2 (one draw a batch)"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_chain_of_six(device: str, reference: str, paired: Paired) -> None:
+    batch, fused = images(device), chain()
+    theirs = kornia_chain(device) if reference == "Kornia" else torchvision_chain()
+    compare(
+        paired, device, lambda: fused(batch), lambda: theirs(batch["image"]),
+        items=len(batch["image"]), unit="images", reference_name=reference,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="of the GPU's launches")
+def test_chain_of_six_compiled_cuda(paired: Paired) -> None:
+    batch, fused = images("cuda"), chain()
+    (stage,) = fused.stages
+    compiled = torch.compile(lambda pixels, keys: stage.apply(pixels, stage.draw(keys)))  # type: ignore[attr-defined]
+    compare(
+        paired, "cuda", lambda: compiled(batch["image"], batch.sample_keys), lambda: fused(batch),
+        items=len(batch["image"]), unit="images", reference_name="the same chain, not compiled",
+    )  # fmt: skip
+
+
+# Single operations that others loop over, or draw once a batch.
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_resized_crop(device: str, paired: Paired) -> None:
+    batch, crop = images(device), Compose([RandomResizedCrop(SIZE), Normalize()])
+    module = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((SIZE, SIZE)),
+        kornia.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+    ).to(device)
+    compare(
+        paired, device, lambda: crop(batch), lambda: module(batch["image"].to(torch.float32) / 255),
+        items=len(batch["image"]), unit="images", reference_name="Kornia (not antialiased)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_trivial_augment(device: str, paired: Paired) -> None:
+    batch, policy = images(device), TrivialAugmentWide()
+    theirs = v2.TrivialAugmentWide()
+    compare(
+        paired, device, lambda: policy(batch), lambda: [theirs(image) for image in batch["image"]],
+        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_specaugment(device: str, paired: Paired) -> None:
+    count = 64 if device == "cpu" else 256
+    keys = images(device).sample_keys
+    batch = Batch({"audio": torch.randn(count, 1, 80, 1000, device=device)}, sample_keys=keys)
+    ours = SpecAugment(2, 27, 2, 100)
+    theirs = torch.nn.Sequential(
+        *(torchaudio.transforms.FrequencyMasking(27, iid_masks=True) for _ in range(2)),
+        *(torchaudio.transforms.TimeMasking(100, iid_masks=True) for _ in range(2)),
+    )
+    compare(
+        paired, device, lambda: ours(batch), lambda: theirs(batch["audio"]),
+        items=count, unit="spectrograms", reference_name="torchaudio, iid_masks=True",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_speed_perturbation(device: str, paired: Paired) -> None:
+    count = 64 if device == "cpu" else 256
+    keys = images(device).sample_keys
+    batch = Batch({"audio": torch.randn(count, 1, 32_000, device=device)}, sample_keys=keys)
+    ours = SpeedPerturbation()
+    theirs = torchaudio.transforms.SpeedPerturbation(16000, [0.9, 1.0, 1.1]).to(device)
+    compare(
+        paired, device, lambda: ours(batch), lambda: theirs(batch["audio"]),
+        items=count, unit="clips of 2 s", reference_name="torchaudio (one factor a batch)",
+    )  # fmt: skip
