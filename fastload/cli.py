@@ -1,4 +1,4 @@
-"""The command line: fastload pack | index | inspect | verify | demo.
+"""The command line: fastload pack | index | convert | inspect | verify | demo.
 
 Exit codes: 0 done; 1 it failed, or verify found faults; 2 the arguments are wrong. Results go to standard output,
 progress and errors to standard error.
@@ -162,6 +162,23 @@ def index(
     made = index_folder(folder)
     if not quiet:
         _say(f"indexed {_contents(made)} in {folder}, {time.perf_counter() - started:.1f} s")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A data set of MosaicML (MDS) or LitData, or a folder of splits.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
+    format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
+    quiet: Quiet = False,
+) -> None:
+    """Convert shards of MosaicML Streaming or LitData."""
+    from fastload.pack.convert import convert as run
+
+    started = time.perf_counter()
+    with _bar("converting", shown=not quiet) as advance:
+        made = run(source, out, format=format.value, progress=advance)
+    if not quiet:
+        _say(f"converted {_contents(made)} into {out}, {time.perf_counter() - started:.1f} s")
 
 
 @app.command()

@@ -1,0 +1,150 @@
+"""Values that come out of other formats, and what they become in a shard: their field, their stored bytes, their facts.
+
+str -> text        bool, int, float -> scalar        bytes -> image or audio where they begin like one, else bytes
+Picture -> image   array of one dimension of integers -> tokens, other arrays -> tensor   Document -> json
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from fastload.decode.sniff import sniff
+from fastload.errors import DecodeError, PackError
+from fastload.pack.checks import FACTS, inspector
+from fastload.shards.index import FieldInfo
+from fastload.shards.members import file_extension
+
+_IMAGES, _SOUNDS = ("jpeg", "png", "webp", "gif", "bmp", "tiff"), ("wav", "flac", "ogg", "mp3")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """JSON text."""
+
+    content: bytes
+
+
+Value = str | bool | int | float | bytes | Picture | Document | npt.NDArray[Any]
+
+
+class Stored(NamedTuple):
+    """One sample as shard writers take it."""
+
+    contents: dict[str, tuple[str, bytes]]
+    scalars: dict[str, int | float | bool]
+    facts: dict[str, int]
+
+
+def field_of(value: Value) -> FieldInfo:
+    """The field that a value is an example of."""
+    match value:
+        case bool():
+            return FieldInfo(kind="scalar", dtype="bool")
+        case int():
+            return FieldInfo(kind="scalar", dtype="int64")
+        case float():
+            return FieldInfo(kind="scalar", dtype="float64")
+        case str():
+            return FieldInfo(kind="text")
+        case Picture():
+            return FieldInfo(kind="image")
+        case Document():
+            return FieldInfo(kind="json")
+        case bytes():
+            found = sniff(value)
+            return FieldInfo(kind="image" if found in _IMAGES else "audio" if found in _SOUNDS else "bytes")
+    tokens = value.ndim == 1 and value.dtype.kind in "iu"
+    return FieldInfo(kind="tokens" if tokens else "tensor", dtype=value.dtype.name)
+
+
+def store(values: Mapping[str, Value], fields: Mapping[str, FieldInfo]) -> Stored:
+    """The values of one sample, as fields of these kinds.
+
+    Raises:
+        PackError: a field is missing, or is of another kind or dtype than in the sample that the fields are from.
+        DecodeError: an encoded picture, sound or document is damaged.
+    """
+    stored = Stored({}, {}, {})
+    if values.keys() != fields.keys():
+        raise PackError(f"the sample has {', '.join(values) or 'nothing'}, and the first one had {', '.join(fields)}")
+    for name, value in values.items():
+        info = fields[name]
+        if info.kind == "scalar":
+            stored.scalars[name] = _number(name, value, info)
+            continue
+        extension, content = _content(name, value, info)
+        try:
+            found = inspector(info.kind)(memoryview(content))
+        except DecodeError as error:
+            error.message = f"field {name!r}: {error.message}"
+            raise
+        stored.contents[name] = extension, content
+        stored.facts.update({f"{name}.{what}": n for what, n in zip(FACTS.get(info.kind, ()), found, strict=True)})
+    return stored
+
+
+def _number(name: str, value: Value, info: FieldInfo) -> int | float | bool:
+    kind = {"bool": bool, "int64": int, "float64": float}[info.dtype or "int64"]
+    if type(value) is not kind:
+        raise _unlike(name, value, info)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise PackError(f"field {name!r}: {value} does not fit into 64 bits")
+    return value  # type: ignore[return-value]
+
+
+def _content(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
+    """File type and bytes of what is no number."""
+    match value:
+        case str() if info.kind == "text":
+            return "", value.encode()
+        case Document() if info.kind == "json":
+            return "", value.content
+        case Picture() if info.kind == "image":
+            return _file_type(value.content), value.content
+        case bytes() if info.kind in ("image", "audio", "bytes"):
+            return "" if info.kind == "bytes" else _file_type(value), value
+        case np.ndarray() if info.kind in ("tokens", "tensor") and value.dtype.name == info.dtype:
+            file = io.BytesIO()
+            np.save(file, np.ascontiguousarray(value), allow_pickle=False)
+            return "", file.getvalue()
+    raise _unlike(name, value, info)
+
+
+def _file_type(content: bytes) -> str:
+    return file_extension(f"a.{sniff(content) or 'bin'}")
+
+
+def _unlike(name: str, value: Value, info: FieldInfo) -> PackError:
+    found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    return PackError(f"field {name!r} is {found}, and {info.kind} of {info.dtype or 'any type'} in the first sample")
+
+
+def raw_picture(data: memoryview) -> Picture:
+    """A picture as MDS and LitData keep PIL images: width, height, length of the mode as uint32, the mode, the pixels;
+    encoded as PNG, which keeps every pixel.
+
+    Raises:
+        PackError: PNG has no such mode.
+    """
+    width, height, mode_bytes = np.frombuffer(data[:12], "<u4").tolist()
+    mode = bytes(data[12 : 12 + mode_bytes]).decode()
+    if mode not in _PNG_MODES:
+        raise PackError(f"a picture of mode {mode!r} cannot be stored as PNG; convert it to RGB at the source")
+    file = io.BytesIO()
+    PIL.Image.frombytes(mode, (width, height), bytes(data[12 + mode_bytes :])).save(file, "PNG")
+    return Picture(file.getvalue())
