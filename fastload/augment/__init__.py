@@ -1,8 +1,8 @@
 """Augmentation of whole batches where they are. `augment=[...]` of fastload.DataLoader takes any of these, in order.
 
-Randomness belongs to the sample: parameters are drawn from (seed, epoch, sample) and the operation's name, for the whole
-batch at once. Every operation has `draw(keys) -> params`, `apply(tensor, params)` and `replay(batch, params)`. Nothing
-loops over samples, and nothing makes the host wait for a GPU.
+Randomness belongs to the sample: parameters are drawn from (seed, epoch, sample) and the operation's name, for the
+whole batch at once. Every operation has `draw(keys) -> params`, `apply(tensor, params)` and `replay(batch, params)`.
+Nothing loops over samples, and nothing makes the host wait for a GPU.
 
 images [B, C, H, W], uint8, uint16 or floats in [0, 1] (modules geometry, warps, colour, tone, filters)
     RandomHorizontalFlip, RandomVerticalFlip, RandomCrop, CenterCrop     exact

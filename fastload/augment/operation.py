@@ -99,6 +99,12 @@ def keys_of(batch: Batch, operation: Operation, value: torch.Tensor) -> torch.Te
     return torch.zeros(len(value), dtype=torch.int64, device=value.device)
 
 
+def by_rows(value: torch.Tensor) -> bool:
+    """Whether to run a pass on those rows only that need it: on a CPU, where to look at what was drawn costs no wait.
+    On a GPU a pass covers the whole batch, and rows take its result or not. The results are the same."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 # Pixels.
 
 

@@ -1,10 +1,11 @@
 """Automatic augmentation, each sample its own operations: RandAugment, TrivialAugmentWide, AutoAugment, AugMix.
 
-A layer applies one of fifteen operations to each sample. Instead of sorting samples by operation, which would make the
-host wait for the device, a layer is four passes over the whole batch with neutral parameters where a sample drew
-something else: one warp (shear, translate, rotate), one 3x4 colour matrix (brightness, colour, contrast, invert), one
-sharpening, and one table of 256 levels per sample and channel (posterize, solarize, autocontrast, equalize). So the
-work does not depend on what was drawn, and it is four passes instead of fifteen.
+A layer applies one of fifteen operations to each sample. On a GPU, instead of sorting samples by operation, which would
+make the host wait for the device, a layer is four passes over the whole batch with neutral parameters where a sample
+drew something else: one warp (shear, translate, rotate), one 3x4 colour matrix (brightness, colour, contrast, invert),
+one sharpening, and one table of 256 levels per sample and channel (posterize, solarize, autocontrast, equalize). So the
+work does not depend on what was drawn, and it is four passes instead of fifteen. On a CPU, where nothing waits, each
+pass runs on the rows that drew it.
 
 The spaces of operations and magnitudes are torchvision's (transforms v2). Pixels stay float between layers, where
 torchvision rounds to 8 bits after each.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastload.augment import keyed, matrices, resample
+from fastload.augment import keyed, matrices, operation, resample
 from fastload.augment.colour import jitter, mean_colour, transform
 from fastload.augment.filters import sharpen
 from fastload.augment.operation import ImageOperation, Params, column
@@ -42,6 +43,9 @@ NAMES = (
     "Invert",
 )
 NUMBER = {name: number for number, name in enumerate(NAMES)}
+_GEOMETRY = tuple(NUMBER[name] for name in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"))
+_COLOUR = tuple(NUMBER[name] for name in ("Brightness", "Color", "Contrast", "Invert"))
+_TABLES = tuple(NUMBER[name] for name in ("Posterize", "Solarize", "AutoContrast", "Equalize"))
 SIGNED = tuple(float(1 <= number <= 9) for number in range(len(NAMES)))  # of which the sign is drawn too
 
 # AutoAugment's 25 policies for ImageNet: two of (operation, probability, magnitude of 10). Cubuk et al.,
@@ -84,16 +88,33 @@ def layer(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor, mode:
         value: float32 [B], its strength with sign: shear as a slope, translation as a fraction of the side, degrees,
             factor - 1, bits to keep, threshold in [0, 1].
     """
-    warped = resample.warp(images, _matrix(number, value, images), (images.shape[2], images.shape[3]), mode=mode)
+    passes = (
+        (_GEOMETRY, lambda x, n, v: resample.warp(x, _matrix(n, v, x), (x.shape[2], x.shape[3]), mode=mode)),
+        (_COLOUR, _recolour),
+        ((NUMBER["Sharpness"],), lambda x, n, v: sharpen(x, _where(n, "Sharpness", 1 + v, 1.0))),
+        (_TABLES, _tables),
+    )
+    if not operation.by_rows(images):
+        for _, change in passes:
+            images = change(images, number, value)
+        return images
+    changed = images.clone()
+    for numbers, change in passes:
+        of = torch.isin(number, keyed.constant(numbers, torch.int64, number.device)).nonzero()[:, 0]
+        if len(of):
+            changed[of] = change(images[of], number[of], value[of])
+    return changed
+
+
+def _recolour(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Brightness, colour, contrast and invert of those that drew them."""
     one = torch.ones_like(value)
     invert = (number == NUMBER["Invert"]).to(value.dtype)
     brightness = _where(number, "Brightness", one + value, one) * (1 - 2 * invert)
     contrast, colour = (_where(number, name, one + value, one) for name in ("Contrast", "Color"))
-    matrix = jitter(brightness, contrast, colour, mean_colour(warped))
+    matrix = jitter(brightness, contrast, colour, mean_colour(images))
     matrix[..., 3] += invert[:, None]
-    changed = transform(warped, matrix).clamp_(0, 1)
-    sharp = sharpen(changed, _where(number, "Sharpness", one + value, one))
-    return _tables(sharp, number, value)
+    return transform(images, matrix).clamp_(0, 1)
 
 
 def _where(number: torch.Tensor, name: str, value: torch.Tensor, neutral: torch.Tensor | float) -> torch.Tensor:

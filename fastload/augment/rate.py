@@ -9,14 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from fastload.augment import keyed
+from fastload.augment import keyed, operation
 from fastload.augment.audio import AudioOperation, fast_size, inside
 from fastload.augment.operation import Params, span
 
+# Up to so many factors, each is one convolution of the whole batch, and samples take theirs; more are resampled by
+# gathering, which costs as much for any number of them.
+MOST_CONVOLUTIONS = 12
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of torchaudio.functional.resample: a sinc under a Hann window
 
 
@@ -47,6 +52,33 @@ def resample_by(sound: torch.Tensor, rate: torch.Tensor, out: int, highest: floa
         source = (index + (tap + 1)).clamp_(0, sound.shape[-1] + 1)
         total = torch.addcmul(total, padded.gather(2, source[:, None].expand(total.shape)), weight[:, None])
     return total
+
+
+@lru_cache(maxsize=64)
+def _kernel(step: int, phases: int, device: torch.device) -> tuple[torch.Tensor, int]:
+    """The kernel float32 [phases, 1, taps] of `phases` samples out for `step` samples in, and how far it reaches."""
+    band = min(1.0, phases / step) * ROLLOFF
+    reach = math.ceil(ZERO_CROSSINGS / band)
+    phase = torch.arange(phases, dtype=torch.float64)[:, None] * (step / phases)
+    t = ((torch.arange(-reach, reach + step) - phase) * band).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+    weight = torch.sinc(t) * torch.cos(t * (math.pi / 2 / ZERO_CROSSINGS)).square() * band
+    return weight[:, None].to(device, torch.float32), reach
+
+
+def resample_all(sound: torch.Tensor, rate: float, out: int) -> torch.Tensor:
+    """All samples `rate` times as fast, as one convolution: torchaudio.functional.resample, cut or padded to `out`.
+
+    Args:
+        rate: taken as the nearest fraction with a denominator up to 100.
+    """
+    ratio = Fraction(rate).limit_denominator(100)
+    kernel, reach = _kernel(ratio.numerator, ratio.denominator, sound.device)
+    padded = F.pad(sound.flatten(0, 1)[:, None], (reach, reach + ratio.numerator))
+    phases = F.conv1d(padded, kernel, stride=ratio.numerator)  # [B * C, phases, steps]
+    joined = phases.transpose(1, 2).flatten(1)
+    joined = joined[:, : math.ceil(sound.shape[-1] / ratio)]
+    joined = F.pad(joined, (0, max(0, out - joined.shape[1])))[:, :out]
+    return joined.reshape(*sound.shape[:2], out)
 
 
 def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> torch.Tensor:
@@ -113,18 +145,27 @@ class SpeedPerturbation(AudioOperation):
         return {"factor": torch.where(u[:, 0] < self.p, factors[keyed.below(u[:, 1], len(factors))], 1.0)}
 
     def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
-        return faster(sound, lengths, params["factor"], min((*self.factors, 1.0)), max(self.factors))
+        factor, out = params["factor"], math.ceil(sound.shape[-1] / min((*self.factors, 1.0)) - 1e-6)
+        changed = F.pad(sound, (0, out - sound.shape[-1]))
+        if len(self.factors) > MOST_CONVOLUTIONS:
+            resampled = resample_by(sound, factor, out, max(self.factors))
+            changed = torch.where((factor == 1)[:, None, None], changed, resampled)
+        else:
+            for each in dict.fromkeys(self.factors):
+                if each != 1:
+                    chosen = factor == torch.full((), each, device=factor.device)
+                    changed = _take_speed(sound, changed, chosen, each)
+        new = shorter(lengths, factor)
+        return torch.where(inside(changed, new), changed, 0), new
 
 
-def faster(
-    sound: torch.Tensor, lengths: torch.Tensor, factor: torch.Tensor, least: float, most: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sound [B, C, T] resampled by [B] factors, silent after its new lengths."""
-    out = math.ceil(sound.shape[-1] / least - 1e-6)
-    changed = resample_by(sound, factor, out, most)
-    changed = torch.where((factor == 1)[:, None, None], F.pad(sound, (0, out - sound.shape[-1])), changed)
-    new = shorter(lengths, factor)
-    return torch.where(inside(changed, new), changed, 0), new
+def _take_speed(sound: torch.Tensor, others: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
+    """[B, C, out]: `others`, and where bool [B] `chosen` the sound at this rate."""
+    out = others.shape[-1]
+    if not operation.by_rows(sound):
+        return torch.where(chosen[:, None, None], resample_all(sound, rate, out), others)
+    rows = chosen.nonzero()[:, 0]
+    return others.index_copy(0, rows, resample_all(sound[rows], rate, out)) if len(rows) else others
 
 
 def shorter(lengths: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

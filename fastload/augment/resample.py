@@ -74,8 +74,14 @@ def axis_weights(matrix: torch.Tensor, axis: int, size: int, out: int) -> torch.
 
 def resize(images: torch.Tensor, weights_y: torch.Tensor, weights_x: torch.Tensor) -> torch.Tensor:
     """float [B, C, H, W] by weights [B or 1, out height, H] and [B or 1, out width, W]."""
-    across = torch.matmul(images, weights_x.to(images.dtype).transpose(1, 2)[:, None])
-    return torch.matmul(weights_y.to(images.dtype)[:, None], across)
+    batch, channels, height, width = images.shape
+    weights_y, weights_x = weights_y.to(images.dtype), weights_x.to(images.dtype).transpose(1, 2)
+    if len(weights_x) == 1:
+        across = torch.matmul(images, weights_x[0])
+    else:  # one product a sample: broadcasting would copy the weights for each channel
+        across = torch.bmm(images.reshape(batch, channels * height, width), weights_x)
+        across = across.reshape(batch, channels, height, -1)
+    return torch.matmul(weights_y[0] if len(weights_y) == 1 else weights_y[:, None], across)
 
 
 def grid(matrix: torch.Tensor, size: Size, out: Size, *, projective: bool) -> torch.Tensor:

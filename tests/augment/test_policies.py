@@ -13,6 +13,7 @@ from fastload.augment import (
     RandAugment,
     TrivialAugmentWide,
     eval_classification,
+    operation,
     train_classification,
 )
 from fastload.augment.operation import ImageOperation
@@ -47,9 +48,15 @@ def test_a_layer_gives_each_sample_its_own_operation_as_torchvision_does(device:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
-def test_policies_draw_by_sample_and_run_without_loop_or_wait(policy: ImageOperation) -> None:
+def test_policies_draw_by_sample_and_run_without_loop_or_wait(
+    policy: ImageOperation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert_samples_stand_alone(policy, pictures(8), tolerance=1e-5)
-    assert_no_loop_and_no_wait(policy)
+    by_rows = policy(batch(pictures(16)))["image"]
+    with monkeypatch.context() as patch:
+        patch.setattr(operation, "by_rows", lambda images: False)  # as on a GPU
+        assert_no_loop_and_no_wait(policy)
+        assert torch.allclose(policy(batch(pictures(16)))["image"], by_rows, atol=1e-5)
     images = as_dtype(pictures(16), torch.uint8)
     found = policy(batch(images))["image"]
     assert found.dtype == torch.uint8
