@@ -17,7 +17,7 @@ sound [B, C, T] and `<field>_length` (audio, rate), spectrograms [B, ..., bands,
     RandomGain, RandomPolarity, AddNoise, AddBankNoise, RandomReverb, RandomShift, RandomClipping
     SpeedPerturbation, TimeStretch, PitchShift, LowPass, HighPass
     MelSpectrogram, MFCC, SpecAugment
-tokens [B, T] and `<field>_length` (text)
+tokens [B, T] and `<field>_length` (text, spans)
     MaskTokens (BERT), CorruptSpans (T5), InfillText (BART)              with labels and attention_mask
     ReplaceTokens, InsertTokens, DeleteTokens, SwapTokens, MakeAttentionMask
 strings (strings)
@@ -62,12 +62,11 @@ from fastload.augment.mix import CutMix, MixUp
 from fastload.augment.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from fastload.augment.presets import eval_classification, train_classification
 from fastload.augment.rate import HighPass, LowPass, PitchShift, SpeedPerturbation, TimeStretch
+from fastload.augment.spans import CorruptSpans, InfillText
 from fastload.augment.spectrogram import MFCC, MelSpectrogram, SpecAugment
 from fastload.augment.strings import EachText, aeda, eda
 from fastload.augment.text import (
-    CorruptSpans,
     DeleteTokens,
-    InfillText,
     InsertTokens,
     MakeAttentionMask,
     MaskTokens,

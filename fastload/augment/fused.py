@@ -107,7 +107,7 @@ class Fused:
                 images = first.erase(images, params[0], top)
             else:
                 assert isinstance(first, ImageOperation)
-                images = first.change(working(images) / top if top != 1 else working(images), params[0])
+                images = first.change(working(images).div(top) if top != 1 else working(images), params[0])
                 top = 1.0
         if normalised:
             return like(before, images)

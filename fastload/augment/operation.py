@@ -121,22 +121,18 @@ def working(images: torch.Tensor) -> torch.Tensor:
 def to_unit(images: torch.Tensor) -> torch.Tensor:
     """Images as float32 (or float64) in [0, 1]."""
     top = top_of(images.dtype)
-    return working(images) if top == 1 else working(images) / top
+    return working(images) if top == 1 else images.to(torch.float32).div_(top)
 
 
 def from_unit(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Images in [0, 1] as `dtype`, rounded to nearest."""
-    return _cast(images * top_of(dtype), dtype) if dtype in _TOPS else images.to(dtype)
+    return (images * _TOPS[dtype]).round_().clamp_(0, _TOPS[dtype]).to(dtype) if dtype in _TOPS else images.to(dtype)
 
 
 def from_working(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Images on their own scale, as `working` gives them, back in `dtype`."""
     if dtype.is_floating_point or images.dtype == dtype:
         return images.to(dtype)
-    return _cast(images, dtype)
-
-
-def _cast(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     rounded = images.round()
     return (rounded.clamp_(0, _TOPS[dtype]) if dtype in _TOPS else rounded).to(dtype)
 

@@ -158,6 +158,15 @@ def test_kornia_turns_the_same_way() -> None:
     assert (found[inner] - rotation(images)[inner]).abs().max() < 0.1  # its centre lies half a pixel off
 
 
+def test_golden_draws() -> None:
+    assert RandomAffine(10).draw(keys(3))["angle"].tolist() == pytest.approx(GOLDEN_ANGLES, abs=1e-6)
+    assert RandomHorizontalFlip().draw(keys(12))["flip"].int().tolist() == GOLDEN_FLIPS
+
+
+GOLDEN_ANGLES = [-7.588554, 5.01171, -2.774029]
+GOLDEN_FLIPS = [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0]
+
+
 def test_draws_are_distributed_as_asked() -> None:
     many = keys(20_000)
     drawn = RandomAffine((-10, 30), (0.1, 0.3), (0.5, 2), 5, (2, 3)).draw(many)

@@ -21,7 +21,8 @@ from fastload.augment import (
     ReplaceTokens,
     SwapTokens,
 )
-from fastload.augment.text import TokenOperation, poisson
+from fastload.augment.spans import poisson
+from fastload.augment.text import TokenOperation
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 
