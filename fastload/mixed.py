@@ -16,6 +16,7 @@ import torch
 
 from fastload.assemble import BatchMaking, FaultLog, Recipe
 from fastload.batch import Batch, BufferPool
+from fastload.decode import Decoder
 from fastload.errors import ConfigError
 from fastload.order.cursor import State, Step
 from fastload.order.packing import Pieces, join_pieces
@@ -28,19 +29,24 @@ SOURCE = "source"  # the field that tells which source a row is from
 
 def merged(recipes: Mapping[str, Recipe], seed: int, fingerprint: Mapping[str, Any], faults: FaultLog | None) -> Recipe:
     """Rows of all sources in one batch."""
-    _same_outputs(recipes)
     first, layout = next(iter(recipes.values())), _MixLayout(recipes)
-    scalars = {name: np.result_type(*(recipe.scalars[name] for recipe in recipes.values())) for name in first.scalars}
+    packer = _packer(recipes, layout)
+    _same_outputs(recipes)
+    scalars = {  # those of a source that is a mixture itself have SOURCE already
+        name: np.result_type(*(recipe.scalars[name] for recipe in recipes.values()))
+        for name in first.scalars
+        if name != SOURCE
+    }
     return Recipe(
         index=layout,
         reader=_MixReader([recipe.reader for recipe in recipes.values()], layout.first_shards),
         decoders=first.decoders,
         scalars={**scalars, SOURCE: np.dtype(np.int64)},
-        fields=(*first.fields, SOURCE),
+        fields=(*(name for name in first.fields if name != SOURCE), SOURCE),
         seed=seed,
         fingerprint=fingerprint,
         faults=faults,
-        maker=_packer(recipes, layout),
+        maker=packer,
     )
 
 
@@ -51,15 +57,10 @@ def _packer(recipes: Mapping[str, Recipe], layout: _MixLayout) -> Packer | None:
         return None
     first = next(iter(packers.values()))
     plain = [name for name in recipes if name not in packers]
-    if plain or any(packer.length != first.length for packer in packers.values()):
+    if plain:
         raise ConfigError(
-            f"Mix: {', '.join(map(repr, packers))} have PackSequences"
-            + (
-                f", and {', '.join(map(repr, plain))} have not; pack all, "
-                if plain
-                else " of several lengths; pass one, "
-            )
-            + "or pass fields='separate'"
+            f"Mix: {', '.join(map(repr, packers))} with PackSequences and {', '.join(map(repr, plain))} without; "
+            "pack all, or pass fields='separate'"
         )
     return replace(first, packing=_MixPacking([packer.packing for packer in packers.values()], layout))
 
@@ -87,18 +88,24 @@ def separate(
 
 
 def _same_outputs(recipes: Mapping[str, Recipe]) -> None:
-    """Refuse sources whose rows do not fit into one buffer: arrays of undeclared shape or dtype."""
+    """Refuse sources whose rows one decoder cannot read into one buffer."""
     first_name, first = next(iter(recipes.items()))
     for name, recipe in recipes.items():
         for field, decoder in recipe.decoders.items():
-            mine, other = (
-                (one.spec.shape, str(getattr(one, "dtype", None))) for one in (decoder, first.decoders[field])
-            )
-            if mine != other:
-                raise ConfigError(
-                    f"Mix: {field!r} has shape and dtype {mine} in {name!r} and {other} in {first_name!r}; "
-                    "declare them, or pass fields='separate'"
-                )
+            for what, mine, other in zip(_TOLD_APART, _traits(decoder), _traits(first.decoders[field]), strict=True):
+                if mine != other:
+                    raise ConfigError(
+                        f"Mix: {field!r} has {what} {mine} in {name!r} and {other} in {first_name!r}; "
+                        "declare it, repack one, or pass fields='separate'"
+                    )
+
+
+_TOLD_APART = ("shape", "dtype", "bytes as tokens")
+
+
+def _traits(decoder: Decoder) -> tuple[object, ...]:
+    """What must be the same in all sources. Rows of uint8 tokens come as bytes, which do not tell their dtype."""
+    return decoder.spec.shape, getattr(decoder, "dtype", None), getattr(decoder, "stored", None) == np.uint8
 
 
 class _MixLayout:

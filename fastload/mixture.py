@@ -32,7 +32,8 @@ class Mix(Streamed):
         stop: when an epoch ends. "first": before any source would begin again. "all": when each has been through once,
             the shorter ones repeating. A number: after so many samples. Sources run on across epochs.
         fields: "merged": all sources declare the same fields, and a batch has their rows together, with a further field
-            `source`, int64 [B]: the number of the row's source in the order given. "separate": sources declare what
+            `source`, int64 [B]: the number of the row's source in the order given (of a Mix in this one, the Mix's).
+            "separate": sources declare what
             they like, and a batch is {name: Batch of that source's rows}, whose numbers of rows vary; only for
             fastload.DataLoader.
         rank, world_size, batch_size: as for StreamingDataset; those of the sources are not used.
@@ -109,14 +110,24 @@ def _checked(sources: Mapping[str, Streamed]) -> dict[str, Streamed]:
 
 def _common_fields(sources: Mapping[str, Streamed]) -> dict[str, Field]:
     first_name, first = next(iter(sources.items()))
+    common = _own_fields(first_name, first)
     for name, source in sources.items():
-        if source.fields != first.fields:
+        if _own_fields(name, source) != common:
             raise ConfigError(
-                f"Mix: {name!r} declares {source.fields} and {first_name!r} {first.fields}; "
+                f"Mix: {name!r} declares {_own_fields(name, source)} and {first_name!r} {common}; "
                 "declare the same fields in all, or pass fields='separate'"
             )
         if source.masks != first.masks:
             raise ConfigError(f"Mix: on_error of {name!r} and {first_name!r} differ; pass the same in all")
-    if SOURCE in first.fields:
-        raise ConfigError(f"Mix adds a field {SOURCE!r}, and the sources have one; leave it out of fields=")
-    return first.fields
+    return common
+
+
+def _own_fields(name: str, source: Streamed) -> dict[str, Field]:
+    """The fields of a source, without the one that a Mix adds."""
+    if isinstance(source, Mix):
+        if source.separate:
+            raise ConfigError(f"Mix: {name!r} has fields='separate'; pass it to this one too")
+        return {field: kind for field, kind in source.fields.items() if field != SOURCE}
+    if SOURCE in source.fields:
+        raise ConfigError(f"Mix adds a field {SOURCE!r}, and {name!r} has one; leave it out of fields=")
+    return source.fields

@@ -15,8 +15,7 @@ import torch
 
 from fastload.assemble import BatchMaking, Fault, Recipe
 from fastload.batch import KEY, Batch, BufferPool
-from fastload.decode.tensor import cast_into
-from fastload.decode.tokens import TokensDecoder
+from fastload.decode.tokens import TokensDecoder, cast_tokens
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.fields import Field, Tokens
 from fastload.meter import DECODE, READ, clock_here
@@ -143,7 +142,7 @@ class PackedJob:
                 try:
                     tokens = _document(decoder, raws[piece], lengths[piece])
                     end = column + sizes[piece]
-                    cast_into(tokens[skips[piece] : skips[piece] + sizes[piece]], out[row, column:end])
+                    cast_tokens(tokens[skips[piece] : skips[piece] + sizes[piece]], out[row, column:end])
                     column = end
                 except (CorruptError, DecodeError) as error:
                     self._fault(name, row, first + piece, error)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.decode.base import Raw, Spec
-from fastload.decode.tensor import NPY_MAGIC, cast_into, is_typed, read_npy
+from fastload.decode.tensor import NPY_MAGIC, is_typed, read_npy
 from fastload.decode.text import LIST
 from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Tokens
@@ -32,7 +32,7 @@ class TokensDecoder:
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
         tokens = self.tokens(raw)[: len(out)]
-        cast_into(tokens, out[: len(tokens)])
+        cast_tokens(tokens, out[: len(tokens)])
         out[len(tokens) :] = self.pad
         return len(tokens)
 
@@ -86,7 +86,7 @@ class TokensDecoder:
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
         tokens = self.tokens(raw)[: self.length]
         out = np.empty(len(tokens), self.dtype)
-        cast_into(tokens, out)
+        cast_tokens(tokens, out)
         return out
 
     def tokens(self, raw: Raw) -> npt.NDArray[Any]:
@@ -105,3 +105,16 @@ class TokensDecoder:
         if len(raw) % self.stored.itemsize:
             raise DecodeError(f"{len(raw)} bytes are no whole number of {self.stored.name} tokens")
         return np.frombuffer(raw, self.stored)
+
+
+def cast_tokens(tokens: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Copy integers into `out`, of the same length and any integer dtype.
+
+    Raises:
+        DecodeError: a number that does not fit.
+    """
+    if not np.can_cast(tokens.dtype, out.dtype, "safe") and tokens.size:
+        low, high, limits = int(tokens.min()), int(tokens.max()), np.iinfo(out.dtype)
+        if low < limits.min or high > limits.max:
+            raise DecodeError(f"{tokens.dtype} values from {low} to {high} do not fit into {out.dtype}")
+    np.copyto(out, tokens, casting="unsafe")
