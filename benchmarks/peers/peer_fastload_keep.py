@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fastload
 import peer_fastload
 from peer_fastload import epochs, resume
+
+import fastload
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
