@@ -103,13 +103,13 @@ class BufferPool:
     """
 
     def __init__(self, *, pinned: bool = False, limit: int = 8) -> None:
-        self._pinned, self._limit = pinned, limit
+        self.pinned, self._limit = pinned, limit
         self._lock = threading.Lock()
         self._arrays: dict[tuple[tuple[int, ...], str], list[npt.NDArray[Any]]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """An array with any content."""
-        if self._pinned:
+        if self.pinned:
             kind = torch.from_numpy(np.empty(0, dtype)).dtype
             return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
         with self._lock:

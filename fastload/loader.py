@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
-from fastload.assemble import Fault, batch_jobs
+from fastload.assemble import Fault
 from fastload.augment.chain import make_chain
 from fastload.batch import KEY, Batch, BufferPool
+from fastload.collated import ByNumber, Iterated, collated
 from fastload.dataset import StreamingDataset
 from fastload.device import resolve_device
 from fastload.engine import Engine
@@ -19,7 +19,7 @@ from fastload.flow import flow
 from fastload.meter import Clock, Meter, Stats
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
-from fastload.order.cursor import State, batches_left, steps
+from fastload.order.cursor import State
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, detect_rank
@@ -40,9 +40,11 @@ class DataLoader:
 
     Args:
         data: a StreamingDataset or Mix, or what StreamingDataset takes (a path, a pattern, a list); then also its
-            keyword arguments.
+            keyword arguments. Or any other dataset of torch, or a `webdataset` pipeline; see `fastload.collated` for
+            what is promised then, and for the keyword arguments.
         batch_size: rows per rank. A mapping is a schedule: samples consumed over all ranks -> rows from there on, e.g.
-            {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch.
+            {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch. None: an iterable dataset
+            gives whole batches.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
             undecoded bytes, text and tokens, whose cost is in Python itself.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
@@ -62,8 +64,8 @@ class DataLoader:
 
     def __init__(
         self,
-        data: Streamed | Data | Sequence[Data],
-        batch_size: int | Mapping[int, int] = 1,
+        data: Streamed | Data | Sequence[Data] | torch.utils.data.IterableDataset[Any] | ByNumber,
+        batch_size: int | Mapping[int, int] | None = 1,
         *,
         num_workers: int = 0,
         prefetch_factor: int = 2,
@@ -76,7 +78,12 @@ class DataLoader:
         **dataset: Any,
     ) -> None:
         self.dataset = _dataset(data, dataset)
-        self.batch_size = batch_size if isinstance(batch_size, Mapping) else integer("batch_size", batch_size, least=1)
+        if isinstance(self.dataset, Iterated):
+            self.dataset.whole_batches = batch_size is None
+            batch_size = 1 if batch_size is None else batch_size
+        if not isinstance(batch_size, Mapping):
+            batch_size = integer("batch_size", batch_size, least=1)  # type: ignore[arg-type]
+        self.batch_size: int | Mapping[int, int] = batch_size
         self.num_workers = integer("num_workers", num_workers, least=0)
         self.prefetch_factor = integer("prefetch_factor", prefetch_factor, least=1)
         if timeout is not None and not timeout > 0:
@@ -100,6 +107,7 @@ class DataLoader:
         spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
+        self.dataset.check(share)
         self._planned = isinstance(self.dataset.order, BoundBuckets)
         if self._planned and last_batch in ("drop", "wrap"):
             raise ConfigError(f"last_batch={last_batch!r}: LengthBuckets plans all batches; leave it at 'auto'")
@@ -117,10 +125,13 @@ class DataLoader:
         rank, world_size = detect_rank(self.dataset.rank, self.dataset.world_size)
         return Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch=self.last_batch)
 
+    def _marks(self) -> dict[str, Any]:
+        """What states depend on besides the data set: the batch size, where batches are cut by it."""
+        return {"batch_size": self.batch_size} if self._planned else {}
+
     def _fingerprint(self) -> dict[str, Any]:
         """What saved states must agree with."""
-        planned = {"batch_size": self.batch_size} if self._planned else {}  # batches are cut by it
-        return {**self.dataset.fingerprint, **planned}
+        return {**self.dataset.fingerprint, **self._marks()}
 
     def _start(self) -> int:
         """Where the iteration that is running began or the next one begins: after an abandoned epoch, the next one."""
@@ -136,7 +147,7 @@ class DataLoader:
     def __len__(self) -> int:
         """Batches of the iteration that runs or comes next, the same on every rank; of a resumed epoch, the rest (for
         Lightning, which counts on, with those before)."""
-        return self._before + batches_left(self.dataset.order, self._share(), self._start())
+        return self._before + self.dataset.batches_left(self._share(), self._start())
 
     def __iter__(self) -> Iterator[Any]:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
@@ -150,17 +161,16 @@ class DataLoader:
         clock: Clock | None = None
         try:
             share, dataset = self._share(), self.dataset
-            threads = self.num_workers if dataset.recipe.parallel else 0
-            recipe = replace(dataset.recipe, fingerprint=self._fingerprint())
-            jobs = batch_jobs(recipe, steps(dataset.order, share, start), self._pool, threads=threads)
+            dataset.check(share)  # ranks may be known only now
+            threads = dataset.threads(self.num_workers)
+            jobs = dataset.jobs(share, start, self._pool, threads=threads, marks=self._marks())
             engine: Engine[Batch] = Engine(
                 jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout, meter=self._meter
             )
             clock = engine.clock
             with engine:
                 for batch in flow(engine, self.device, self._chain):
-                    assert batch.state is not None
-                    if self._current is me:
+                    if self._current is me and batch.state is not None:
                         self._consumed = batch.state["consumed"]
                         self._handed_out += 1
                     yield self._hand_out(batch)
@@ -178,7 +188,10 @@ class DataLoader:
 
     def _hand_out(self, batch: Batch) -> Any:
         if self.as_tuple is None:
-            return batch
+            return self.dataset.give(batch)
+        for name in self.as_tuple:
+            if name != VALID_NAME and name not in batch:
+                raise ConfigError(f"as_tuple names {name!r}; the batch has {', '.join(map(repr, batch))}")
         return tuple(batch.valid if name == VALID_NAME else batch[name] for name in self.as_tuple)
 
     @property
@@ -189,8 +202,7 @@ class DataLoader:
     @property
     def faults(self) -> list[Fault]:
         """Samples masked so far on this rank (on_error="mask")."""
-        log = self.dataset.recipe.faults
-        return list(log.faults) if log is not None else []
+        return self.dataset.faults
 
     def stats(self) -> Stats:
         """Where the time went since the loader was made, by stage; `after - before` is what lay between. Cheap; may be
@@ -206,6 +218,8 @@ class DataLoader:
             ConfigError: a negative epoch.
         """
         epoch, samples = integer("epoch", epoch, least=0), self.dataset.samples
+        if isinstance(self.dataset, Iterated):
+            self.dataset.set_epoch(epoch)
         if (self._resuming or self._current is not None) and samples and self.epoch == epoch:
             self._jump = None
             return
@@ -254,7 +268,7 @@ class DataLoader:
         Raises:
             StateError: that would be before the epoch's end.
         """
-        epoch = batches_left(self.dataset.order, self._share(), self.epoch * self.dataset.samples)
+        epoch = self.dataset.batches_left(self._share(), self.epoch * self.dataset.samples)
         if before < epoch < before + len(self):
             raise StateError(
                 f"the state was saved after {before} batches of an epoch, and {len(self)} are left at this world size "
@@ -264,16 +278,14 @@ class DataLoader:
         self._before = before
 
 
-def _dataset(data: Streamed | Data | Sequence[Data], options: dict[str, Any]) -> Streamed:
+def _dataset(data: Any, options: dict[str, Any]) -> Streamed:
     if isinstance(data, Streamed):
         if options:
             raise ConfigError(f"{', '.join(options)}: pass these to the StreamingDataset and not to the DataLoader")
         return data
-    if isinstance(data, torch.utils.data.Dataset):
-        raise ConfigError(
-            f"fastload.DataLoader streams packed shards, not a {type(data).__name__}; "
-            "pass a StreamingDataset or a path here, and map-style datasets to torch.utils.data.DataLoader"
-        )
+    others = collated(data, options)
+    if others is not None:
+        return others
     try:
         return StreamingDataset(data, **options)
     except TypeError as error:
@@ -283,9 +295,9 @@ def _dataset(data: Streamed | Data | Sequence[Data], options: dict[str, Any]) ->
 def _check_names(names: Sequence[str], dataset: Streamed) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError(f"as_tuple={names!r}: pass a tuple of field names, e.g. ({names!r},)")
-    known = dataset.recipe.names
+    known = dataset.names
     for name in names:
-        if name not in (*known, VALID_NAME, KEY):
+        if known is not None and name not in (*known, VALID_NAME, KEY):
             raise ConfigError(
                 f"as_tuple names {name!r}; the batch has {', '.join(map(repr, known))}, {VALID_NAME!r} and {KEY!r}"
             )

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ import torch
 import torch.distributed
 import torch.utils.data
 
-from fastload.assemble import Recipe
+from fastload.assemble import BatchMaking, Fault, Recipe, batch_jobs
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.errors import ConfigError
 from fastload.fields import Bytes, Field, Text
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
-from fastload.order.cursor import Ordering, Step, steps
+from fastload.order.cursor import Ordering, Step, batches_left, steps
 from fastload.order.distribute import Share
 from fastload.order.mix import visit
 from fastload.order.pattern import Composed
@@ -125,6 +126,42 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         if self._recipe is None or self._recipe[0] != os.getpid():
             self._recipe = (os.getpid(), self.make_recipe())
         return self._recipe[1]
+
+    # What fastload.DataLoader asks; `fastload.collated` answers some of it differently.
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Everything that a batch has by name, keys and `valid` apart; None if that is not known beforehand."""
+        return self.recipe.names
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Samples masked so far in this process."""
+        log = self.recipe.faults
+        return list(log.faults) if log is not None else []
+
+    def check(self, share: Share) -> None:
+        """Raise ConfigError if the data cannot be shared out like this."""
+
+    def threads(self, asked: int) -> int:
+        """How many threads help, of those asked for."""
+        return asked if self.recipe.parallel else 0
+
+    def batches_left(self, share: Share, consumed: int) -> int:
+        """Batches from `consumed` to the end of its epoch."""
+        return batches_left(self.order, share, consumed)
+
+    def jobs(
+        self, share: Share, consumed: int, pool: BufferPool, *, threads: int, marks: Mapping[str, Any]
+    ) -> Iterator[BatchMaking]:
+        """What makes the batches from `consumed` to the end of its epoch; `marks` join the fingerprint of their
+        states."""
+        recipe = replace(self.recipe, fingerprint={**self.fingerprint, **marks})
+        return batch_jobs(recipe, steps(self.order, share, consumed), pool, threads=threads)
+
+    def give(self, batch: Batch) -> Any:
+        """A batch as it is handed out where no as_tuple says how."""
+        return batch
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next pass under a stock DataLoader; passes after it count on by themselves."""

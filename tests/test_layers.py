@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("device",),
     ("augment", "flow"),
     ("stream",),
-    ("dataset",),
+    ("collated", "dataset"),
     ("mixed", "mixture", "samplers"),
     ("loader",),
     ("pack",),

@@ -588,16 +588,6 @@ def test_arguments_of_a_dataset_beside_a_dataset_are_refused(packed: Packed) -> 
     assert len(DataLoader(dataset, 4)) == 6
 
 
-def test_datasets_of_torch_are_refused(packed: Packed) -> None:
-    data = packed("tar", SIZES[23])
-    with pytest.raises(
-        ConfigError, match=r"streams packed shards, not a TensorDataset; .* to torch.utils.data.DataLoader"
-    ):
-        DataLoader(torch.utils.data.TensorDataset(torch.zeros(3)))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="not a IndexedDataset"):
-        DataLoader(fastload.IndexedDataset(data))  # type: ignore[arg-type]
-
-
 def test_the_set_epoch_of_a_negative_or_broken_number_is_refused(packed: Packed) -> None:
     run = loader(packed("tar", SIZES[23]))
     for epoch, message in ((-1, "epoch=-1: must be at least 0"), (1.5, "epoch=1.5: must be an integer")):
