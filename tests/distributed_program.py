@@ -1,0 +1,76 @@
+"""One rank of test_distributed: what it reads with each kind of workers, what it saves, what it reads on resuming.
+
+Every batch is followed by an all_reduce, as a training step is: ranks with unequal numbers of batches would hang.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ranks
+import torch
+import torch.distributed
+import torch.utils.data
+
+import fastload
+
+GLOBAL_BATCH = 12
+FIELDS = {"label": fastload.Scalar(), "image": fastload.Image(8, crop="random")}
+
+
+def step(batch: Any, valid: torch.Tensor) -> list[int]:
+    """A training step; gives the ids of its valid rows."""
+    torch.distributed.all_reduce(torch.ones(1))
+    return batch["label"][valid].tolist()  # type: ignore[no-any-return]
+
+
+def own(loader: fastload.DataLoader, batches: int | None = None) -> list[list[int]]:
+    return [step(batch, batch.valid) for batch in islice(loader, batches)]
+
+
+def stock(loader: torch.utils.data.DataLoader[Any]) -> list[list[int]]:
+    every = torch.ones(10**3, dtype=torch.bool)
+    return [step(batch, batch.get("__valid__", every[: len(batch["label"])])) for batch in loader]
+
+
+def mean_loss(data: str, rows: int) -> float:
+    """The README's recipe: the mean over the samples, whatever the number of ranks."""
+    totals = torch.zeros(2, dtype=torch.float64)
+    for batch in fastload.DataLoader(data, rows, shuffle=False, fields=FIELDS, last_batch="pad", num_workers=1):
+        losses = torch.sqrt(batch["label"].double() + 3)
+        totals += torch.stack([(losses * batch.valid).sum(), batch.valid.sum()])
+    torch.distributed.all_reduce(totals)
+    return float(totals[0] / totals[1])
+
+
+def main(out: str, data: str, *before: str) -> None:
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rows = GLOBAL_BATCH // torch.distributed.get_world_size()
+    found: dict[str, Any] = {"threads": {}, "processes": {}, "saved": [], "resumed": []}
+    for workers in range(4):
+        loader = fastload.DataLoader(data, rows, fields=FIELDS, num_workers=workers)
+        expected = len(loader)
+        found["threads"][workers] = [own(loader), own(loader)]
+        assert [len(batches) for batches in found["threads"][workers]] == [expected] * 2
+        dataset = fastload.StreamingDataset(data, fields=FIELDS, batch_size=rows)
+        found["processes"][workers] = stock(torch.utils.data.DataLoader(dataset, rows, num_workers=workers))
+    for batches in range(expected + 1):
+        loader = fastload.DataLoader(data, rows, fields=FIELDS, num_workers=1)
+        seen = own(loader, batches)
+        found["saved"].append({"seen": seen, "state": loader.state_dict()})
+    for saved in json.loads(Path(*before).read_text())["saved"] if before else []:
+        loader = fastload.DataLoader(data, rows, fields=FIELDS, num_workers=1)
+        loader.load_state_dict(saved["state"])
+        found["resumed"].append(own(loader))
+    found["mean_loss"] = mean_loss(data, rows)
+    ranks.leave(out, found)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

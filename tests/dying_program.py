@@ -1,0 +1,34 @@
+"""One rank of a run in which rank 1 dies, or hangs, after two batches: what the others are told, what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+
+import ranks
+import torch
+import torch.distributed
+
+import fastload
+
+
+def main(out: str, data: str, how: str, workers: str) -> None:
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=3))
+    loader = fastload.DataLoader(data, 2, fields={"label": fastload.Scalar()}, num_workers=int(workers))
+    error = ""
+    try:
+        for number, _ in enumerate(loader):
+            if number == 2 and torch.distributed.get_rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+            torch.distributed.all_reduce(torch.ones(1))
+    except RuntimeError as caught:
+        error = f"{type(caught).__name__}: {caught}"
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload-")]
+    ranks.leave(out, {"error": error, "threads": threads, "consumed": loader.state_dict()["consumed"]})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"""Runs a program on several ranks, as real processes on this machine; each leaves what it found as JSON.
+
+A program is called as `python program OUT ARGS...`; it calls `leave(OUT, value)` at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+PATIENCE_SECONDS = 120  # a run that takes longer hangs
+
+
+def leave(out: str, value: Any) -> None:
+    """What this rank has to say."""
+    Path(out, f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(value))
+
+
+def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
+    """Run under torchrun; gives what each rank left."""
+    out.mkdir()
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
+    done = subprocess.run(
+        [sys.executable, *command, str(TESTS / program), str(out), *map(str, args)],
+        env=_environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return _left(out, world_size)
+
+
+def start(program: str, world_size: int, out: Path, *args: object) -> list[subprocess.Popen[str]]:
+    """Start the ranks without torchrun, which would end all when one ends, with the environment that it gives them."""
+    out.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(world_size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world_size > 1 else {}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(TESTS / program), str(out), *map(str, args)],
+                env={**_environment(), **{name: str(value) for name, value in place.items()}},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )
+        )  # fmt: skip
+    return processes
+
+
+def run(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
+    """`start`, and wait for the end; gives what each rank left."""
+    processes = start(program, world_size, out, *args)
+    said = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0] * world_size, "\n".join(said)
+    return _left(out, world_size)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for the end of a process; what it printed."""
+    try:
+        return process.communicate(timeout=PATIENCE_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"a hang: {process.communicate()[0]}") from None
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **quiet}
+
+
+def _left(out: Path, world_size: int) -> list[Any]:
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(world_size)]

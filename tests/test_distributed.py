@@ -1,0 +1,114 @@
+"""Real processes: torchrun with gloo on one to four ranks, threads and worker processes, deaths and resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import conformance
+import pytest
+import ranks
+import torch.utils.data
+
+import fastload
+
+Packed = Callable[..., Path]
+SIZES = [20, 1, 17, 12]
+SAMPLES = 50
+WORLDS = (2, 1, 4, 3)  # each resumes what the one before it saved
+
+
+@pytest.fixture(scope="module")
+def runs(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
+    """What each rank found, by world size."""
+    data, folder = packed("tar", SIZES), tmp_path_factory.mktemp("runs")
+    found: dict[int, list[Any]] = {}
+    before: list[Path] = []
+    for world_size in WORLDS:
+        out = folder / str(world_size)
+        found[world_size] = ranks.torchrun("distributed_program.py", world_size, out, data, *before)
+        before = [out / "rank0.json"]
+    return found
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+@pytest.mark.parametrize("workers", range(4))
+def test_every_rank_has_its_share_with_any_workers(runs: Any, world_size: int, workers: int) -> None:
+    for epoch in range(2):
+        batches = [found["threads"][str(workers)][epoch] for found in runs[world_size]]
+        conformance.assert_equal_batches(batches)
+        conformance.assert_exactly_once(conformance.flat(batches), SAMPLES)
+        conformance.assert_same_global_batches(batches, [found["threads"]["0"][epoch] for found in runs[world_size]])
+        one = [found["threads"]["0"][epoch] for found in runs[1]]
+        conformance.assert_same_global_batches(batches, one)
+    processes = [found["processes"][str(workers)] for found in runs[world_size]]
+    assert processes == [found["threads"]["0"][0] for found in runs[world_size]], "a stock DataLoader has the same"
+
+
+@pytest.mark.parametrize(("before", "after"), list(pairwise(WORLDS)))
+def test_saved_at_any_batch_and_resumed_at_another_world_size(runs: Any, before: int, after: int) -> None:
+    saved = [found["saved"] for found in runs[before]]
+    assert len(saved[0]) == 6, "before the first batch, and after each of five"
+    for number, ranks_saved in enumerate(zip(*saved, strict=True)):
+        assert len({json.dumps(one["state"]) for one in ranks_saved}) == 1, "the state is the same on every rank"
+        seen = conformance.flat([one["seen"] for one in ranks_saved])
+        resumed = [found["resumed"][number] for found in runs[after]]
+        conformance.assert_equal_batches(resumed)
+        rest = conformance.flat(resumed)
+        if number == 5:
+            conformance.assert_exactly_once(seen, SAMPLES)
+            conformance.assert_exactly_once(rest, SAMPLES)
+        else:
+            conformance.assert_exactly_once([*seen, *rest], SAMPLES)
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+def test_the_mean_over_padded_batches_is_that_of_the_samples(runs: Any, world_size: int) -> None:
+    expected = sum((label + 3) ** 0.5 for label in range(SAMPLES)) / SAMPLES
+    for found in runs[world_size]:
+        assert found["mean_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_rank_that_dies_or_hangs_is_an_error_on_the_others(packed: Packed, tmp_path: Path, how: str) -> None:
+    first, second = ranks.start("dying_program.py", 2, tmp_path, packed("tar", SIZES), how, 2)
+    try:
+        said = ranks.finish(first)
+        # where a peer hangs, gloo aborts the process at its end
+        assert first.returncode in ((0,) if how == "killed" else (0, -signal.SIGABRT)), said
+        found = json.loads((tmp_path / "rank0.json").read_text())
+        message = "Connection (closed|reset) by peer" if how == "killed" else "Timed out waiting 3000ms"
+        assert re.search(message, found["error"])
+        assert found["threads"] == [], "the loader's threads ended with the loop"
+        assert found["consumed"] == 2 * 3 * 2
+    finally:
+        os.kill(second.pid, signal.SIGKILL)
+        ranks.finish(second)
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["by sample", "by batch"])
+def test_a_worker_process_that_is_killed_is_an_error(packed: Packed, planned: bool) -> None:
+    dataset = fastload.StreamingDataset(
+        packed("tar", SIZES), fields={"label": fastload.Scalar()}, batch_size=2 if planned else None
+    )
+    loader = torch.utils.data.DataLoader(dataset, 2, num_workers=2, timeout=30)
+    batches = iter(loader)
+    next(batches)
+    workers = batches._workers  # type: ignore[attr-defined]
+    os.kill(workers[0].pid, signal.SIGKILL)
+    with pytest.raises(
+        RuntimeError, match=r"DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpected)"
+    ):
+        for _ in batches:
+            pass
+    del batches
+    assert not any(worker.is_alive() for worker in workers)
+    conformance.assert_exactly_once(
+        [i for batch in torch.utils.data.DataLoader(dataset, 2) for i in batch["label"].tolist()], SAMPLES
+    )
