@@ -10,6 +10,7 @@
     engine      the plan's batches, in order, by threads
     device      host buffers                 -> tensors on the GPU, one batch ahead
     augment     Batch                        -> Batch
+    profile     a loader                     -> what limits it, and what would help
     DataLoader  wires the path and keeps its place in the run
 
 Names are imported when first used: `import fastload` loads neither torch nor any decoder.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fastload.loader import DataLoader as DataLoader
     from fastload.mixture import Mix as Mix
     from fastload.pack import pack as pack
+    from fastload.profile import profile as profile
 
 _HOME = {
     "Batch": "fastload.batch",
@@ -51,7 +53,7 @@ _HOME = {
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }
 
-__all__ = ["__version__", "augment", "pack", "samplers", *_HOME]
+__all__ = ["__version__", "augment", "pack", "profile", "samplers", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
@@ -59,8 +61,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in ("augment", "samplers"):
         value = importlib.import_module(f"fastload.{name}")
-    elif name == "pack":
-        value = importlib.import_module("fastload.pack").pack
+    elif name in ("pack", "profile"):
+        value = getattr(importlib.import_module(f"fastload.{name}"), name)
     else:
         raise AttributeError(f"module 'fastload' has no attribute {name!r}")
     globals()[name] = value

@@ -1,0 +1,33 @@
+"""Know the bottleneck: what limits a loader, and what a change would bring. `fastload.profile(loader, step)`.
+
+    loader -> Rig, its stages taken apart -> live run, stages alone, ladder -> Model -> Verdict -> report
+
+rig.py        runs parts of a loader's path, from files, memory or nothing
+capacity.py   each stage alone, at several numbers of threads
+ladder.py     the step, fed from further and further up the path
+trials.py     pictures stored differently, tried
+verdict.py    the model, and what follows from it
+table.py, page.py, charts.py, words.py   the report as text and as a page
+run.py        `profile`, which is also what calling this module does
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from fastload.profile.run import Profile, profile
+
+__all__ = ["Profile", "profile"]
+
+
+class _CallablePackage(ModuleType):
+    """`fastload.profile` is this package once anything in it has been imported, before that the function; both
+    profile."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return profile(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

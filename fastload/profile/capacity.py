@@ -1,0 +1,203 @@
+"""What each stage can do alone, fed with the recorded output of the stage before it, and how it scales with threads.
+
+The fit is Gunther's universal scalability law (N. J. Gunther, Guerrilla Capacity Planning, 2007, chapter 4): N threads
+do C(N) = N / (1 + contention (N - 1) + coherency N (N - 1)) times what one does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastload.profile.rig import ReadJob, Recording, Rig
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How a stage scales.
+
+    Attributes:
+        contention: share of the work that only one thread does at a time, from 0.
+        coherency: cost of each pair of threads keeping each other informed, from 0.
+    """
+
+    contention: float = 0.0
+    coherency: float = 0.0
+
+    def speedup(self, threads: float) -> float:
+        """Of so many threads over one."""
+        n = threads
+        return n / (1 + self.contention * (n - 1) + self.coherency * n * (n - 1))
+
+    @property
+    def best_threads(self) -> float:
+        """Where more threads make it slower; infinite if nowhere."""
+        return ((1 - min(1.0, self.contention)) / self.coherency) ** 0.5 if self.coherency > 0 else float("inf")
+
+
+def fit(threads: Sequence[int], rates: Sequence[float]) -> Scaling:
+    """The law that fits best, by least squares over N X(1) / X(N) - 1 = contention (N - 1) + coherency N (N - 1), both
+    at least 0. One number of threads fits nothing; two give no coherency.
+
+    Args:
+        threads: N, ascending, beginning with 1.
+        rates: X(N), items/s.
+    """
+    n = np.array(threads, np.float64)
+    y = n * rates[0] / np.array(rates) - 1
+    first, second = n - 1, n * (n - 1)
+    if len(n) < 2:
+        return Scaling()
+    if len(n) > 2:
+        (a, b), *_ = np.linalg.lstsq(np.stack([first, second], 1), y, rcond=None)
+        if a >= 0 and b >= 0:
+            return Scaling(contention=float(a), coherency=float(b))
+        if a < 0:  # the best that is not negative lies on an edge
+            return Scaling(coherency=max(0.0, float(second @ y / (second @ second))))
+    return Scaling(contention=max(0.0, float(first @ y / (first @ first))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a stage does alone.
+
+    Attributes:
+        threads: numbers of threads that were tried.
+        rates: samples/s of each.
+        cpu_ms: CPU time a sample, of one thread.
+        bytes_per_second: at the most threads; 0 where bytes are not counted.
+        scaling: None of a stage that only the consumer's thread runs.
+    """
+
+    stage: str
+    threads: tuple[int, ...]
+    rates: tuple[float, ...]
+    cpu_ms: float
+    bytes_per_second: float = 0.0
+    scaling: Scaling | None = None
+
+
+def thread_counts(cores: int) -> list[int]:
+    """1, 2, 4, ... and the cores."""
+    return sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores})
+
+
+def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]:
+    """Of every stage."""
+    counts = thread_counts(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    each = seconds / (2 * len(counts) + 2)
+    found = [_in_threads("read", rig, recording, counts, each)]
+    if recording.reads:
+        found.append(_in_threads("decode", rig, recording, counts, each))
+        run = rig.run(rig.jobs(recording.plan(), recording.recipe), each, threads=0, whole=False, warm_up=1)
+        found.append(
+            _alone("assemble", run.stats.samples, run.stats.assemble.busy_seconds, run.stats.assemble.busy_seconds)
+        )
+    found += _on_device(rig, recording, each)
+    return found
+
+
+def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], seconds: float) -> Capacity:
+    rates, cpu_ms, size = [], 0.0, 0.0
+    for threads in counts:
+        if stage == "read":
+            reader = rig.recipe.reader
+            jobs = (ReadJob(reader, step, rig.part_rows) for step in recording.plan())
+        else:
+            jobs = rig.jobs(recording.plan(), recording.recipe)  # type: ignore[assignment]
+        run = rig.run(jobs, seconds, threads=threads, whole=False)
+        passed = getattr(run.stats, stage)
+        busy = max(passed.busy_seconds, 1e-9)
+        rates.append(threads * passed.items / busy)
+        size = threads * passed.bytes / busy
+        if threads == 1:
+            cpu_ms = min(1e3 * run.cpu_seconds, 1e3 * busy) / max(1, passed.items)
+    return Capacity(
+        stage=stage,
+        threads=tuple(counts),
+        rates=tuple(rates),
+        cpu_ms=cpu_ms,
+        bytes_per_second=size,
+        scaling=fit(counts, rates),
+    )
+
+
+def _alone(stage: str, items: int, seconds: float, cpu_seconds: float) -> Capacity:
+    items, seconds = max(1, items), max(seconds, 1e-9)
+    return Capacity(stage=stage, threads=(1,), rates=(items / seconds,), cpu_ms=1e3 * cpu_seconds / items)
+
+
+def _on_device(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]:
+    """Copy and augment, each waited for."""
+    host = recording.hosts[0]
+    found = []
+    if rig.device.type != "cpu":
+        found.append(_timed("copy", host.rows, lambda: host.to(rig.device, non_blocking=True), rig, seconds))
+    if rig.chain:
+        there = host.to(rig.device)
+        found.append(_timed("augment", host.rows, lambda: rig.augmented(there), rig, seconds))
+    return found
+
+
+def _timed(stage: str, rows: int, work: Callable[[], object], rig: Rig, seconds: float) -> Capacity:
+    work()
+    rig.synchronize()
+    started, cpu, times = time.perf_counter(), time.process_time(), 0
+    while times < 3 or time.perf_counter() - started < seconds:
+        work()
+        rig.synchronize()
+        times += 1
+    return _alone(stage, rows * times, time.perf_counter() - started, time.process_time() - cpu)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """What the machine does at best with one thread, bytes/s; None where it was not measured."""
+
+    memory_copy: float
+    file_read: float | None
+
+
+def ceilings(paths: Sequence[str], seconds: float) -> Ceilings:
+    """Copying memory, and reading the files once they are in the page cache."""
+    source = np.ones(16 << 20, np.uint8)
+    target = source.copy()
+
+    def copy_once() -> int:
+        np.copyto(target, source)
+        return source.nbytes
+
+    local = [path for path in paths if os.path.isfile(path)]
+    return Ceilings(
+        memory_copy=_rate(copy_once, seconds / 2), file_read=_file_rate(local[0], seconds / 2) if local else None
+    )
+
+
+def _file_rate(path: str, seconds: float) -> float:
+    buffer = bytearray(_CHUNK)
+    with open(path, "rb", buffering=0) as file:
+
+        def some() -> int:
+            got = file.readinto(buffer) or 0
+            if got < _CHUNK:
+                file.seek(0)
+            return got
+
+        for _ in range(64):  # into the page cache
+            some()
+        file.seek(0)
+        return _rate(some, seconds)
+
+
+def _rate(work: Callable[[], int], seconds: float) -> float:
+    done, started = work(), time.perf_counter()
+    done = 0
+    while (took := time.perf_counter() - started) < seconds:
+        done += work()
+    return done / took

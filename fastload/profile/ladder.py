@@ -1,0 +1,86 @@
+"""The step, fed from further and further up the path: what each rung takes longer than the one before is the cost of
+what it adds, as far as prefetching does not hide it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+
+import torch
+
+from fastload.batch import Batch
+from fastload.order.cursor import steps
+from fastload.profile.rig import Recording, Rig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One way to feed the step.
+
+    Attributes:
+        source: where batches come from.
+        adds: what this rung does and the one before does not.
+        batch_ms: wall time a batch.
+        cost_ms: of it, more than the rung before; negative where the difference drowns in noise.
+    """
+
+    source: str
+    adds: str
+    batch_ms: float
+    cost_ms: float
+
+
+def climb(rig: Rig, recording: Recording, seconds: float) -> list[Rung]:
+    """All rungs that can be measured, each in a share of the time."""
+    each = seconds / 6
+    cached = rig.augmented(recording.hosts[0])
+    made = synthetic(cached)
+    hosts = cycle(recording.hosts)
+    rungs: list[tuple[str, str, float]] = [
+        ("synthetic batch", "your step", _steps(rig, lambda: made, each)),
+        ("one cached batch", "real values", _steps(rig, lambda: cached, each)),
+        ("decoded batches in memory", "copy and augment", _steps(rig, lambda: rig.augmented(next(hosts)), each)),
+    ]
+    if recording.reads:
+        run = rig.run(rig.jobs(recording.plan(), recording.recipe), each)
+        rungs.append(("stored bytes in memory", "decode and assemble", run.batch_ms))
+    rungs.append(("files in the page cache", "read and check", rig.run(rig.jobs(rig.endless()), each).batch_ms))
+    if rig.drop_page_cache():
+        epoch = steps(rig.order, rig.share, 0)  # no further: what comes again is no longer cold
+        rungs.append(("files on disk", "storage", rig.run(rig.jobs(epoch), each).batch_ms))
+    before = [0.0, *(ms for _, _, ms in rungs)]
+    return [
+        Rung(source=source, adds=adds, batch_ms=ms, cost_ms=ms - less)
+        for (source, adds, ms), less in zip(rungs, before, strict=False)
+    ]
+
+
+def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> float:
+    """Milliseconds a step."""
+    rig.train(batch())
+    rig.synchronize()
+    started, times = time.perf_counter(), 0
+    while times < 3 or time.perf_counter() - started < seconds:
+        rig.train(batch())
+        times += 1
+    rig.synchronize()
+    return 1e3 * (time.perf_counter() - started) / times
+
+
+def synthetic(batch: Batch) -> Batch:
+    """A batch of the same shapes, with noise in place of samples: floats in [0, 1), bytes in [0, 256). Other integers
+    stay: they may be labels, which must be classes."""
+
+    def noise(value: object) -> object:
+        if isinstance(value, Batch):
+            return synthetic(value)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return torch.rand_like(value)
+        if isinstance(value, torch.Tensor) and value.dtype is torch.uint8:
+            return torch.randint_like(value, 256)
+        return value
+
+    return batch.replaced({name: noise(value) for name, value in batch.items()})

@@ -1,0 +1,159 @@
+"""The report as one HTML page: no other file, no script; readable on a phone and in print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastload.errors import missing_extra
+from fastload.profile.charts import COLOURS, curves
+from fastload.profile.words import gain, ms, rate, speed
+
+if TYPE_CHECKING:
+    from fastload.profile.run import Profile
+
+
+def to_html(profile: Profile) -> str:
+    """The page.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise missing_extra("jinja2", "report", "an HTML report") from None
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page: str = environment.from_string(_PAGE).render(_values(profile))
+    return page
+
+
+def _values(profile: Profile) -> dict[str, Any]:
+    path, verdict, asked = profile.model.path_ms(), profile.verdict, max(1, sum(profile.stats.ready))
+    longest = max([*path.values(), profile.model.batch_ms, 1e-9])
+    top = max([rung.batch_ms for rung in profile.rungs] + [1e-9])
+    rungs = [
+        {
+            "rung": rung,
+            "before": 100 * min(rung.batch_ms, max(0.0, rung.batch_ms - rung.cost_ms)) / top,
+            "more": 100 * max(0.0, rung.cost_ms) / top,
+        }
+        for rung in profile.rungs
+    ]
+    return {
+        "p": profile,
+        "verdict": verdict,
+        "stages": [(name, took, 100 * took / longest, COLOURS[name]) for name, took in path.items()],
+        "waiting": 100 * profile.model.waiting_ms / longest,
+        "rungs": rungs,
+        "charts": [(each.stage, curves(each), each) for each in profile.capacities if len(each.threads) > 1],
+        "ready": [(k, 100 * count / asked) for k, count in enumerate(profile.stats.ready)],
+        "rate": rate,
+        "ms": ms,
+        "speed": speed,
+        "gain": gain,
+    }
+
+
+_BAR = """
+{% macro bar(width, colour, start=0, ghost="#c9ced6") %}
+<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+<rect width="100" height="10" fill="#eef0f3"/><rect width="{{ start }}" height="10" fill="{{ ghost }}"/>
+<rect x="{{ start }}" width="{{ width }}" height="10" fill="{{ colour }}"/></svg>
+{% endmacro %}
+"""
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto; padding: 1rem;
+  max-width: 46rem; }
+h1 { font-size: 1.35rem; line-height: 1.3; margin: .25rem 0 .75rem; }
+h1::first-letter { text-transform: uppercase; }
+h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
+p, figcaption { margin: .25rem 0; } .quiet { color: #596373; font-size: .875rem; }
+.numbers { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: .5rem 0 1rem; }
+.numbers b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+.row { display: grid; grid-template-columns: 7rem 1fr 5rem; gap: .75rem; align-items: center; margin: .3rem 0; }
+.row svg { width: 100%; height: 1rem; display: block; border-radius: 2px; }
+.row span:last-child, td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.wide { grid-template-columns: 13rem 1fr 5rem; }
+.limit { font-weight: 700; }
+ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
+figure svg { width: 100%; height: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; }
+th, td { text-align: left; padding: .3rem .5rem .3rem 0; border-bottom: 1px solid #e2e5ea; vertical-align: top; }
+th { font-weight: 600; } th.n { text-align: right; } .scroll { overflow-x: auto; }
+@media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
+  .wide svg { grid-column: 1 / 3; grid-row: 2; } .row { grid-template-columns: 5rem 1fr 4.5rem; gap: .5rem; }
+  .row.wide { grid-template-columns: 1fr 5rem; } }
+@media print { body { max-width: none; padding: 0; font-size: 11pt; } section { break-inside: avoid; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+"""
+
+_PAGE = (
+    _BAR
+    + """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>fastload profile: {{ verdict.limit }} limits</title><style>"""
+    + _STYLE
+    + """</style></head><body>
+<h1>{{ verdict.sentence }}</h1>
+<div class="numbers">
+<div><b>{{ rate(verdict.samples_per_second) }}</b>samples/s measured</div>
+<div><b>{{ rate(verdict.predicted) }}</b>by the model</div>
+<div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>
+</div>
+<p class="quiet">{% for name, value in p.setting.items() %}{{ name }}={{ value }}{{ "" if loop.last else ", " }}
+{%- endfor %}</p>
+
+<section><h2>What would help, by the model</h2>
+{% if verdict.advice %}<ol>{% for each in verdict.advice %}
+<li><b>{{ each.change }}</b>: {{ gain(each.gain) }}, {{ rate(each.samples_per_second) }} samples/s.
+<span class="quiet">{{ each.why }}.</span></li>{% endfor %}</ol>
+{% else %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
+
+<section><h2>A batch takes {{ ms(p.model.batch_ms) }} ms</h2>
+{% for name, took, width, colour in stages %}
+<div class="row{{ " limit" if name == verdict.limit }}"><span>{{ name }}</span>
+{{ bar(width, colour) }}<span>{{ ms(took) }} ms</span></div>
+{% endfor %}
+<div class="row quiet"><span>waiting</span>{{ bar(waiting, "#8a93a1") }}
+<span>{{ ms(p.model.waiting_ms) }} ms</span></div>
+<p class="quiet">{% if p.model.threads %}Read and decode: busy time over {{ p.model.threads }} threads, beside the
+other stages, which follow one another.{% else %}Without threads, all stages follow one another, and waiting is the
+first three.{% endif %} Waiting: for a batch, and putting it together.</p></section>
+
+<section><h2>Your step fed from</h2>
+{% for each in rungs %}
+<div class="row wide"><span>{{ each.rung.source }}</span>{{ bar(each.more, "#2b6cb0", each.before) }}
+<span>{{ ms(each.rung.batch_ms) }} ms</span></div>
+{% endfor %}
+<p class="quiet">Blue is what the rung costs more than the one before, as far as prefetching does not hide it:
+{% for each in rungs %}{{ each.rung.adds }} {{ ms(each.rung.cost_ms) }} ms{{ "." if loop.last else ", " }}
+{%- endfor %}</p></section>
+
+{% if charts %}<section><h2>Stages alone, by threads</h2><div class="charts">
+{% for name, chart, each in charts %}<figure>{{ chart|safe }}<figcaption class="quiet">{{ name }}: dots measured, line
+fitted; {{ "%.0f"|format(100 * each.scaling.contention) }}% is done by one thread at a time</figcaption></figure>
+{% endfor %}</div></section>{% endif %}
+
+<section><h2>Each stage alone</h2><div class="scroll"><table>
+<tr><th>stage</th><th class="n">samples/s</th><th class="n">threads</th><th class="n">CPU ms a sample</th>
+<th class="n">bytes/s</th></tr>
+{% for each in p.capacities %}<tr><td>{{ each.stage }}</td><td class="n">{{ rate(each.rates[-1]) }}</td>
+<td class="n">{{ each.threads[-1] }}</td><td class="n">{{ ms(each.cpu_ms) }}</td>
+<td class="n">{{ speed(each.bytes_per_second) }}</td></tr>
+{% endfor %}
+<tr class="quiet"><td>copying memory</td><td></td><td class="n">1</td><td></td>
+<td class="n">{{ speed(p.ceilings.memory_copy) }}</td></tr>
+{% if p.ceilings.file_read %}<tr class="quiet"><td>reading a file</td><td></td><td class="n">1</td><td></td>
+<td class="n">{{ speed(p.ceilings.file_read) }}</td></tr>{% endif %}
+</table></div></section>
+
+{% if p.model.threads %}<section><h2>Batches ready when one was asked for</h2>
+{% for k, share in ready %}<div class="row"><span>{{ k }}</span>{{ bar(share, "#5a7d9a") }}
+<span>{{ "%.0f"|format(share) }}%</span></div>
+{% endfor %}<p class="quiet">0 means that the step waited.</p></section>{% endif %}
+</body></html>
+"""
+)

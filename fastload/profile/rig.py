@@ -1,0 +1,252 @@
+"""A loader's path taken apart: the same stages, fed from where one likes. The loader itself and its place in the run
+are left alone: shards are opened anew, and pages that nobody else maps can be dropped from the page cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count, cycle
+from typing import Any
+
+import torch
+
+from fastload.assemble import PARTS_PER_THREAD, BatchMaking, Recipe
+from fastload.batch import Batch, BufferPool
+from fastload.engine import Engine
+from fastload.errors import ConfigError
+from fastload.flow import flow
+from fastload.loader import DataLoader
+from fastload.meter import READ, Meter, Stats, clock_here
+from fastload.order.cursor import Step, steps
+from fastload.order.shuffle import Ints
+from fastload.shards.read import Reader, Rows
+
+RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
+RECORDED_BATCHES = 16
+Train = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run of some batches took, its first ones apart.
+
+    Attributes:
+        wall_seconds, cpu_seconds: the latter of all threads of the process.
+    """
+
+    stats: Stats
+    wall_seconds: float
+    cpu_seconds: float
+
+    @property
+    def batch_ms(self) -> float:
+        return 1e3 * self.wall_seconds / max(1, self.stats.batches)
+
+    @property
+    def cpu_ms(self) -> float:
+        """A batch."""
+        return 1e3 * self.cpu_seconds / max(1, self.stats.batches)
+
+
+class Rig:
+    """The stages of a loader.
+
+    Raises:
+        ConfigError: the loader has no samples.
+    """
+
+    def __init__(self, loader: DataLoader, step: Train | None) -> None:
+        self.loader, self.step = loader, step
+        self.device, self.chain, self.share = loader.device, loader._chain, loader._share()
+        self._pool = BufferPool(pinned=loader.pin_memory, limit=64)
+        self.reopen()
+        if not self.order.samples:
+            raise ConfigError("profile: the data set has no samples")
+        self.threads = loader.num_workers if self.recipe.parallel else 0
+        size = self.share.rows_at(0)
+        self.part_rows = max(1, -(-size // (self.threads * PARTS_PER_THREAD)) if self.threads > 1 else size)
+
+    def reopen(self) -> None:
+        """Let go of open shards; the next reads open them again."""
+        dataset = copy.copy(self.loader.dataset)
+        self.order, self.recipe = dataset.order, dataset.recipe
+
+    def endless(self) -> Iterator[Step]:
+        """Steps, epoch after epoch."""
+        for epoch in count():
+            yield from steps(self.order, self.share, epoch * self.order.samples)
+
+    def jobs(self, plan: Iterator[Step], recipe: Recipe | None = None) -> Iterator[BatchMaking]:
+        return ((recipe or self.recipe).job(step, self._pool, self.part_rows) for step in plan)
+
+    def run(
+        self,
+        jobs: Iterator[BatchMaking],
+        seconds: float,
+        *,
+        threads: int | None = None,
+        whole: bool = True,
+        warm_up: int | None = None,
+    ) -> Run:
+        """Run jobs for so long, and at least 3.
+
+        Args:
+            whole: batches go on to the device, through the augmentation and to the step; else they are dropped.
+            warm_up: batches before measuring; None: as many as are prefetched.
+        """
+        threads = self.threads if threads is None else threads
+        ahead = self.loader.prefetch_factor if whole else max(2, 2 * threads)
+        meter = Meter()
+        engine = Engine(jobs, threads=threads, ahead=ahead, timeout_seconds=self.loader.timeout, meter=meter)
+        with engine:
+            device, chain = (self.device, self.chain) if whole else (torch.device("cpu"), [])
+            return self._measure(
+                flow(engine, device, chain), meter, seconds, ahead if warm_up is None else warm_up, whole
+            )
+
+    def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int, train: bool) -> Run:
+        before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
+        for number, batch in enumerate(batches, 1):
+            if train:
+                self.train(batch)
+            if number == warm_up:
+                self.synchronize()
+                before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
+            elif number >= warm_up + 3 and time.perf_counter() - wall >= seconds:
+                break
+        self.synchronize()
+        took, spent = time.perf_counter() - wall, time.process_time() - cpu
+        return Run(stats=meter.stats() - before, wall_seconds=took, cpu_seconds=spent)
+
+    def train(self, batch: Batch) -> None:
+        if self.step is not None:
+            self.step(self.loader._hand_out(batch))
+
+    def augmented(self, host: Batch) -> Batch:
+        batch = host.to(self.device)
+        for operation in self.chain:
+            batch = operation(batch)
+        return batch
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def drop_page_cache(self) -> bool:
+        """Ask the system to forget the shards' files; False where it cannot be asked, or knows no such files."""
+        index = getattr(self.loader.dataset, "index", None)
+        if index is None or not hasattr(os, "posix_fadvise") or not all(map(os.path.isfile, index.paths)):
+            return False
+        self.reopen()
+        for path in index.paths:
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fdatasync(file)  # pages that are not written yet cannot be dropped
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError:
+                return False
+            finally:
+                os.close(file)
+        return True
+
+
+class Recorded:
+    """A reader that gives again, from memory, what it recorded of another's reads."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader: Reader | None = reader
+        self.blocking = reader.blocking
+        self.rows: dict[tuple[bytes, bytes], Rows] = {}
+        self.bytes = 0
+
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        about = (shards.tobytes(), rows.tobytes())
+        found = self.rows.get(about)
+        if found is None:
+            if self._reader is None:
+                raise ConfigError(
+                    "profile: the data set reads other rows the second time; its order must be a function"
+                )
+            found = self._reader.read(shards, rows)
+            raw = {
+                name: [bytes(v) if isinstance(v, memoryview) and v.format == "B" else v for v in values]
+                for name, values in found.raw.items()
+            }
+            found = self.rows[about] = replace(found, raw=raw)
+            self.bytes += sum(len(v) for values in raw.values() for v in values if isinstance(v, bytes))
+        return found
+
+    def freeze(self) -> None:
+        """Record no more."""
+        self._reader = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Some batches of a loader, with what was read for them and what became of it.
+
+    Attributes:
+        steps: full batches, or the only one.
+        recipe: reads from memory.
+        hosts: a few of the decoded batches, on the CPU.
+        reads: whether the recipe's reads do come from memory; not so where each source of a mixture reads for itself.
+    """
+
+    steps: tuple[Step, ...]
+    recipe: Recipe
+    reader: Recorded
+    hosts: tuple[Batch, ...]
+
+    @property
+    def reads(self) -> bool:
+        return bool(self.reader.rows)
+
+    def plan(self) -> Iterator[Step]:
+        return cycle(self.steps)
+
+
+def record(rig: Rig, seconds: float) -> Recording:
+    """Read and decode batches for so long, and keep what was read."""
+    reader = Recorded(rig.recipe.reader)
+    recipe = replace(rig.recipe, reader=reader)
+    taken: list[Step] = []
+    hosts: list[Batch] = []
+    started = time.perf_counter()
+    for step in steps(rig.order, rig.share, 0):
+        if taken and step.size < taken[0].size:
+            break
+        taken.append(step)
+        with Engine(rig.jobs(iter([step]), recipe), threads=rig.threads, ahead=1) as engine:
+            batch = next(engine)
+        if len(hosts) < 3:
+            hosts.append(batch)
+        full = reader.bytes > RECORDED_BYTES or len(taken) >= RECORDED_BATCHES
+        if full or time.perf_counter() - started > seconds:
+            break
+    reader.freeze()
+    return Recording(steps=tuple(taken), recipe=recipe, reader=reader, hosts=tuple(hosts))
+
+
+class ReadJob:
+    """Reads the rows of a step and drops them; a `fastload.engine.Job`."""
+
+    def __init__(self, reader: Reader, step: Step, part_rows: int) -> None:
+        self._reader, self._step, self._part_rows = reader, step, part_rows
+
+    @property
+    def parts(self) -> int:
+        return max(1, -(-len(self._step.shards) // self._part_rows))
+
+    def run(self, part: int) -> None:
+        rows, clock = slice(part * self._part_rows, (part + 1) * self._part_rows), clock_here()
+        clock.enter(READ)
+        found = self._reader.read(self._step.shards[rows], self._step.rows[rows])
+        clock.passed(READ, len(found.keys), found.raw.values())
+
+    def result(self) -> Batch:
+        return Batch()

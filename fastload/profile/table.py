@@ -1,0 +1,106 @@
+"""The report as tables for a terminal: the verdict first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fastload.profile.words import gain, ms, rate, speed
+
+if TYPE_CHECKING:
+    from fastload.profile.run import Profile
+
+WIDTH = 110  # of the report as a string
+
+
+def to_text(profile: Profile) -> str:
+    """The report without colours."""
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, highlight=False).print(render(profile))
+    return out.getvalue()
+
+
+def render(profile: Profile) -> RenderableType:
+    """The report for a rich console."""
+    return Group(*_parts(profile))
+
+
+def _parts(profile: Profile) -> Iterator[RenderableType]:
+    verdict, setting = profile.verdict, profile.setting
+    yield Text(verdict.sentence, style="bold")
+    yield Text(
+        f"{rate(verdict.samples_per_second)} samples/s, {rate(verdict.predicted)} by the model; "
+        f"{rate(verdict.loader_alone)} if your step took no time"
+    )
+    yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
+    yield _advice(profile)
+    yield _stages(profile)
+    yield _ladder(profile)
+    yield _capacities(profile)
+    yield _ready(profile)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _advice(profile: Profile) -> RenderableType:
+    if not profile.verdict.advice:
+        return Text("\nNo change of the loader would bring 5% or more.")
+    table = _table("What would help, by the model", "change", "gain", "samples/s")
+    table.add_column("because")
+    for each in profile.verdict.advice:
+        table.add_row(each.change, gain(each.gain), rate(each.samples_per_second), each.why)
+    return table
+
+
+def _stages(profile: Profile) -> RenderableType:
+    model, path = profile.model, profile.model.path_ms()
+    table = _table(
+        f"A batch takes {ms(model.batch_ms)} ms", "stage", "busy ms", "of its path, ms", "samples", "bytes/s when busy"
+    )
+    for name, stage in profile.stats.stages.items():
+        style = "bold red" if name == profile.verdict.limit else ""
+        flow = speed(stage.bytes / stage.busy_seconds if stage.busy_seconds else None)
+        table.add_row(name, ms(model.stage_ms[name]), ms(path[name]), f"{stage.items:,}", flow, style=style)
+    table.add_row("waiting", ms(model.waiting_ms), "", "", "", style="dim")
+    return table
+
+
+def _ladder(profile: Profile) -> RenderableType:
+    table = _table("The step fed from", "source", "ms a step", "more, ms", "for")
+    table.columns[3].justify = "left"
+    for rung in profile.rungs:
+        table.add_row(rung.source, ms(rung.batch_ms), ms(rung.cost_ms), rung.adds)
+    return table
+
+
+def _capacities(profile: Profile) -> RenderableType:
+    table = _table("Each stage alone", "stage", "samples/s by threads", "CPU ms a sample", "bytes/s", "contention")
+    table.columns[1].justify = "left"
+    for each in profile.capacities:
+        rates = ", ".join(f"{n}: {rate(x)}" for n, x in zip(each.threads, each.rates, strict=True))
+        scaling = f"{each.scaling.contention:.0%}" if each.scaling else "one thread"
+        table.add_row(each.stage, rates, ms(each.cpu_ms), speed(each.bytes_per_second), scaling)
+    best = profile.ceilings
+    table.add_row("copying memory", "", "", speed(best.memory_copy), "", style="dim")
+    if best.file_read:
+        table.add_row("reading a file from the page cache", "", "", speed(best.file_read), "", style="dim")
+    return table
+
+
+def _ready(profile: Profile) -> RenderableType:
+    asked = sum(profile.stats.ready)
+    if not asked or not profile.setting["num_workers"]:
+        return Text("")
+    shares = ", ".join(f"{k}: {count / asked:.0%}" for k, count in enumerate(profile.stats.ready))
+    return Text(f"Batches ready when one was asked for: {shares}")

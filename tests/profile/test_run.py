@@ -1,0 +1,240 @@
+"""Contract: slow one stage on purpose, and the verdict names it and predicts what a change brings, within 15%.
+
+Stages are slowed by sleeps that dominate everything else they do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import fastload
+from fastload.assemble import BatchJob, Recipe
+from fastload.batch import Batch, BufferPool
+from fastload.decode import Decoder, Raw
+from fastload.errors import ConfigError
+from fastload.loader import DataLoader
+from fastload.order.cursor import Step
+from fastload.profile import Profile, profile
+from fastload.shards.read import Ints, Reader, Rows
+
+Packed = Callable[..., Path]
+
+ROWS = 8
+SHORT, LONG = 0.004, 0.024  # seconds a batch
+FIELDS = {"image": fastload.Image(8), "label": fastload.Scalar()}
+
+
+class SlowReader:
+    blocking = True
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def read(self, shards: Ints, rows: Ints) -> Rows:
+        time.sleep(LONG * len(rows) / ROWS)
+        return self._reader.read(shards, rows)
+
+
+class SlowDecoder:
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self.spec = decoder, decoder.spec
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        time.sleep(LONG / ROWS)
+        return self._decoder.decode_into(raw, out, key)
+
+    def decode(self, raw: Raw, key: int) -> object:
+        return self._decoder.decode(raw, key)
+
+
+class SlowJob(BatchJob):
+    def result(self) -> Batch:
+        time.sleep(LONG)
+        return super().result()
+
+
+class SlowMaker:
+    names = ("image",)
+
+    def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchJob:
+        return SlowJob(recipe, step, pool, part_rows)
+
+
+class Slowed(fastload.StreamingDataset):
+    """A data set with a slow stage."""
+
+    def __init__(self, data: Path, slow: str) -> None:
+        self.slow = slow
+        super().__init__(data, fields=FIELDS)
+
+    def make_recipe(self) -> Recipe:
+        recipe = super().make_recipe()
+        if self.slow == "read":
+            return replace(recipe, reader=SlowReader(recipe.reader))
+        if self.slow == "decode":
+            return replace(recipe, decoders={name: SlowDecoder(d) for name, d in recipe.decoders.items()})
+        return replace(recipe, maker=SlowMaker()) if self.slow == "assemble" else recipe
+
+
+def sleeping(seconds: float) -> Callable[[Batch], Batch]:
+    def operation(batch: Batch) -> Batch:
+        time.sleep(seconds)
+        return batch
+
+    return operation
+
+
+@pytest.fixture
+def data(packed: Packed) -> Path:
+    return packed("tar", [200, 200])
+
+
+def make(data: Path, slow: str, workers: int = 1, augment: bool = True) -> DataLoader:
+    chain = [sleeping(LONG if slow == "augment" else SHORT / 2)] if augment else []
+    return DataLoader(Slowed(data, slow), ROWS, num_workers=workers, augment=chain)
+
+
+def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
+    """Samples/s of an epoch, its first batches apart."""
+    before = loader.stats()
+    for number, batch in enumerate(loader):
+        if step is not None:
+            step(batch)
+        if number == 3:
+            before = loader.stats()
+    took = loader.stats() - before
+    return took.samples / took.consumer_seconds
+
+
+def run(data: Path, slow: str) -> tuple[Profile, Callable[[Any], Batch]]:
+    step = sleeping(LONG if slow == "step" else SHORT)
+    return profile(make(data, slow), step, seconds=1.5), step
+
+
+@pytest.mark.parametrize("slow", ["read", "decode"])
+def test_a_slow_stage_in_the_threads_is_named_and_more_threads_bring_what_was_predicted(data: Path, slow: str) -> None:
+    found, step = run(data, slow)
+    assert found.verdict.limit == slow
+    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
+    assert found.verdict.waiting_share > 0.5
+    advice = found.verdict.advice[0]
+    assert advice.stage == slow
+    assert advice.change.startswith("num_workers=")
+    workers = int(advice.change.split(",")[0].removeprefix("num_workers="))
+    assert workers > 1
+    assert rate(make(data, slow, workers), step) == pytest.approx(advice.samples_per_second, rel=0.15)
+
+
+def test_slow_assembly_is_named(data: Path) -> None:
+    found, _ = run(data, "assemble")
+    assert found.verdict.limit == "assemble"
+    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
+
+
+def test_slow_augmentation_is_named_and_its_gain_predicted(data: Path) -> None:
+    found, step = run(data, "augment")
+    assert found.verdict.limit == "augment"
+    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
+    (advice,) = [each for each in found.verdict.advice if each.stage == "augment"]
+    assert rate(make(data, "augment", augment=False), step) == pytest.approx(advice.samples_per_second, rel=0.15)
+
+
+def test_a_slow_step_is_named_and_what_the_loader_could_do(data: Path) -> None:
+    found, _ = run(data, "step")
+    assert found.verdict.limit == "step"
+    assert found.verdict.waiting_share < 0.1
+    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
+    assert found.verdict.loader_alone > 3 * found.verdict.predicted
+
+
+def test_the_rungs_and_capacities_show_where_the_time_goes(data: Path) -> None:
+    found, _ = run(data, "decode")
+    rungs = {rung.adds: rung.cost_ms for rung in found.rungs}
+    assert list(rungs)[:5] == ["your step", "real values", "copy and augment", "decode and assemble", "read and check"]
+    assert rungs["your step"] == pytest.approx(1e3 * SHORT, rel=0.15)
+    assert max(rungs, key=lambda adds: rungs[adds]) == "decode and assemble"
+    alone = {each.stage: each for each in found.capacities}
+    assert set(alone) == {"read", "decode", "assemble", "augment"}
+    assert alone["decode"].rates[0] == pytest.approx(ROWS / LONG, rel=0.15)
+    assert alone["decode"].rates[0] < min(each.rates[0] for name, each in alone.items() if name != "decode")
+    assert alone["decode"].cpu_ms < 1e3 * LONG / ROWS / 2, "asleep most of the time"
+
+
+def test_the_loader_keeps_its_place(data: Path) -> None:
+    loader = make(data, "step")
+    batches = iter(loader)
+    next(batches)
+    state, stats = loader.state_dict(), loader.stats().batches
+    profile(loader, seconds=0.2)
+    assert loader.state_dict() == state
+    assert loader.stats().batches == stats
+    assert len(list(batches)) == len(loader) - 1
+
+
+def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_path: Path) -> None:
+    found, _ = run(data, "decode")
+    lines = str(found).splitlines()
+    assert lines[0] == found.verdict.sentence
+    assert lines[0].startswith("decode limits; ")
+    for said in ("What would help", "num_workers=", "files in the page cache", "copying memory", "Batches ready"):
+        assert said in str(found)
+    found.save_json(tmp_path / "p.json")
+    read = json.loads((tmp_path / "p.json").read_text())
+    assert read["sentence"] == lines[0]
+    assert read["verdict"]["limit"] == "decode"
+    assert read["stats"]["samples"] == found.stats.samples
+    found.save_html(tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    assert f"<h1>{found.verdict.sentence}</h1>" in page
+    assert found.verdict.advice[0].change in page
+    assert page.count('aria-label="') == 2, "a curve for read and one for decode"
+    assert "<script" not in page
+    assert "http" not in page, "nothing is fetched"
+
+
+def test_bytes_are_counted_and_curves_have_every_number_of_threads(data: Path) -> None:
+    found = profile(make(data, "step", workers=0), seconds=0.5)
+    read = next(each for each in found.capacities if each.stage == "read")
+    assert read.bytes_per_second > 0
+    assert np.diff(read.threads).min(initial=1) > 0
+    assert found.ceilings.memory_copy > 0
+    assert found.model.threads == 0
+    assert "waiting is the" in page_of(found)
+
+
+def page_of(found: Profile) -> str:
+    from fastload.profile.page import to_html
+
+    return to_html(found)
+
+
+def test_mixtures_and_other_formats_are_profiled_too(packed: Packed) -> None:
+    sets = {kind: fastload.StreamingDataset(packed(kind, [40]), fields=FIELDS) for kind in ("tar", "parquet")}
+    for fields in ("merged", "separate"):
+        found = profile(DataLoader(fastload.Mix(sets, fields=fields), 8, num_workers=2), seconds=0.3)
+        assert found.stats.samples > 0
+        assert found.verdict.limit in found.stats.stages
+
+
+def test_what_is_no_loader_is_refused(data: Path, packed: Packed) -> None:
+    with pytest.raises(ConfigError, match=r"profile: list is not a fastload\.DataLoader"):
+        profile([])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"profile: seconds=0: must be positive"):
+        profile(make(data, "step"), seconds=0)
+    with pytest.raises(ConfigError, match="profile: the data set has no samples"):
+        profile(DataLoader(packed("tar", []), 8))
+
+
+def test_fastload_profile_is_the_function_and_the_package() -> None:
+    assert callable(fastload.profile)
+    with pytest.raises(ConfigError, match="is not a fastload"):
+        fastload.profile(1)  # type: ignore[operator]

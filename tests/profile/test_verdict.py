@@ -1,0 +1,151 @@
+"""The model's arithmetic, and what follows from it, on numbers made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastload.meter import STAGES
+from fastload.profile.capacity import Scaling, fit, thread_counts
+from fastload.profile.ladder import Rung
+from fastload.profile.verdict import Model, Trial, judge
+
+shares = st.floats(0, 0.5)
+
+
+def model(threads: int = 1, cpu_ms: float = 0.0, waiting_ms: float = 0.0, cores: int = 4, **stage_ms: float) -> Model:
+    made = Model(
+        rows=10,
+        stage_ms={name: stage_ms.get(name, 0.0) for name in STAGES},
+        cpu_ms=cpu_ms,
+        batch_ms=1.0,
+        waiting_ms=waiting_ms,
+        threads=threads,
+        cores=cores,
+    )
+    return replace(made, batch_ms=made.predict_ms())
+
+
+@given(shares, st.floats(0, 0.05), st.floats(1, 1e6))
+def test_the_fit_finds_the_law_that_made_the_numbers(contention: float, coherency: float, first: float) -> None:
+    law, threads = Scaling(contention=contention, coherency=coherency), [1, 2, 4, 8, 16]
+    found = fit(threads, [first * law.speedup(n) for n in threads])
+    assert found.contention == pytest.approx(contention, abs=1e-6)
+    assert found.coherency == pytest.approx(coherency, abs=1e-6)
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=5))
+def test_a_fit_is_never_negative_and_one_thread_is_one(rates: list[float]) -> None:
+    found = fit([1, 2, 4, 8, 16][: len(rates)], rates)
+    assert found.contention >= 0
+    assert found.coherency >= 0
+    assert found.speedup(1) == 1
+
+
+def test_two_numbers_of_threads_give_contention_alone() -> None:
+    assert fit([1, 2], [100.0, 160.0]) == Scaling(contention=pytest.approx(0.25))
+    assert fit([1], [100.0]) == Scaling()
+    assert fit([1, 2], [100.0, 230.0]) == Scaling(), "better than linear is noise"
+
+
+def test_beyond_its_best_a_law_falls() -> None:
+    law = Scaling(contention=0.1, coherency=0.01)
+    assert law.best_threads == pytest.approx(90**0.5)
+    assert law.speedup(8) < law.speedup(9) > law.speedup(12)
+
+
+def test_threads_are_tried_in_powers_of_two_up_to_the_cores() -> None:
+    assert [thread_counts(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def test_the_slower_side_is_what_a_batch_takes() -> None:
+    one = model(threads=2, read=4, decode=36, assemble=1, augment=5, step=9)
+    assert (one.threads_ms(), one.consumer_ms(), one.predict_ms()) == (20, 15, 20)
+    assert one.predict_ms(4) == 15
+    assert one.predict_ms(0) == 55
+    assert one.rate(4) == pytest.approx(10 / 0.015)
+    assert replace(one, cpu_ms=200).predict_ms(4) == 50, "four cores cannot do 200 ms of work in less"
+
+
+def test_threads_that_contend_bring_less() -> None:
+    one = replace(model(threads=1, decode=40, step=1), scaling=Scaling(contention=0.5))
+    assert one.threads_ms(2) == pytest.approx(30)
+    two = replace(model(threads=2, decode=60, step=1), scaling=Scaling(contention=0.5))
+    assert two.threads_ms(1) == pytest.approx(40), "what was measured with two threads is more than one would need"
+
+
+@pytest.mark.parametrize("slow", ["read", "decode", "assemble", "copy", "augment", "step"])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_the_slow_stage_limits(slow: str, threads: int) -> None:
+    verdict = judge(model(threads=threads, **{**dict.fromkeys(STAGES, 1.0), slow: 30.0}))
+    assert verdict.limit == slow
+    assert verdict.behind != slow
+    expected = "your step limits: the loader keeps up" if slow == "step" else f"{slow} limits"
+    assert verdict.sentence.startswith(expected)
+
+
+def test_what_lies_behind_may_be_on_the_other_side() -> None:
+    verdict = judge(model(threads=2, read=4, decode=36, augment=5, step=9, waiting_ms=11.0))
+    assert (verdict.limit, verdict.behind) == ("decode", "step")
+    assert verdict.waiting_share == pytest.approx(0.55)
+    assert verdict.loader_alone == pytest.approx(verdict.predicted)
+
+
+def test_more_threads_are_advised_up_to_what_the_step_can_take() -> None:
+    (advice,) = judge(model(threads=1, cpu_ms=40, decode=40, step=12)).advice
+    assert advice.change == "num_workers=4, from 1"
+    assert advice.gain == pytest.approx(40 / 12)
+    assert advice.samples_per_second == pytest.approx(10 / 0.012)
+    assert advice.stage == "decode"
+
+
+def test_stages_that_use_the_processors_get_no_more_threads_than_cores() -> None:
+    assert judge(model(threads=4, cpu_ms=40, decode=40, cores=4)).advice == ()
+    (advice,) = judge(model(threads=4, cpu_ms=1, decode=40, cores=4)).advice
+    assert advice.change == "num_workers=16, from 4", "they wait for something else"
+
+
+def test_no_threads_are_advised_for_what_they_cannot_make_faster() -> None:
+    assert judge(model(threads=0, decode=40, cpu_ms=40), parallel=False).advice == ()
+    assert judge(model(threads=0, decode=40, cpu_ms=40)).advice[0].change == "num_workers=4, from 0"
+
+
+def test_idle_threads_are_given_back() -> None:
+    (advice,) = judge(model(threads=8, decode=40, step=30)).advice
+    assert (advice.change, advice.gain) == ("num_workers=2, from 8", 1.0)
+
+
+def test_prefetching_is_advised_where_batches_are_late_and_threads_fast() -> None:
+    verdict = judge(replace(model(threads=2, decode=20, step=20), batch_ms=25, waiting_ms=5), prefetch=2)
+    (advice,) = [each for each in verdict.advice if each.gain > 1]
+    assert advice.change == "prefetch_factor=4, from 2"
+    assert advice.gain == pytest.approx(25 / 20)
+
+
+def test_augmentation_goes_to_the_gpu_if_there_is_one() -> None:
+    slow = model(threads=1, decode=10, augment=40, step=10)
+    assert [a.change for a in judge(slow, gpu=True).advice] == ['device="cuda"']
+    (advice,) = judge(slow, gpu=False).advice
+    assert advice.change == "fewer or cheaper operations"
+    assert advice.gain == pytest.approx(5)
+
+
+def test_trials_count_only_where_they_bring_something() -> None:
+    trial = Trial(change="pack anew", why="tried", factor=0.5)
+    gains = {a.change: a.gain for a in judge(model(threads=4, decode=80, cpu_ms=80), trials=[trial]).advice}
+    assert gains == {"pack anew": pytest.approx(2)}
+    assert judge(model(threads=1, decode=10, step=30), trials=[trial]).advice == ()
+
+
+def test_the_first_epoch_wants_a_faster_disk() -> None:
+    rungs = [
+        Rung(source="files in the page cache", adds="read and check", batch_ms=10, cost_ms=1),
+        Rung(source="files on disk", adds="storage", batch_ms=30, cost_ms=20),
+    ]
+    (advice,) = judge(model(threads=1, decode=4, step=10), rungs=rungs).advice
+    assert advice.change.startswith("a faster disk")
+    assert advice.gain == 3
+    assert judge(model(threads=1, decode=4, step=10), rungs=[replace(rungs[1], cost_ms=1)]).advice == ()
