@@ -19,6 +19,7 @@ import torch.utils.data
 
 from fastload.assemble import BatchMaking, Fault, Recipe
 from fastload.batch import Batch, BufferPool
+from fastload.decode import Decoder
 from fastload.errors import ConfigError, StateError
 from fastload.order.arguments import integer
 from fastload.order.cursor import State, Step
@@ -267,7 +268,14 @@ class Iterated(Streamed):
         return samples if self.whole_batches else Share.batches_left(share, samples, 0)
 
     def jobs(
-        self, share: Share, consumed: int, pool: BufferPool, *, threads: int, marks: Mapping[str, Any]
+        self,
+        share: Share,
+        consumed: int,
+        pool: BufferPool,
+        *,
+        threads: int,
+        marks: Mapping[str, Any],
+        decoders: Mapping[str, Decoder],
     ) -> Iterator[BatchMaking]:
         stream = _Stream(iter(self.data))
         epoch, self._epoch = self._epoch, self._epoch + 1

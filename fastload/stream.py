@@ -16,6 +16,7 @@ import torch.utils.data
 
 from fastload.assemble import BatchMaking, Fault, Recipe, batch_jobs
 from fastload.batch import KEY, Batch, BufferPool
+from fastload.decode import Decoder
 from fastload.errors import ConfigError
 from fastload.fields import Bytes, Field, Text
 from fastload.order.arguments import integer
@@ -152,11 +153,22 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         return batches_left(self.order, share, consumed)
 
     def jobs(
-        self, share: Share, consumed: int, pool: BufferPool, *, threads: int, marks: Mapping[str, Any]
+        self,
+        share: Share,
+        consumed: int,
+        pool: BufferPool,
+        *,
+        threads: int,
+        marks: Mapping[str, Any],
+        decoders: Mapping[str, Decoder],
     ) -> Iterator[BatchMaking]:
         """What makes the batches from `consumed` to the end of its epoch; `marks` join the fingerprint of their
-        states."""
-        recipe = replace(self.recipe, fingerprint={**self.fingerprint, **marks})
+        states, `decoders` take the place of the recipe's."""
+        recipe = replace(
+            self.recipe,
+            fingerprint={**self.fingerprint, **marks},
+            decoders={**self.recipe.decoders, **decoders},
+        )
         return batch_jobs(recipe, steps(self.order, share, consumed), pool, threads=threads)
 
     def give(self, batch: Batch) -> Any:

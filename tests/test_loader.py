@@ -19,7 +19,7 @@ import torch
 from samples import FORMATS, content, ids
 
 import fastload
-from fastload.augment import On, RandomHorizontalFlip
+from fastload.augment import Normalize, On, RandomHorizontalFlip
 from fastload.batch import Batch
 from fastload.errors import ConfigError, EngineError, StateError
 from fastload.loader import DataLoader
@@ -612,3 +612,25 @@ def test_a_read_that_hangs_is_an_error_that_names_its_shards(packed: Packed, sha
     with pytest.raises(EngineError, match=r"no progress for 0.2 s: .* \(batch of 4 rows from train/(shard|part)-00000"):
         next(iter(run))
     timer.join()
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
+def test_a_flip_at_the_head_of_a_chain_is_done_while_decoding(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, native: bool, p: float
+) -> None:
+    """The same pixels as the operation gives on the batch, by either way of decoding."""
+    if not native:
+        monkeypatch.setattr("fastload.decode.native.available", lambda: False)
+    data, flip = packed("tar", SIZES[23]), RandomHorizontalFlip(p)
+    plain, ahead = loader(data, seed=3), loader(data, seed=3, augment=[flip], num_workers=2)
+    assert not ahead._chain  # nothing is left to do on the batch
+    for before, after in zip(plain, ahead, strict=True):
+        assert torch.equal(flip(before)["image"], after["image"])
+
+
+def test_a_flip_that_stands_twice_or_later_stays_in_the_chain(packed: Packed) -> None:
+    for augment in ([RandomHorizontalFlip(), RandomHorizontalFlip()], [Normalize(), RandomHorizontalFlip()]):
+        made = loader(packed("tar", SIZES[23]), augment=augment)
+        assert made._chain
+        assert not made._mirrored

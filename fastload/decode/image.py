@@ -11,6 +11,7 @@ rest, gives the same pixels, and says what is wrong with what does not decode.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from fastload.decode.pillow import decode_with_pillow
 from fastload.decode.resize import resize_into
 from fastload.errors import DecodeError
 from fastload.fields import Image
+from fastload.order import hashing
 
 __all__ = ["MAX_PIXELS", "ImageDecoder", "center_box", "decode_pixels", "image_size", "random_box"]
 
@@ -36,11 +38,28 @@ class ImageDecoder:
     def __init__(self, field: Image) -> None:
         self.field = field
         self.spec = Spec(parallel=True)
+        self._flip: tuple[int, float] | None = None
         self._native = field.size is not None and field.mode in ("RGB", "L") and native.available()
         if field.size is not None:
             self.spec = Spec(
                 shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True, parallel=True
             )
+
+    def mirroring(self, operation: int, p: float) -> ImageDecoder:
+        """A decoder that also mirrors each picture left to right with probability `p`, drawn from its key as draw 0 of
+        `operation`: what `augment.RandomHorizontalFlip` does, without a pass over the batch."""
+        decoder = copy.copy(self)
+        decoder._flip = (operation, p)
+        return decoder
+
+    def _flips(self, keys: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+        """Which rows to mirror, bool [k]; None where none is ever."""
+        if self._flip is None:
+            return None
+        operation, p = self._flip
+        words = np.array([key & hashing.MASK64 for key in keys], np.uint64)
+        bits = hashing.combine_array(hashing.combine_array(words, operation), 0) >> np.uint64(40)
+        return (bits.astype(np.float32) * np.float32(2.0**-24)) < np.float32(p)
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
         (error,) = self.decode_rows([raw], out[None], [int(key)])
@@ -58,8 +77,9 @@ class ImageDecoder:
         """Write many rows; see `base.BulkDecoder`."""
         errors: list[DecodeError | None] = [None] * len(raws)
         left: Sequence[int] = range(len(raws))
+        flips = self._flips(keys)
         if self._native:
-            statuses = native.decode_rows(self.field, raws, out, keys, MAX_PIXELS)
+            statuses = native.decode_rows(self.field, raws, out, keys, MAX_PIXELS, flips=flips)
             left = [row for row, status in enumerate(statuses) if status != native.DECODED]
         for row in left:
             raw = raws[row]
@@ -67,6 +87,8 @@ class ImageDecoder:
                 continue
             try:
                 self._decode_alone(raw, out[row], keys[row])
+                if flips is not None and flips[row]:
+                    out[row] = out[row, :, ::-1].copy()
             except DecodeError as error:
                 errors[row] = error
         return errors
