@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError
-from fastload.meter import ASSEMBLE, COPY, IDLE, WAITING, Clock, Meter, run_under
+from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, WAITING, Clock, Meter, run_under
 
 Result = TypeVar("Result", covariant=True)
 
@@ -104,7 +104,7 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
             ticket, part = shared.parts.popleft()
         error: BaseException | None = None
         if ticket.error is None:  # after a failure the rest of the job is skipped
-            clock.enter(ASSEMBLE)
+            clock.enter(DECODE)  # as long as the job says nothing else
             try:
                 ticket.job.run(part)
             except BaseException as caught:
@@ -218,6 +218,7 @@ class Engine(Generic[Result]):
         """Return once the job is done; raise its error."""
         if not self._threads:
             before = run_under(self.clock)
+            self.clock.enter(DECODE)
             try:
                 for part in range(ticket.left):
                     ticket.job.run(part)

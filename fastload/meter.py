@@ -3,7 +3,7 @@
 A clock is written by its own thread alone, so that a change of stage costs no lock: reading the time and an addition,
 0.2 us, and for a batch 3 us in all. Code that runs in any thread finds that thread's clock by `clock_here`.
 
-    engine thread      idle -> assemble -> read -> decode -> idle
+    engine thread      idle -> read -> decode -> idle
     consumer's thread  assemble -> waiting -> assemble -> copy -> augment -> step -> assemble ...
 
 On a GPU, copying and augmenting are queued: their seconds are those of queuing, and the GPU's own fall to whoever waits

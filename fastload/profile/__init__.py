@@ -7,6 +7,7 @@ capacity.py   each stage alone, at several numbers of threads
 ladder.py     the step, fed from further and further up the path
 trials.py     pictures stored differently, tried
 verdict.py    the model, and what follows from it
+findings.py   what was found, as values
 table.py, page.py, charts.py, words.py   the report as text and as a page
 run.py        `profile`, which is also what calling this module does
 """

@@ -83,6 +83,11 @@ class Capacity:
     scaling: Scaling | None = None
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def thread_counts(cores: int) -> list[int]:
     """1, 2, 4, ... and the cores."""
     return sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores})
@@ -90,10 +95,11 @@ def thread_counts(cores: int) -> list[int]:
 
 def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]:
     """Of every stage."""
-    counts = thread_counts(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    counts = thread_counts(cores())
     each = seconds / (2 * len(counts) + 2)
-    found = [_in_threads("read", rig, recording, counts, each)]
+    found = []
     if recording.reads:
+        found.append(_in_threads("read", rig, recording, counts, each))
         found.append(_in_threads("decode", rig, recording, counts, each))
         run = rig.run(rig.jobs(recording.plan(), recording.recipe), each, threads=0, whole=False, warm_up=1)
         found.append(

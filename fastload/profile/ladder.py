@@ -47,7 +47,8 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> list[Rung]:
     if recording.reads:
         run = rig.run(rig.jobs(recording.plan(), recording.recipe), each)
         rungs.append(("stored bytes in memory", "decode and assemble", run.batch_ms))
-    rungs.append(("files in the page cache", "read and check", rig.run(rig.jobs(rig.endless()), each).batch_ms))
+    warm = ("files in the page cache", "read and check") if recording.reads else ("the data set", "read and decode")
+    rungs.append((*warm, rig.run(rig.jobs(rig.endless()), each).batch_ms))
     if rig.drop_page_cache():
         epoch = steps(rig.order, rig.share, 0)  # no further: what comes again is no longer cold
         rungs.append(("files on disk", "storage", rig.run(rig.jobs(epoch), each).batch_ms))

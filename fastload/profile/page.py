@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastload.errors import missing_extra
 from fastload.profile.charts import COLOURS, curves
+from fastload.profile.findings import Findings
 from fastload.profile.words import gain, ms, rate, speed
 
-if TYPE_CHECKING:
-    from fastload.profile.run import Profile
 
-
-def to_html(profile: Profile) -> str:
+def to_html(profile: Findings) -> str:
     """The page.
 
     Raises:
@@ -27,7 +25,7 @@ def to_html(profile: Profile) -> str:
     return page
 
 
-def _values(profile: Profile) -> dict[str, Any]:
+def _values(profile: Findings) -> dict[str, Any]:
     path, verdict, asked = profile.model.path_ms(), profile.verdict, max(1, sum(profile.stats.ready))
     longest = max([*path.values(), profile.model.batch_ms, 1e-9])
     top = max([rung.batch_ms for rung in profile.rungs] + [1e-9])
@@ -114,14 +112,14 @@ _PAGE = (
 
 <section><h2>A batch takes {{ ms(p.model.batch_ms) }} ms</h2>
 {% for name, took, width, colour in stages %}
-<div class="row{{ " limit" if name == verdict.limit }}"><span>{{ name }}</span>
+<div class="row{{ " limit" if name == verdict.limit else "" }}"><span>{{ name }}</span>
 {{ bar(width, colour) }}<span>{{ ms(took) }} ms</span></div>
 {% endfor %}
 <div class="row quiet"><span>waiting</span>{{ bar(waiting, "#8a93a1") }}
 <span>{{ ms(p.model.waiting_ms) }} ms</span></div>
-<p class="quiet">{% if p.model.threads %}Read and decode: busy time over {{ p.model.threads }} threads, beside the
-other stages, which follow one another.{% else %}Without threads, all stages follow one another, and waiting is the
-first three.{% endif %} Waiting: for a batch, and putting it together.</p></section>
+<p class="quiet">{% if p.model.threads %}Read and decode: busy time over the number of threads, {{ p.model.threads }};
+they run beside the other stages, which follow one another.{% else %}Without threads, all stages follow one another,
+and waiting is the first three.{% endif %} Waiting: for a batch, and putting it together.</p></section>
 
 <section><h2>Your step fed from</h2>
 {% for each in rungs %}
@@ -134,7 +132,7 @@ first three.{% endif %} Waiting: for a batch, and putting it together.</p></sect
 
 {% if charts %}<section><h2>Stages alone, by threads</h2><div class="charts">
 {% for name, chart, each in charts %}<figure>{{ chart|safe }}<figcaption class="quiet">{{ name }}: dots measured, line
-fitted; {{ "%.0f"|format(100 * each.scaling.contention) }}% is done by one thread at a time</figcaption></figure>
+fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, other programs included</figcaption></figure>
 {% endfor %}</div></section>{% endif %}
 
 <section><h2>Each stage alone</h2><div class="scroll"><table>

@@ -16,6 +16,7 @@ import torch
 
 from fastload.assemble import PARTS_PER_THREAD, BatchMaking, Recipe
 from fastload.batch import Batch, BufferPool
+from fastload.collated import Iterated
 from fastload.engine import Engine
 from fastload.errors import ConfigError
 from fastload.flow import flow
@@ -56,24 +57,29 @@ class Rig:
     """The stages of a loader.
 
     Raises:
-        ConfigError: the loader has no samples.
+        ConfigError: the loader has no samples, or they can only be gone through once.
     """
 
     def __init__(self, loader: DataLoader, step: Train | None) -> None:
+        if isinstance(loader.dataset, Iterated):
+            raise ConfigError(
+                "profile: an iterable data set cannot be taken apart; its loader's stats() say where the time goes"
+            )
         self.loader, self.step = loader, step
         self.device, self.chain, self.share = loader.device, loader._chain, loader._share()
         self._pool = BufferPool(pinned=loader.pin_memory, limit=64)
         self.reopen()
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
-        self.threads = loader.num_workers if self.recipe.parallel else 0
+        self.threads = loader.dataset.threads(loader.num_workers)
         size = self.share.rows_at(0)
         self.part_rows = max(1, -(-size // (self.threads * PARTS_PER_THREAD)) if self.threads > 1 else size)
 
     def reopen(self) -> None:
         """Let go of open shards; the next reads open them again."""
         dataset = copy.copy(self.loader.dataset)
-        self.order, self.recipe = dataset.order, dataset.recipe
+        self.order, recipe = dataset.order, dataset.recipe
+        self.recipe = replace(recipe, decoders={**recipe.decoders, **self.loader._decoders()})
 
     def endless(self) -> Iterator[Step]:
         """Steps, epoch after epoch."""
@@ -164,7 +170,7 @@ class Recorded:
         self.rows: dict[tuple[bytes, bytes], Rows] = {}
         self.bytes = 0
 
-    def read(self, shards: Ints, rows: Ints) -> Rows:
+    def read(self, shards: Ints, rows: Ints, into: object = None) -> Rows:
         about = (shards.tobytes(), rows.tobytes())
         found = self.rows.get(about)
         if found is None:

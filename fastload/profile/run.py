@@ -13,39 +13,22 @@ import torch
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.meter import Stats
-from fastload.profile.capacity import Capacity, Ceilings, Scaling, capacities, ceilings
-from fastload.profile.ladder import Rung, climb
+from fastload.profile.capacity import Capacity, Scaling, capacities, ceilings
+from fastload.profile.findings import Findings
+from fastload.profile.ladder import climb
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, Train, record
 from fastload.profile.table import to_text
 from fastload.profile.trials import try_changes
-from fastload.profile.verdict import Model, Verdict, judge, model_of
+from fastload.profile.verdict import judge, model_of
 
 # Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings.
 _LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS = 0.35, 0.2, 0.3, 0.1, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Where a loader's time goes and what limits it; `str` of it is the report as text.
-
-    Attributes:
-        verdict: what limits, and what would help.
-        model: what predictions rest on: milliseconds of a batch by stage.
-        stats: of the loader as it ran.
-        capacities: of each stage alone.
-        ceilings: of the machine.
-        rungs: of the ladder.
-        setting: batch_size, num_workers, prefetch_factor, device and cores.
-    """
-
-    verdict: Verdict
-    model: Model
-    stats: Stats
-    capacities: tuple[Capacity, ...]
-    ceilings: Ceilings
-    rungs: tuple[Rung, ...]
-    setting: dict[str, Any]
+class Profile(Findings):
+    """What a profile found; `str` of it is the report as text."""
 
     def __str__(self) -> str:
         return to_text(self)

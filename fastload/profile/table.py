@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastload.profile.findings import Findings
 from fastload.profile.words import gain, ms, rate, speed
-
-if TYPE_CHECKING:
-    from fastload.profile.run import Profile
 
 WIDTH = 110  # of the report as a string
 
 
-def to_text(profile: Profile) -> str:
+def to_text(profile: Findings) -> str:
     """The report without colours."""
     out = io.StringIO()
     Console(file=out, width=WIDTH, highlight=False).print(render(profile))
     return out.getvalue()
 
 
-def render(profile: Profile) -> RenderableType:
+def render(profile: Findings) -> RenderableType:
     """The report for a rich console."""
     return Group(*_parts(profile))
 
 
-def _parts(profile: Profile) -> Iterator[RenderableType]:
+def _parts(profile: Findings) -> Iterator[RenderableType]:
     verdict, setting = profile.verdict, profile.setting
     yield Text(verdict.sentence, style="bold")
     yield Text(
@@ -53,7 +50,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _advice(profile: Profile) -> RenderableType:
+def _advice(profile: Findings) -> RenderableType:
     if not profile.verdict.advice:
         return Text("\nNo change of the loader would bring 5% or more.")
     table = _table("What would help, by the model", "change", "gain", "samples/s")
@@ -63,7 +60,7 @@ def _advice(profile: Profile) -> RenderableType:
     return table
 
 
-def _stages(profile: Profile) -> RenderableType:
+def _stages(profile: Findings) -> RenderableType:
     model, path = profile.model, profile.model.path_ms()
     table = _table(
         f"A batch takes {ms(model.batch_ms)} ms", "stage", "busy ms", "of its path, ms", "samples", "bytes/s when busy"
@@ -76,7 +73,7 @@ def _stages(profile: Profile) -> RenderableType:
     return table
 
 
-def _ladder(profile: Profile) -> RenderableType:
+def _ladder(profile: Findings) -> RenderableType:
     table = _table("The step fed from", "source", "ms a step", "more, ms", "for")
     table.columns[3].justify = "left"
     for rung in profile.rungs:
@@ -84,7 +81,7 @@ def _ladder(profile: Profile) -> RenderableType:
     return table
 
 
-def _capacities(profile: Profile) -> RenderableType:
+def _capacities(profile: Findings) -> RenderableType:
     table = _table("Each stage alone", "stage", "samples/s by threads", "CPU ms a sample", "bytes/s", "contention")
     table.columns[1].justify = "left"
     for each in profile.capacities:
@@ -98,7 +95,7 @@ def _capacities(profile: Profile) -> RenderableType:
     return table
 
 
-def _ready(profile: Profile) -> RenderableType:
+def _ready(profile: Findings) -> RenderableType:
     asked = sum(profile.stats.ready)
     if not asked or not profile.setting["num_workers"]:
         return Text("")

@@ -12,12 +12,11 @@ Without threads, read and decode are the consumer's too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fastload.meter import STAGES
-from fastload.profile.capacity import Scaling
+from fastload.profile.capacity import Scaling, cores
 from fastload.profile.ladder import Rung
 from fastload.profile.rig import Run
 
@@ -26,11 +25,6 @@ WORTH_SAYING = 0.05  # gains below this are noise
 _STORAGE_SHARE = 0.15  # of a step; two runs of a loader on a busy machine differ by as much as 10%
 _WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 _MOST_THREADS = 4  # times the cores, for stages that wait
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ Stages are slowed by sleeps that dominate everything else they do.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+import torch.utils.data
 
 import fastload
 from fastload.assemble import BatchJob, Recipe
@@ -39,7 +42,7 @@ class SlowReader:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def read(self, shards: Ints, rows: Ints) -> Rows:
+    def read(self, shards: Ints, rows: Ints, into: object = None) -> Rows:
         time.sleep(LONG * len(rows) / ROWS)
         return self._reader.read(shards, rows)
 
@@ -115,6 +118,7 @@ def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
     return took.samples / took.consumer_seconds
 
 
+@functools.cache
 def run(data: Path, slow: str) -> tuple[Profile, Callable[[Any], Batch]]:
     step = sleeping(LONG if slow == "step" else SHORT)
     return profile(make(data, slow), step, seconds=1.5), step
@@ -225,6 +229,22 @@ def test_mixtures_and_other_formats_are_profiled_too(packed: Packed) -> None:
         assert found.verdict.limit in found.stats.stages
 
 
+def test_map_style_data_is_profiled_and_its_fetching_counts_as_decoding() -> None:
+    class Slow(torch.utils.data.Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            time.sleep(0.001)
+            return torch.tensor(float(i))
+
+    found = profile(DataLoader(Slow(), 4, num_workers=1), seconds=0.3)
+    assert found.verdict.limit == "decode"
+    assert found.model.stage_ms["decode"] >= 4
+    assert (found.rungs[-1].source, found.rungs[-1].adds) == ("the data set", "read and decode")
+    assert found.rungs[-1].cost_ms >= 3
+
+
 def test_what_is_no_loader_is_refused(data: Path, packed: Packed) -> None:
     with pytest.raises(ConfigError, match=r"profile: list is not a fastload\.DataLoader"):
         profile([])  # type: ignore[arg-type]
@@ -232,6 +252,13 @@ def test_what_is_no_loader_is_refused(data: Path, packed: Packed) -> None:
         profile(make(data, "step"), seconds=0)
     with pytest.raises(ConfigError, match="profile: the data set has no samples"):
         profile(DataLoader(packed("tar", []), 8))
+    with pytest.raises(ConfigError, match="profile: an iterable data set cannot be taken apart; its loader's stats"):
+        profile(DataLoader(Numbers(), 8))
+
+
+class Numbers(torch.utils.data.IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10))
 
 
 def test_fastload_profile_is_the_function_and_the_package() -> None:

@@ -1,0 +1,34 @@
+"""What a profile found, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastload.meter import Stats
+from fastload.profile.capacity import Capacity, Ceilings
+from fastload.profile.ladder import Rung
+from fastload.profile.verdict import Model, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Where a loader's time goes and what limits it.
+
+    Attributes:
+        verdict: what limits, and what would help.
+        model: what predictions rest on: milliseconds of a batch by stage.
+        stats: of the loader as it ran.
+        capacities: of each stage alone.
+        ceilings: of the machine.
+        rungs: of the ladder.
+        setting: batch_size, num_workers, prefetch_factor, device and cores.
+    """
+
+    verdict: Verdict
+    model: Model
+    stats: Stats
+    capacities: tuple[Capacity, ...]
+    ceilings: Ceilings
+    rungs: tuple[Rung, ...]
+    setting: dict[str, Any]
