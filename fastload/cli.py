@@ -1,10 +1,10 @@
-"""The command line: fastload pack | index | convert | inspect | verify | demo.
+"""The command line: fastload pack | index | convert | inspect | verify | profile | demo.
 
 Exit codes: 0 done; 1 it failed, or verify found faults; 2 the arguments are wrong. Results go to standard output,
 progress and errors to standard error.
 
 Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.check, fastload.demo.
+fastload.pack, fastload.check, fastload.loader, fastload.profile, fastload.demo.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
 from fastload.inspect import jpeg_text, render, size_text, summary
 from fastload.shards.index import IndexFile
-from fastload.shards.open import index_folder
+from fastload.shards.open import index_folder, open_index
 
 FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shard one
 PLAIN_WIDTH = 160  # of tables that do not go to a terminal, so that pipes get whole lines
@@ -230,6 +230,42 @@ def verify(
             _say(f"{found}: {what}{', decoded' if decode else ''}, {time.perf_counter() - started:.1f} s")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    shards: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 64,
+    num_workers: Annotated[int | None, typer.Option(help="Threads; default: one per core.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where batches go, such as cuda; default: the CPU.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as a page here.")] = None,
+) -> None:
+    """Say which stage of loading limits, and what would help. No step is run: call fastload.profile with yours."""
+    from fastload.loader import DataLoader
+    from fastload.profile import profile as run
+    from fastload.profile.capacity import cores
+    from fastload.profile.spec import parse_fields
+    from fastload.profile.table import render as render_profile
+
+    loader = DataLoader(
+        shards,
+        batch_size,
+        num_workers=cores() if num_workers is None else num_workers,
+        device=device,
+        split=split,
+        fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
+    )
+    found = run(loader, seconds=seconds)
+    for path, save in ((json_file, found.save_json), (html_file, found.save_html)):
+        if path is not None:
+            save(path)
+    Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(render_profile(found))
 
 
 @app.command()

@@ -1,0 +1,65 @@
+"""Fields as a line of text, for the command line: `image:224:random,label`.
+
+name                          as it is stored
+image:SIZE[:CROP]             SIZE is 224 or 192x256 (height x width), CROP random or center
+audio:RATE:SECONDS[:CROP]     Hz and seconds
+tokens:LENGTH
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastload.errors import ConfigError
+from fastload.fields import Audio, Field, Image, Tokens
+from fastload.shards.index import Index
+
+_HELP = {
+    "image": "image:224, image:192x256 or image:224:random",
+    "audio": "audio:16000:2.5 or audio:16000:2.5:random",
+    "tokens": "tokens:1024",
+}
+
+
+def parse_fields(text: str, index: Index) -> dict[str, Field]:
+    """The declarations that a line of text stands for.
+
+    Raises:
+        ConfigError: a field that the data lacks, or arguments that its kind does not take.
+    """
+    fields: dict[str, Field] = {}
+    for part in text.split(","):
+        name, *arguments = part.strip().split(":")
+        if name not in index.fields:
+            raise ConfigError(
+                f"--fields {text!r}: no field {name!r} in the data; it has {', '.join(map(repr, index.fields))}"
+            )
+        kind = index.fields[name].kind
+        try:
+            fields[name] = _field(kind, arguments) if arguments else index.fields[name].default_field()
+        except (TypeError, ValueError):
+            takes = f"write it as {_HELP[kind]}" if kind in _HELP else "it takes no arguments"
+            raise ConfigError(f"--fields {part.strip()!r}: {name!r} is {kind}; {takes}") from None
+    return fields
+
+
+def _field(kind: str, arguments: list[str]) -> Field:
+    """Raises TypeError or ValueError where the arguments do not fit."""
+    match kind:
+        case "image":
+            return _image(*arguments)
+        case "audio":
+            return _audio(*arguments)
+        case "tokens":
+            (length,) = arguments
+            return Tokens(int(length))
+    raise ValueError(kind)
+
+
+def _image(size: str, crop: Any = None) -> Image:
+    height, _, width = size.partition("x")
+    return Image((int(height), int(width)) if width else int(height), crop=crop)
+
+
+def _audio(rate: str, seconds: str, crop: Any = None) -> Audio:
+    return Audio(int(rate), float(seconds), crop=crop)

@@ -1,0 +1,41 @@
+"""Fields as a line of text."""
+
+from __future__ import annotations
+
+import pytest
+from samples import FIELDS
+
+from fastload.errors import ConfigError
+from fastload.fields import Audio, Image, Scalar, Tensor, Text, Tokens
+from fastload.profile.spec import parse_fields
+from fastload.shards.index import Index
+
+INDEX = Index(shard_format="tar", fields=FIELDS, files=(), paths=())
+
+
+def test_fields_are_of_the_kind_that_the_data_has() -> None:
+    assert parse_fields("image:224:random, label", INDEX) == {"image": Image(224, crop="random"), "label": Scalar()}
+    assert parse_fields("image:192x256,tokens:1024", INDEX) == {"image": Image((192, 256)), "tokens": Tokens(1024)}
+    assert parse_fields("audio:16000:2.5:center", INDEX) == {"audio": Audio(16000, 2.5, crop="center")}
+    assert parse_fields("image,text,tensor", INDEX) == {
+        "image": Image(),
+        "text": Text(),
+        "tensor": Tensor((3,), "float32"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("picture:224", "--fields 'picture:224': no field 'picture' in the data; it has 'image', 'audio',"),
+        ("image:big", "--fields 'image:big': 'image' is image; write it as image:224, image:192x256 or"),
+        ("image:224:random:more", "'image' is image; write it as image:224"),
+        ("image:224:middle", "'image' is image; write it as image:224, image:192x256 or image:224:random"),
+        ("tokens:1:2", "'tokens' is tokens; write it as tokens:1024"),
+        ("audio:16000", "'audio' is audio; write it as audio:16000:2.5"),
+        ("label:3", "--fields 'label:3': 'label' is scalar; it takes no arguments"),
+    ],
+)
+def test_what_does_not_fit_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_fields(text, INDEX)
