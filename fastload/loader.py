@@ -279,20 +279,20 @@ class DataLoader:
             self._count_from(integer("batches", state.get("batches", 0), least=0))
 
     def _count_from(self, before: int) -> None:
-        """Count batches as Lightning does: it stops a resumed epoch where a whole one would end, at the world size and
-        batch size of now.
+        """Count batches as Lightning does: from the beginning of an epoch, up to where a whole one ends.
 
         Raises:
-            StateError: that would be before the epoch's end.
+            StateError: at this world size and batch size it would stop before the epoch's end.
         """
+        left = len(self)
         epoch = self.dataset.batches_left(self._share(), self.epoch * self.dataset.samples)
-        if before < epoch < before + len(self):
+        if before < epoch < before + left:
             raise StateError(
-                f"the state was saved after {before} batches of an epoch, and {len(self)} are left at this world size "
-                f"and batch size; Lightning counts both and stops at {epoch}. Resume at the old ones, or from the end "
-                "of an epoch"
+                f"the state was saved after {before} batches of an epoch, and {left} are left at this world size and "
+                f"batch size; Lightning counts both and stops at {epoch}. Resume at the old ones, or from the end of an "
+                "epoch"
             )
-        self._before = before
+        self._before = epoch - left if before else 0
 
 
 def _dataset(data: Any, options: dict[str, Any]) -> Streamed:

@@ -35,15 +35,18 @@ def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[An
 
 
 def start(program: str, world_size: int, out: Path, *args: object) -> list[subprocess.Popen[str]]:
-    """Start the ranks without torchrun, which would end all when one ends, with the environment that it gives them."""
+    """Start the ranks without torchrun, which would end all when one ends, with the environment that it gives them;
+    one rank is a plain program."""
     out.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = []
     for rank in range(world_size):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world_size > 1 else {}
+        place: dict[str, object] = {}
+        if world_size > 1:
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+            place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         processes.append(
             subprocess.Popen(
                 [sys.executable, str(TESTS / program), str(out), *map(str, args)],

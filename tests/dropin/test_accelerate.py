@@ -1,0 +1,69 @@
+"""Accelerate's prepare, on two processes and one: loaders of fastload stay as they are, and stock DataLoaders over its
+data sets give the same batches whichever way Accelerate shares them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import conformance
+import pytest
+import ranks
+
+Packed = Callable[..., Path]
+PROGRAM = "dropin/accelerate_program.py"
+SIZES, SAMPLES = [5, 1, 9, 8], 23
+WAYS = [f"{dispatch} {split} {w}" for dispatch in (None, False, True) for split in (False, True) for w in (0, 2)]
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def found(request: pytest.FixtureRequest, packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each rank found."""
+    out = tmp_path_factory.mktemp("accelerate") / "out"
+    return ranks.run(PROGRAM, request.param, out, packed("tar", SIZES))
+
+
+def test_a_loader_of_fastload_is_left_as_it_is(found: list[Any]) -> None:
+    for epoch in range(2):
+        batches = [rank["own"][epoch] for rank in found]
+        conformance.assert_equal_batches(batches)
+        conformance.assert_exactly_once(conformance.flat(batches), SAMPLES)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stock_loader_has_the_batches_of_fastload(found: list[Any], way: str) -> None:
+    if len(found) == 1 and not way.startswith(("None", "True")):  # not wrapped: sample by sample, in any worker
+        conformance.assert_exactly_once(conformance.flat([found[0][way][0]]), SAMPLES)
+        return
+    assert [rank[way] for rank in found] == [rank["own"] for rank in found]
+
+
+def test_workers_that_are_spawned_know_too(found: list[Any]) -> None:
+    assert [rank["spawn"][0] for rank in found] == [rank["own"][0] for rank in found]
+
+
+def test_drop_last_drops_and_pads_nothing(found: list[Any]) -> None:
+    whole = SAMPLES // (3 * len(found))
+    assert [rank["drop"] for rank in found] == [[epoch[:whole] for epoch in rank["own"]] for rank in found]
+
+
+def test_a_loader_that_was_not_prepared_has_its_own_share(found: list[Any]) -> None:
+    batches = [rank["unprepared"][0] for rank in found]
+    conformance.assert_equal_batches(batches)
+    conformance.assert_exactly_once(conformance.flat(batches), SAMPLES)
+
+
+def test_metrics_of_an_indexed_data_set_count_each_sample_once(found: list[Any]) -> None:
+    assert all(sorted(rank["metric"]) == list(range(SAMPLES)) for rank in found)
+
+
+def test_what_cannot_be_shared_out_is_refused(found: list[Any]) -> None:
+    expected = [
+        f"world_size=8: Accelerate shares this out over {len(found)} processes; leave rank and world_size out",
+        f"drop_last=True would drop everything: 23 samples, and a global batch of {50 * len(found)}",
+        "under Accelerate the DataLoader needs a batch_size; or pass it a fastload.DataLoader",
+    ]
+    for rank in found:
+        assert len(rank["errors"]) == len(expected)
+        assert all(part in error for part, error in zip(expected, rank["errors"], strict=True))
