@@ -289,8 +289,8 @@ class DataLoader:
         if before < epoch < before + left:
             raise StateError(
                 f"the state was saved after {before} batches of an epoch, and {left} are left at this world size and "
-                f"batch size; Lightning counts both and stops at {epoch}. Resume at the old ones, or from the end of an "
-                "epoch"
+                f"batch size; Lightning counts both and stops at {epoch}. Resume at the old ones, or from the end of "
+                "an epoch"
             )
         self._before = epoch - left if before else 0
 
