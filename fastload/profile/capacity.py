@@ -43,7 +43,8 @@ class Scaling:
 
 def fit(threads: Sequence[int], rates: Sequence[float]) -> Scaling:
     """The law that fits best, by least squares over N X(1) / X(N) - 1 = contention (N - 1) + coherency N (N - 1), both
-    at least 0. One number of threads fits nothing; two give no coherency.
+    at least 0, and contention at most 1 where there is no coherency. One number of threads fits nothing; two give no
+    coherency.
 
     Args:
         threads: N, ascending, beginning with 1.
@@ -60,7 +61,7 @@ def fit(threads: Sequence[int], rates: Sequence[float]) -> Scaling:
             return Scaling(contention=float(a), coherency=float(b))
         if a < 0:  # the best that is not negative lies on an edge
             return Scaling(coherency=max(0.0, float(second @ y / (second @ second))))
-    return Scaling(contention=max(0.0, float(first @ y / (first @ first))))
+    return Scaling(contention=min(1.0, max(0.0, float(first @ y / (first @ first)))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,14 +62,12 @@ def _advice(profile: Findings) -> RenderableType:
 
 def _stages(profile: Findings) -> RenderableType:
     model, path = profile.model, profile.model.path_ms()
-    table = _table(
-        f"A batch takes {ms(model.batch_ms)} ms", "stage", "busy ms", "of its path, ms", "samples", "bytes/s when busy"
-    )
+    table = _table(f"A batch takes {ms(model.batch_ms)} ms", "stage", "busy ms", "of its path, ms", "bytes/s when busy")
     for name, stage in profile.stats.stages.items():
         style = "bold red" if name == profile.verdict.limit else ""
         flow = speed(stage.bytes / stage.busy_seconds if stage.busy_seconds else None)
-        table.add_row(name, ms(model.stage_ms[name]), ms(path[name]), f"{stage.items:,}", flow, style=style)
-    table.add_row("waiting", ms(model.waiting_ms), "", "", "", style="dim")
+        table.add_row(name, ms(model.stage_ms[name]), ms(path[name]), flow, style=style)
+    table.add_row("waiting", ms(model.waiting_ms), "", "", style="dim")
     return table
 
 

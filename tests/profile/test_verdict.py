@@ -49,6 +49,7 @@ def test_two_numbers_of_threads_give_contention_alone() -> None:
     assert fit([1, 2], [100.0, 160.0]) == Scaling(contention=pytest.approx(0.25))
     assert fit([1], [100.0]) == Scaling()
     assert fit([1, 2], [100.0, 230.0]) == Scaling(), "better than linear is noise"
+    assert fit([1, 2], [100.0, 60.0]) == Scaling(contention=1.0), "and so is worse than one thread"
 
 
 def test_beyond_its_best_a_law_falls() -> None:
