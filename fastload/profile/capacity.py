@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastload.flow import tensor_bytes
 from fastload.profile.rig import ReadJob, Recording, Rig
 
 _CHUNK = 1 << 20
@@ -145,7 +146,8 @@ def _on_device(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]
     host = recording.hosts[0]
     found = []
     if rig.device.type != "cpu":
-        found.append(_timed("copy", host.rows, lambda: host.to(rig.device, non_blocking=True), rig, seconds))
+        copied = _timed("copy", host.rows, lambda: host.to(rig.device, non_blocking=True), rig, seconds)
+        found.append(replace(copied, bytes_per_second=copied.rates[0] / host.rows * tensor_bytes(host)))
     if rig.chain:
         there = host.to(rig.device)
         found.append(_timed("augment", host.rows, lambda: rig.augmented(there), rig, seconds))

@@ -221,6 +221,16 @@ def page_of(found: Profile) -> str:
     return to_html(found)
 
 
+@pytest.mark.gpu
+def test_copies_to_the_gpu_are_measured(data: Path) -> None:
+    loader = DataLoader(data, 8, fields=FIELDS, num_workers=1, device="cuda", augment=[sleeping(LONG)])
+    found = profile(loader, seconds=1.0)
+    assert found.verdict.limit == "augment"
+    assert found.stats.copy.bytes >= found.stats.samples * 3 * 8 * 8
+    (copy,) = [each for each in found.capacities if each.stage == "copy"]
+    assert copy.bytes_per_second > 0
+
+
 def test_mixtures_and_other_formats_are_profiled_too(packed: Packed) -> None:
     sets = {kind: fastload.StreamingDataset(packed(kind, [40]), fields=FIELDS) for kind in ("tar", "parquet")}
     for fields in ("merged", "separate"):
