@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
-from fastload.shards.read import Raw, Reader
+from fastload.shards.read import CopyingReader, Integers, Raw, Reader
 
 OnError = Literal["raise", "mask"]
 
@@ -180,8 +180,9 @@ class BatchJob:
         samples = recipe.index.offsets[step.shards] + step.rows
         self.sample_keys = np.zeros(step.size, np.uint64)
         self.sample_keys[:count] = sample_keys(recipe.seed, step.epochs, samples)
-        for column in self.columns.values():
-            column.blank(count, step.size)
+        if count < step.size:
+            for column in self.columns.values():
+                column.blank(count, step.size)
 
     def __repr__(self) -> str:
         shards = sorted({self.recipe.index.shard_name(s) for s in self.step.shards.tolist()[:3]})
@@ -199,7 +200,8 @@ class BatchJob:
         shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
         clock = clock_here()
         clock.enter(READ)
-        found = reader.read(shards, rows)
+        into = self._integers(slice(start, stop))
+        found = reader.read(shards, rows) if into is None else into[0].read_into(shards, rows, into[1])
         clock.passed(READ, stop - start, found.raw.values())
         clock.enter(DECODE)
         self.keys[start:stop] = found.keys
@@ -207,9 +209,20 @@ class BatchJob:
             self._check_range(name, start, values)
             self.scalars[name][start:stop] = values
         for name, contents in found.raw.items():
-            if not (found.intact and self._decode_list(name, start, contents)):
+            if not (found.intact and self._decode_whole(name, start, contents)):
                 self._decode(name, start, contents)
         clock.passed(DECODE, stop - start)
+
+    def _integers(self, rows: slice) -> tuple[CopyingReader, Integers] | None:
+        """Where the only stored field is rows of integers, and they may be copied as they are read: by whom and how."""
+        reader = self.recipe.reader
+        if len(self.columns) != 1 or not hasattr(reader, "read_into"):
+            return None
+        ((name, column),) = self.columns.items()
+        like = getattr(self.recipe.decoders[name], "like", None)
+        if like is None or column.array is None:
+            return None
+        return cast(CopyingReader, reader), Integers(field=name, head=like[0], stored=like[1], out=column.array[rows])
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""
@@ -228,17 +241,35 @@ class BatchJob:
                 key=self.keys[row],
             )
 
-    def _decode_list(self, name: str, start: int, values: list[Any]) -> bool:
-        """Decode a field that is kept as a list in one go; False if it is not one, or if some row fails."""
-        column, decode = self.columns[name], self.recipe.decoders[name].decode
+    def _decode_whole(self, name: str, start: int, values: list[Any]) -> bool:
+        """Decode a field of rows that were all read; False if it is kept as a list and some row fails."""
+        column, decoder, rows = self.columns[name], self.recipe.decoders[name], slice(start, start + len(values))
+        keys = self.sample_keys[rows].tolist()
         if column.array is not None:
-            return False
-        keys = self.sample_keys[start : start + len(values)].tolist()
+            lengths = self._lengths(column, rows, values)
+            if values.count(None) == len(values):
+                return True
+            outcomes = decode_rows(decoder, values, column.array[rows], keys, lengths)
+            for row, outcome in enumerate(outcomes, start):
+                if outcome is not None:
+                    self._fault(name, row, outcome)
+            return True
+        decode = decoder.decode
         try:
-            column.values[start : start + len(values)] = [decode(r, k) for r, k in zip(values, keys, strict=True)]
+            column.values[rows] = [decode(raw, key) for raw, key in zip(values, keys, strict=True)]
         except DecodeError:
             return False  # row by row, to tell which
         return True
+
+    def _lengths(self, column: Column, rows: slice, values: list[Any]) -> Ints | None:
+        """The lengths of these rows, those set that the reader copied."""
+        if column.lengths is None:
+            return None
+        lengths = column.lengths[rows]
+        if None in values:
+            assert column.array is not None
+            lengths[[value is None for value in values]] = column.array.shape[1]
+        return lengths
 
     def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
         decoder, column = self.recipe.decoders[name], self.columns[name]
@@ -253,7 +284,7 @@ class BatchJob:
                     self._fault(name, row, error)
             return
         rows = slice(start, start + len(values))
-        lengths = None if column.lengths is None else column.lengths[rows]
+        lengths = self._lengths(column, rows, values)
         raws = [None if isinstance(value, FastloadError) else value for value in values]
         outcomes = decode_rows(decoder, raws, column.array[rows], keys, lengths)
         for row, (value, outcome) in enumerate(zip(values, outcomes, strict=True), start):

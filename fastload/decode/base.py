@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +92,8 @@ def decode_rows(
 
     Returns: per row, None or why it does not decode; the row may then hold anything.
     """
-    if isinstance(decoder, BulkDecoder):
-        return decoder.decode_rows(raws, out, keys, lengths)
+    if hasattr(decoder, "decode_rows"):  # as isinstance(decoder, BulkDecoder), which takes 15 us
+        return cast(BulkDecoder, decoder).decode_rows(raws, out, keys, lengths)
     errors: list[DecodeError | None] = [None] * len(raws)
     for row, (raw, key) in enumerate(zip(raws, keys, strict=True)):
         if raw is None:

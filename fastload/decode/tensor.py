@@ -19,6 +19,11 @@ from fastload.fields import Scalar, Tensor
 
 NPY_MAGIC = b"\x93NUMPY"
 NUMBER_KINDS = "biufc"  # numpy's kind letters of booleans, integers and floats; no objects, strings or records
+_SIZE = rb"(?:0|[1-9][0-9]{0,14})"
+_PLAIN_HEADER = re.compile(
+    rb"\{'descr': '([<|](?:b1|[iu][1248]|f[248]|c8|c16))', 'fortran_order': (True|False), "
+    rb"'shape': \((" + _SIZE + rb",|" + _SIZE + rb"(?:, " + _SIZE + rb")+)\), \} *\n\Z"
+)
 _INTEGER = re.compile(rb"[+-]?[0-9]+\Z")
 _FLOAT = re.compile(rb"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|nan)\Z", re.IGNORECASE)
 
@@ -125,6 +130,10 @@ def read_npy(raw: Raw) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=256)  # samples share a few headers, and parsing one takes longer than copying a small array
 def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    plain = _PLAIN_HEADER.match(header, 10) if header[6] == 1 else None
+    if plain is not None:  # as numpy writes it; documents of many lengths have many headers, and numpy parses Python
+        shape = tuple(int(size) for size in plain[3].split(b",") if size)
+        return shape, plain[2] == b"True", np.dtype(plain[1].decode())
     read = np.lib.format.read_array_header_1_0 if header[6] == 1 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = read(io.BytesIO(header[8:]))

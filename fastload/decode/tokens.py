@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ class TokensDecoder:
         self.stored = None if dtype is None else np.dtype(dtype).newbyteorder("<")
         if self.stored is not None and self.stored.kind not in "iu":
             raise ConfigError(f"Tokens: stored as {dtype}, not an integer dtype; declare the field as Tensor()")
+        self.like: tuple[bytes, np.dtype[Any]] | None = None  # how the last full rows were stored: header, dtype
         self.spec = LIST
         if field.length is not None:
             self.spec = Spec(shape=(field.length,), dtype=self.dtype, has_length=True, fill=field.pad)
@@ -75,13 +76,19 @@ class TokensDecoder:
         dtype, size = tokens.dtype, len(first)
         if len(tokens) < width or not np.can_cast(dtype, out.dtype, "safe"):
             return None
+        if None in raws:
+            return None
+        whole = cast("Sequence[Raw]", raws)
         if is_typed(first):
-            same = all(type(raw) is memoryview and raw.format == first.format and len(raw) >= width for raw in raws)  # type: ignore[union-attr]
-            return [np.frombuffer(raw, dtype, width) for raw in raws] if same else None  # type: ignore[arg-type]
+            formats = {raw.format if isinstance(raw, memoryview) else "B" for raw in whole}
+            same = len(formats) == 1 and min(map(len, whole)) >= width
+            return [np.frombuffer(raw, dtype, width) for raw in whole] if same else None
         start = size - tokens.nbytes
-        head = bytes(first[:start])
-        same = all(raw is not None and len(raw) == size and raw[:start] == head for raw in raws)
-        return [np.frombuffer(raw, dtype, width, start) for raw in raws] if same else None  # type: ignore[arg-type]
+        same = set(map(len, whole)) == {size} and len({bytes(raw[:start]) for raw in whole}) == 1
+        if not same:
+            return None
+        self.like = bytes(first[:start]), dtype
+        return [np.frombuffer(raw, dtype, width, start) for raw in whole]
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
         tokens = self.tokens(raw)[: self.length]

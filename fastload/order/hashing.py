@@ -71,6 +71,9 @@ def sample_keys(seed: int, epochs: npt.ArrayLike, samples: npt.ArrayLike) -> U64
     Every random decision about a sample (its crop, its augmentation) starts from this key, so that it does not depend
     on the batch, rank, worker or resume that the sample came by.
     """
+    of_epoch = np.asarray(epochs)
+    if of_epoch.size and (of_epoch == of_epoch.flat[0]).all():  # one epoch, nearly always: half the work
+        return combine_array(combine(seed, int(of_epoch.flat[0])), samples)
     return combine_array(combine_array(combine(seed), epochs), samples)
 
 

@@ -9,6 +9,11 @@
        is shorter than bytes_below, else of memoryviews. faults: list of (place, field), field -1: the sample is not what was
        packed; else it lacks that field (by number). Contents at faults are None.
 
+   fill(shards, rows, field, head, stored, out, wanted) -> (keys, left)
+       For rows of integers: where a content begins with `head` and has as many integers behind it as a row of `out`, or more,
+       that many are copied there. stored, wanted: their kinds, "i4" and such; see `copies` for the pairs that there are.
+       out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
+
    All checksums are computed first, with the GIL released: pages that are not in memory are waited for then.
    Offsets that do not fit the map count as damage: an index may be wrong, it must not make a process read elsewhere. */
 
@@ -223,6 +228,18 @@ static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t count, Py_s
     return places;
 }
 
+static PyObject *keys_of(const Place *places, Py_ssize_t count) {
+    PyObject *keys = PyList_New(count);
+    for (Py_ssize_t i = 0; keys && i < count; i++) {
+        PyObject *key = key_of(&places[i]);
+        if (key == NULL)
+            Py_CLEAR(keys);
+        else
+            PyList_SET_ITEM(keys, i, key);
+    }
+    return keys;
+}
+
 static PyObject *rows_read(PyObject *module, PyObject *args) {
     PyObject *shards, *rows;
     Py_ssize_t bytes_below, fields = 0;
@@ -244,14 +261,8 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
         check(&places[i]);
     }
     Py_END_ALLOW_THREADS
-    PyObject *keys = PyList_New(count), *columns = PyList_New(fields), *faults = PyList_New(0);
+    PyObject *keys = keys_of(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
     int failed = keys == NULL || columns == NULL || faults == NULL;
-    for (Py_ssize_t i = 0; !failed && i < count; i++) {
-        PyObject *key = key_of(&places[i]);
-        failed = key == NULL;
-        if (!failed)
-            PyList_SET_ITEM(keys, i, key);
-    }
     for (Py_ssize_t field = 0; !failed && field < fields; field++) {
         PyObject *column = column_of(places, count, field, bytes_below, faults);
         failed = column == NULL;
@@ -266,7 +277,109 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     return result;
 }
 
+/* Integers from any place in memory into another integer type that holds them all. */
+#define WIDENING(NAME, STORED, WANTED)                                     \
+    static void NAME(void *out, const char *in, size_t count) {            \
+        WANTED *to = out;                                                  \
+        for (size_t i = 0; i < count; i++) {                               \
+            STORED value;                                                  \
+            memcpy(&value, in + i * sizeof value, sizeof value);           \
+            to[i] = (WANTED)value;                                         \
+        }                                                                  \
+    }
+
+WIDENING(copy_i4_i8, int32_t, int64_t)
+WIDENING(copy_u4_i8, uint32_t, int64_t)
+WIDENING(copy_u2_i8, uint16_t, int64_t)
+WIDENING(copy_u2_i4, uint16_t, int32_t)
+WIDENING(copy_i8_i8, int64_t, int64_t)
+WIDENING(copy_i4_i4, int32_t, int32_t)
+WIDENING(copy_u2_u2, uint16_t, uint16_t)
+
+typedef struct {
+    const char *stored, *wanted;
+    size_t stored_size, wanted_size;
+    void (*copy)(void *, const char *, size_t);
+} Copying;
+
+static const Copying copies[] = {
+    {"i4", "i8", 4, 8, copy_i4_i8}, {"u4", "i8", 4, 8, copy_u4_i8}, {"u2", "i8", 2, 8, copy_u2_i8}, {"u2", "i4", 2, 4, copy_u2_i4},
+    {"i8", "i8", 8, 8, copy_i8_i8}, {"i4", "i4", 4, 4, copy_i4_i4}, {"u2", "u2", 2, 2, copy_u2_u2},
+};
+
+static const Copying *copying(const char *stored, const char *wanted) {
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
+        if (strcmp(copies[i].stored, stored) == 0 && strcmp(copies[i].wanted, wanted) == 0)
+            return &copies[i];
+    PyErr_Format(PyExc_ValueError, "fill: no copying from %s to %s", stored, wanted);
+    return NULL;
+}
+
+/* Where the integers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
+static const char *integers_of(const Place *place, Py_ssize_t field, const Py_buffer *head, uint64_t bytes) {
+    const Span *span = &place->shard->spans[field];
+    uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
+    if (place->damaged || !start || start > place->size || length > place->size - start || length < (uint64_t)head->len + bytes)
+        return NULL;
+    const char *content = (const char *)place->shard->map.buf + place->offset + start;
+    return memcmp(content, head->buf, (size_t)head->len) ? NULL : content + head->len;
+}
+
+static PyObject *fill(Place *places, Py_ssize_t count, Py_ssize_t field, const Py_buffer *head, const Copying *how, Py_buffer *out) {
+    size_t row_bytes = count ? (size_t)(out->len / count) : 0, width = row_bytes / how->wanted_size;
+    Py_BEGIN_ALLOW_THREADS /* as in rows_read; the sample is copied while its checksum has it in the cache */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + FETCH_AHEAD < count)
+            fetch(&places[i + FETCH_AHEAD]);
+        check(&places[i]);
+        const char *integers = integers_of(&places[i], field, head, width * how->stored_size);
+        places[i].damaged = integers == NULL; /* from here on: not copied */
+        if (integers)
+            how->copy((char *)out->buf + (size_t)i * row_bytes, integers, width);
+    }
+    Py_END_ALLOW_THREADS
+    PyObject *keys = keys_of(places, count), *left = PyList_New(0);
+    int failed = keys == NULL || left == NULL;
+    for (Py_ssize_t i = 0; !failed && i < count; i++) {
+        if (!places[i].damaged)
+            continue;
+        PyObject *number = PyLong_FromSsize_t(i);
+        failed = number == NULL || PyList_Append(left, number) < 0;
+        Py_XDECREF(number);
+    }
+    PyObject *result = failed ? NULL : PyTuple_Pack(2, keys, left);
+    Py_XDECREF(keys);
+    Py_XDECREF(left);
+    return result;
+}
+
+static PyObject *rows_fill(PyObject *module, PyObject *args) {
+    PyObject *shards, *rows, *result = NULL;
+    Py_ssize_t field, fields = 0;
+    Py_buffer head, out;
+    const char *stored, *wanted;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!ny*sw*s", &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out, &wanted))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(shards);
+    const Copying *how = copying(stored, wanted);
+    Place *places = NULL;
+    if (how && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * (Py_ssize_t)how->wanted_size) : out.len)))
+        PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole integers for each");
+    else if (how)
+        places = places_of(shards, rows, count, &fields);
+    if (places && count && (field < 0 || field >= fields))
+        PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, fields);
+    else if (places)
+        result = fill(places, count, field, &head, how, &out);
+    PyMem_Free(places);
+    PyBuffer_Release(&head);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"fill", rows_fill, METH_VARARGS, "fill(shards, rows, field, head, stored, out, wanted) -> (keys, left)"},
     {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults)"},
     {NULL, NULL, 0, NULL},
 };

@@ -18,3 +18,6 @@ class Shard:
 def read(
     shards: list[Shard], rows: list[int], bytes_below: int, /
 ) -> tuple[list[str], list[list[Any]], list[tuple[int, int]]]: ...
+def fill(
+    shards: list[Shard], rows: list[int], field: int, head: bytes, stored: str, out: Buffer, wanted: str, /
+) -> tuple[list[str], list[int]]: ...

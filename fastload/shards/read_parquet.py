@@ -160,6 +160,7 @@ class _Blobs:
             self._bounds = bounds[array.offset : array.offset + len(array) + 1].data
             self._npy = False
             data = memoryview(content) if content is not None else memoryview(b"")
+        self._plain = self._missing is None and not self._holes and not self._npy
         typed = _is_typed(self._item) and not self._npy
         self._data = data if typed else data.cast("B") if data.nbytes else memoryview(b"")
 
@@ -175,6 +176,8 @@ class _Blobs:
         return np.ascontiguousarray(values.to_numpy(zero_copy_only=False))
 
     def get(self, row: int) -> Raw | FastloadError:
+        if self._plain:
+            return self._data[self._bounds[row] : self._bounds[row + 1]]
         if self._missing is not None and self._missing[row]:
             outside = self._path[row].as_py() if self._path is not None else None
             if outside:

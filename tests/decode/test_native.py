@@ -27,7 +27,7 @@ from fastload.decode.headers import MAX_PIXELS, read_header
 from fastload.decode.image import ImageDecoder
 from fastload.decode.seekable import make_seekable
 from fastload.errors import DecodeError
-from fastload.fields import Image, Tokens
+from fastload.fields import Field, Image, Tensor, Tokens
 
 Pixels = npt.NDArray[np.uint8]
 Mode = Literal["RGB", "L"]
@@ -179,16 +179,19 @@ def test_rows_of_all_sorts() -> None:
         assert np.abs(out[row].astype(int) - by_python(field, raw, row)).max() <= TOLERANCE
 
 
-def test_any_decoder_takes_many_rows() -> None:
-    decoder = decoder_for(Tokens(4))
-    assert not isinstance(decoder, BulkDecoder)
+@pytest.mark.parametrize(
+    ("field", "in_bulk", "expected"), [(Tokens(4), True, [3, 1, 2, 0]), (Tensor((3,), "int64"), False, [3, 1, 2])]
+)
+def test_any_decoder_takes_many_rows(field: Field, in_bulk: bool, expected: list[int]) -> None:
+    decoder = decoder_for(field)
+    assert isinstance(decoder, BulkDecoder) == in_bulk
     file = io.BytesIO()
     np.save(file, np.array([3, 1, 2]))
-    out, lengths = np.full((3, 4), 77), np.full(3, 77)
-    errors = decode_rows(decoder, [file.getvalue(), None, b"no array"], out, [0, 1, 2], lengths)
+    out, lengths = np.full((3, len(expected)), 77), np.full(3, 77)
+    errors = decode_rows(decoder, [file.getvalue(), None, b"no array"], out, [0, 1, 2], lengths if in_bulk else None)
     assert [type(error) for error in errors] == [type(None), type(None), DecodeError]
-    assert out[:2].tolist() == [[3, 1, 2, 0], [77] * 4]
-    assert lengths.tolist()[:2] == [3, 77]
+    assert out[:2].tolist() == [expected, [77] * len(expected)]
+    assert lengths.tolist()[:2] == ([3, 77] if in_bulk else [77, 77])
 
 
 @pytest.mark.parametrize("kind", ["420", "progressive"])
@@ -284,7 +287,7 @@ logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(le
 import numpy as np
 from fastload.decode import decoder_for
 from fastload.decode.seekable import make_seekable
-from fastload.fields import Image, Tokens
+from fastload.fields import Field, Image, Tensor, Tokens
 raw = open(sys.argv[1], "rb").read()
 out = np.empty((24, 24, 3), np.uint8)
 for _ in range(2):

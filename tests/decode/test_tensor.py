@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastload.decode import Spec, decoder_for
+from fastload.decode import Spec, decoder_for, tensor
+from fastload.decode.tensor import NUMBER_KINDS, read_npy
 from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Scalar, Tensor, Tokens
 
@@ -101,6 +102,29 @@ def test_broken_npy_is_named(raw: bytes, message: str) -> None:
         decoder.decode_into(raw, np.empty(2, np.float32), 0)
     with pytest.raises(DecodeError, match=message):
         decoder.decode(raw, 0)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2**40,), (2, 3), (1, 1), (4, 0, 6)])
+@pytest.mark.parametrize("descr", ["<i4", ">i4", "|u1", "|b1", "<f2", "<c16", "<U2", "<i3", "i4"])
+@pytest.mark.parametrize(
+    "text", ["{shape}", "({first})", "({first},{first})", "(0{first},)", "(-{first},)", "[{first}]"]
+)
+def test_headers_are_read_as_numpy_reads_them(shape: tuple[int, ...], descr: str, text: str) -> None:
+    """Among them those that are matched as a whole and not given to numpy."""
+    spelled = text.format(shape=shape, first=shape[0] if shape else 7)
+    for fortran in (True, False):
+        raw = header(f"{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {spelled}, }}\n")
+        try:
+            expected = np.lib.format.read_array_header_1_0(io.BytesIO(raw[8:]))
+        except ValueError:
+            with pytest.raises(DecodeError):
+                read_npy(raw)
+            continue
+        if expected[2].kind not in NUMBER_KINDS or any(size < 0 for size in expected[0]):
+            with pytest.raises(DecodeError, match=r"elements are|negative"):
+                read_npy(raw)
+            continue
+        assert tensor._npy_header(raw) == expected
 
 
 @given(st.binary(max_size=60), st.integers(0, 150), st.binary(max_size=4))

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import samples
 
+import fastload
 from fastload.errors import FastloadError
 from fastload.shards import read
+from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, Index
 from fastload.shards.open import open_index
 from fastload.shards.read import TarReader
@@ -120,3 +123,74 @@ def test_rows_and_arguments_are_checked() -> None:
         read._rows.read([one], [], 0)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="list of Shards"):
         read._rows.read([object()], [0], 0)  # type: ignore[list-item]
+
+
+def test_integers_are_copied_as_python_decodes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for stored in ("int32", "int64", "uint16", "uint32", "int8"):
+        for wanted in ("int64", "int32", "uint16"):
+            folder = tmp_path / f"{stored}-{wanted}"
+            folder.mkdir()
+            writer = TarShardWriter(folder / "a.tar", {"tokens": FieldInfo(kind="tokens", dtype=stored)})
+            for row in range(ROWS):
+                length = 7 if row % 8 else 5 + row % 3
+                content = samples.npy(rng.integers(0, 100 if stored == "int8" else 30_000, length).astype(stored))
+                writer.add(f"{row}", {"tokens": ("npy", content)}, {}, {})
+            writer.finish()
+            field = fastload.Tokens(7, pad=9, dtype=wanted)
+            runs = []
+            for native in (True, False):
+                with monkeypatch.context() as patch:
+                    if not native:
+                        patch.setattr(read, "_rows", None)
+                    loader = fastload.DataLoader(folder, 6, fields={"tokens": field})
+                    runs.append([samples.content(batch) for _ in range(2) for batch in loader])
+            assert runs[0] == runs[1]
+
+
+def test_rows_that_are_stored_otherwise_are_left(tmp_path: Path) -> None:
+    writer = TarShardWriter(tmp_path / "a.tar", {"tokens": FieldInfo(kind="tokens", dtype="int32")})
+    contents = [
+        np.arange(4, dtype=np.int32),
+        np.arange(4, dtype=np.int64),
+        np.arange(3, dtype=np.int32),
+        np.arange(4, dtype=np.int32) + 7,
+    ]
+    for row, content in enumerate(contents):
+        writer.add(f"{row}", {"tokens": ("npy", samples.npy(content))}, {}, {})
+    writer.add("4", {}, {}, {})
+    writer.finish()
+    index = open_index(tmp_path)
+    reader = TarReader(index, [], ["tokens"], capacity=1)
+    at = np.arange(5)
+    head = bytes(reader.read(at[:1] * 0, at[:1]).raw["tokens"][0][:128])
+    out = np.full((5, 4), -1)
+    into = read.Integers(field="tokens", head=head, stored=np.dtype("int32"), out=out)
+    found = reader.read_into(at * 0, at, into)
+    assert found.keys == ["0", "1", "2", "3", "4"]
+    assert not found.intact
+    assert [value is None for value in found.raw["tokens"]] == [True, False, False, True, False]
+    assert isinstance(found.raw["tokens"][4], FastloadError)
+    assert out.tolist() == [[0, 1, 2, 3], [-1] * 4, [-1] * 4, [7, 8, 9, 10], [-1] * 4]
+    samples.flip_byte(tmp_path / "a.tar", int(Idx(index.idx_paths[0]).offsets[3]) + 512 + 130)
+    again = TarReader(index, [], ["tokens"], capacity=1).read_into(at * 0, at, into)
+    assert "checksum" in str(again.raw["tokens"][3])
+
+
+def test_filling_refuses_what_does_not_fit() -> None:
+    assert read._rows is not None
+    with pytest.raises(ValueError, match="fill: no copying from f4 to i8"):
+        read._rows.fill([], [], 0, b"", "f4", np.zeros(0), "i8")
+    with pytest.raises(ValueError, match="fill: as many rows as shards expected"):
+        read._rows.fill([], [1], 0, b"", "i4", np.zeros(0), "i8")
+    with pytest.raises(ValueError, match="a row of whole integers for each"):
+        read._rows.fill([], [], 0, b"", "i4", np.zeros(3, np.int64), "i8")
+    with pytest.raises(TypeError, match="a list of Shards expected"):
+        read._rows.fill([1], [1], 0, b"", "i4", np.zeros(3, np.int64), "i8")  # type: ignore[list-item]
+    assert read._rows.fill([], [], 0, b"", "i4", np.zeros(0, np.int64), "i8") == ([], [])
+
+
+def test_every_pair_that_is_named_is_there() -> None:
+    assert read._rows is not None
+    for stored, wanted in read._COPIES:
+        assert read._rows.fill([], [], 0, b"", stored, np.zeros(0), wanted) == ([], [])
