@@ -87,6 +87,7 @@ class PackedJob:
         self.pieces = packer.packing.pieces(step.epochs, step.shards, step.rows)
         shape = (step.size, packer.length)
         self.arrays = {name: pool.take(shape, decoder.dtype) for name, decoder in packer.decoders.items()}
+        self.padding = {n: np.full(packer.length, d.pad, d.dtype) for n, d in packer.decoders.items()}
         self.positions, self.segments = (pool.take(shape, np.dtype(np.int64)) for _ in range(2))
         self.scalars = {name: np.zeros(step.size, dtype) for name, dtype in recipe.scalars.items()}
         self.keys: list[list[str]] = [[] for _ in range(step.size)]
@@ -136,18 +137,21 @@ class PackedJob:
             column[first : first + len(raws)].tolist()
             for column in (self.pieces.skip, self.pieces.sizes, self.pieces.lengths)
         )
+        parts: list[npt.NDArray[Any]] = []  # of the rows, end to end
         for row in range(start, stop):
-            column = 0
+            left, before = self.packer.length, len(parts)
             for piece in range(bounds[row - start], bounds[row - start + 1]):
                 try:
-                    tokens = _document(decoder, raws[piece], lengths[piece])
-                    end = column + sizes[piece]
-                    cast_tokens(tokens[skips[piece] : skips[piece] + sizes[piece]], out[row, column:end])
-                    column = end
+                    tokens = _document(decoder, raws[piece], lengths[piece], out.dtype)
                 except (CorruptError, DecodeError) as error:
                     self._fault(name, row, first + piece, error)
+                    del parts[before:]
+                    left = self.packer.length
                     break
-            out[row, column:] = decoder.pad
+                parts.append(tokens[skips[piece] : skips[piece] + sizes[piece]])
+                left -= sizes[piece]
+            parts.append(self.padding[name][:left])
+        np.concatenate(parts, out=out[start:stop].reshape(-1))
 
     def _fault(self, name: str, row: int, piece: int, error: FastloadError) -> None:
         shard, row_in_shard = int(self.pieces.shards[piece]), int(self.pieces.rows[piece])
@@ -197,13 +201,18 @@ class PackedJob:
         )
 
 
-def _document(decoder: TokensDecoder, raw: Any, length: int) -> npt.NDArray[Any]:
+def _document(decoder: TokensDecoder, raw: Any, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """All tokens of a document, as stored or in `dtype`, whichever the latter can hold."""
     if isinstance(raw, FastloadError):
         raise raw
     tokens = decoder.tokens(raw)
     if len(tokens) != length:
         raise DecodeError(f"{len(tokens)} tokens, where the index counts {length} in the packed field")
-    return tokens
+    if np.can_cast(tokens.dtype, dtype, "safe"):
+        return tokens
+    out = np.empty(length, dtype)
+    cast_tokens(tokens, out)
+    return out
 
 
 def _segments(bounds: Ints, sizes: Ints, length: int) -> tuple[Ints, Ints]:

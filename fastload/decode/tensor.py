@@ -119,7 +119,7 @@ def read_npy(raw: Raw) -> npt.NDArray[Any]:
     start = 8 + size_bytes + int.from_bytes(raw[8 : 8 + size_bytes], "little")
     if len(raw) < max(start, 8 + size_bytes):
         raise DecodeError(f".npy file ends after {len(raw)} bytes, inside its header of {start} bytes")
-    shape, fortran, dtype = _npy_header(bytes(raw[:start]))
+    shape, fortran, dtype = npy_header(bytes(raw[:start]))
     count = math.prod(shape)
     if len(raw) - start != count * dtype.itemsize:
         raise DecodeError(
@@ -129,7 +129,8 @@ def read_npy(raw: Raw) -> npt.NDArray[Any]:
 
 
 @lru_cache(maxsize=256)  # samples share a few headers, and parsing one takes longer than copying a small array
-def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype from the header of a .npy file, magic and all; DecodeError as of `read_npy`."""
     plain = _PLAIN_HEADER.match(header, 10) if header[6] == 1 else None
     if plain is not None:  # as numpy writes it; documents of many lengths have many headers, and numpy parses Python
         shape = tuple(int(size) for size in plain[3].split(b",") if size)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastload.decode.base import Raw, Spec
-from fastload.decode.tensor import NPY_MAGIC, is_typed, read_npy
+from fastload.decode.tensor import NPY_MAGIC, is_typed, npy_header, read_npy
 from fastload.decode.text import LIST
 from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Tokens
+
+_HEAD_BYTES = 128  # of the header of a row, which numpy pads to a multiple of 64
 
 
 class TokensDecoder:
@@ -104,6 +107,9 @@ class TokensDecoder:
         """
         if is_typed(raw):
             return np.asarray(raw)
+        plain = _plain_row(bytes(raw[:_HEAD_BYTES]), len(raw))
+        if plain is not None:
+            return np.frombuffer(raw, plain[0], plain[1], _HEAD_BYTES)
         if bytes(raw[: len(NPY_MAGIC)]) == NPY_MAGIC or self.stored is None:
             tokens = read_npy(raw)
             if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -112,6 +118,20 @@ class TokensDecoder:
         if len(raw) % self.stored.itemsize:
             raise DecodeError(f"{len(raw)} bytes are no whole number of {self.stored.name} tokens")
         return np.frombuffer(raw, self.stored)
+
+
+@lru_cache(maxsize=16384)  # documents of many lengths have many headers
+def _plain_row(head: bytes, size: int) -> tuple[np.dtype[Any], int] | None:
+    """Dtype and number of tokens of a .npy of `size` bytes that is a row of integers with a header as numpy writes it;
+    None of anything else."""
+    if head[: len(NPY_MAGIC)] != NPY_MAGIC or int.from_bytes(head[8:10], "little") + 10 != _HEAD_BYTES:
+        return None
+    try:
+        shape, _, dtype = npy_header(head)
+    except DecodeError:
+        return None
+    whole = len(shape) == 1 and dtype.kind in "iu" and _HEAD_BYTES + shape[0] * dtype.itemsize == size
+    return (dtype, shape[0]) if whole else None
 
 
 def cast_tokens(tokens: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:

@@ -124,7 +124,7 @@ def test_headers_are_read_as_numpy_reads_them(shape: tuple[int, ...], descr: str
             with pytest.raises(DecodeError, match=r"elements are|negative"):
                 read_npy(raw)
             continue
-        assert tensor._npy_header(raw) == expected
+        assert tensor.npy_header(raw) == expected
 
 
 @given(st.binary(max_size=60), st.integers(0, 150), st.binary(max_size=4))
