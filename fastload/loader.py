@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import atexit
+import contextlib
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -156,6 +159,11 @@ class DataLoader:
         return self._before + self.dataset.batches_left(self._share(), self._start())
 
     def __iter__(self) -> Iterator[Any]:
+        iterator = self._iterate()
+        _iterators.add(iterator)
+        return iterator
+
+    def _iterate(self) -> Generator[Any, None, None]:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
         self._current = None
         me = object()
@@ -192,7 +200,7 @@ class DataLoader:
 
     def _decoders(self) -> dict[str, Decoder]:
         """Decoders in place of the data set's own."""
-        found = {}
+        found: dict[str, Decoder] = {}
         for field, (operation, p) in self._mirrored.items():
             decoder = self.dataset.recipe.decoders[field]
             assert isinstance(decoder, ImageDecoder)
@@ -293,6 +301,17 @@ class DataLoader:
                 "an epoch"
             )
         self._before = epoch - left if before else 0
+
+
+_iterators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Iterators that are closed only when the interpreter takes itself apart find nothing left to close with."""
+    for iterator in list(_iterators):
+        with contextlib.suppress(ValueError):  # it is running in another thread
+            iterator.close()
 
 
 def _dataset(data: Any, options: dict[str, Any]) -> Streamed:
