@@ -34,7 +34,9 @@ VALID = (
 _SAMPLE_CHUNK = (
     32  # samples decoded at a time for a stock DataLoader: enough to spread the cost of planning and reading
 )
-_MAX_WORKERS = 256  # of a stock DataLoader
+# Of a stock DataLoader. The counters of their passes then stay below 32 kB, from where on torch would make and copy
+# them with OpenMP, which hangs in a process that was forked after it.
+_MAX_WORKERS = 127
 _EMPTY: dict[type, str | bytes] = {Text: "", Bytes: b""}  # of samples that hold nothing: what collates with the others
 
 
@@ -99,7 +101,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         self.batch_size = None if batch_size is None else integer("batch_size", batch_size, least=1)
         # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [_slot(w, W)] the passes
         # that worker w of W has begun since. All workers begin each pass, so they agree on the epoch without talking.
-        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int64).share_memory_()
+        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int32).share_memory_()
         self._pickled_by: tuple[int, tuple[int, int], Sharing | None] | None = None  # process, place, sharing
         self._recipe: tuple[int, Recipe] | None = None
 

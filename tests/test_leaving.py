@@ -1,0 +1,157 @@
+"""However a program that streams is left, nothing stays behind; and however long it runs, it does not grow."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import conformance
+import psutil
+import pytest
+import samples
+from ranks import PATIENCE_SECONDS, TESTS
+from samples import Leftovers
+
+import fastload
+
+Packed = Callable[..., Path]
+SIZES = [20, 1, 25, 14]
+SAMPLES = 60
+
+
+class Program:
+    """leaving_program in a session of its own; what it leaves is compared with what there was before."""
+
+    def __init__(self, data: Path, kind: str, how: str, notes: Path) -> None:
+        notes.mkdir(exist_ok=True)
+        self.notes, self.temporary = notes, notes / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        self.shared_memory = set(os.listdir("/dev/shm"))
+        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+        self.process = subprocess.Popen(
+            [sys.executable, str(TESTS / "leaving_program.py"), str(data), kind, how, str(notes)],
+            env={**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "begun\n", self.process.communicate()
+
+    def finish(self) -> str:
+        """Wait for the end; what it printed as errors."""
+        try:
+            return self.process.communicate(timeout=PATIENCE_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise AssertionError(f"a hang: {self.process.communicate()[1]}") from None
+
+    def assert_nothing_left(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS  # worker processes of torch look for their parent now and then
+        while (left := self._relatives()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == [], "processes stay behind"
+        assert set(os.listdir("/dev/shm")) <= self.shared_memory
+        # torch's worker processes leave folders of their own, with any dataset
+        assert [path for path in self.temporary.iterdir() if not path.name.startswith("pymp-")] == []
+
+    def _relatives(self) -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+        return found
+
+    @property
+    def ids(self) -> list[int]:
+        return [int(line) for line in (self.notes / "ids").read_text().split()]
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("how", ["end of the program", "error"])
+def test_a_program_that_ends_in_mid_epoch(packed: Packed, tmp_path: Path, kind: str, how: str) -> None:
+    program = Program(packed("tar", SIZES), kind, how, tmp_path / "notes")
+    errors = program.finish()
+    assert program.process.returncode == (1 if how == "error" else 0), errors
+    assert errors.count("Traceback") == (how == "error")
+    assert how != "error" or errors.rstrip().endswith("ArithmeticError: the consumer's own")
+    program.assert_nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_control_c_ends_it(packed: Packed, tmp_path: Path, kind: str) -> None:
+    program = Program(packed("tar", SIZES), kind, "wait", tmp_path / "notes")
+    os.killpg(program.process.pid, signal.SIGINT)  # a terminal signals the whole group
+    errors = program.finish()
+    assert program.process.returncode == -signal.SIGINT, errors
+    assert "KeyboardInterrupt" in errors
+    assert "FastloadError" not in errors
+    program.assert_nothing_left()
+
+
+@pytest.mark.parametrize("shard_format", samples.FORMATS)
+def test_killed_at_once_and_started_again_it_goes_on(packed: Packed, tmp_path: Path, shard_format: str) -> None:
+    data, notes = packed(shard_format, SIZES), tmp_path / "notes"
+    program = Program(data, "threads", "wait", notes)
+    program.process.kill()
+    program.finish()
+    program.assert_nothing_left()
+    consumed = len(program.ids)
+    state = fastload.DataLoader(data, 2, fields={"label": fastload.Scalar()}, seed=0)
+    state.load_state_dict(json.loads((notes / "state").read_text()))
+    assert state.state_dict()["consumed"] in (consumed, consumed - 2), "killed between the two notes at most"
+    (notes / "ids").write_text("".join(f"{i}\n" for i in program.ids[: state.state_dict()["consumed"]]))
+    again = Program(data, "threads", "wait", notes)
+    assert again.finish() == ""
+    conformance.assert_exactly_once(again.ids, SAMPLES)
+
+
+def test_killed_at_once_its_worker_processes_end_too(packed: Packed, tmp_path: Path) -> None:
+    program = Program(packed("tar", SIZES), "processes", "wait", tmp_path / "notes")
+    program.process.kill()
+    program.finish()
+    program.assert_nothing_left()
+
+
+def test_a_fork_in_mid_epoch(packed: Packed, tmp_path: Path) -> None:
+    program = Program(packed("tar", SIZES), "threads", "fork", tmp_path / "notes")
+    errors = program.finish()
+    assert (program.process.returncode, errors) == (0, "")
+    conformance.assert_exactly_once(program.ids, SAMPLES)
+    program.assert_nothing_left()
+
+
+@pytest.mark.parametrize("shard_format", samples.FORMATS)
+def test_many_epochs_keep_memory_and_descriptors_as_they_are(packed: Packed, shard_format: str) -> None:
+    fields = {"image": fastload.Image(64, crop="random"), "label": fastload.Scalar(), "text": fastload.Text()}
+    data = packed(shard_format, SIZES, ("image", "text", "label"))
+    loader = fastload.DataLoader(data, 8, fields=fields, num_workers=2, window=2)
+
+    def run(epochs: int) -> None:
+        for epoch in range(epochs):
+            for number, batch in enumerate(loader):
+                assert batch.rows
+                if epoch % 5 == 0 and number == 3:
+                    break
+
+    run(40)
+    before, memory = Leftovers(), resident()
+    run(200)
+    before.assert_none()
+    assert resident() - memory < 4 << 20, "one batch has 100 kB: 200 epochs of lost ones would be seen"
+
+
+def resident() -> int:
+    """Bytes of this process that no other shares, after collecting garbage."""
+    gc.collect()
+    found: Any = psutil.Process().memory_full_info()
+    return int(found.uss)
