@@ -35,6 +35,19 @@ def through(accelerator: Accelerator, loader: Any) -> list[list[list[int]]]:
     return epochs
 
 
+def checkpoint(data: str, out: str) -> list[list[list[int]]]:
+    """The rest of an epoch after a checkpoint, and the rest after going back to it."""
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(fastload.DataLoader(data, ROWS, fields=FIELDS, num_workers=1))
+    accelerator.register_for_checkpointing(loader)
+    batches = iter(loader)
+    next(batches)
+    accelerator.save_state(f"{out}/state")
+    rest = [ids(batch) for batch in batches]
+    accelerator.load_state(f"{out}/state")
+    return [rest, [ids(batch) for batch in loader]]
+
+
 def main(out: str, data: str) -> None:
     found: dict[str, Any] = {}
     accelerator = Accelerator(cpu=True)
@@ -64,6 +77,7 @@ def main(out: str, data: str) -> None:
     for batch in accelerator.prepare(torch.utils.data.DataLoader(indexed, ROWS)):
         metric += accelerator.gather_for_metrics(batch["label"]).tolist()
     found["metric"] = metric
+    found["saved"] = checkpoint(data, out)
     found["errors"] = []
     for wrong in (
         torch.utils.data.DataLoader(fastload.StreamingDataset(data, rank=0, world_size=8), ROWS),

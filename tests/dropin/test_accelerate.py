@@ -31,6 +31,11 @@ def test_a_loader_of_fastload_is_left_as_it_is(found: list[Any]) -> None:
         conformance.assert_exactly_once(conformance.flat(batches), SAMPLES)
 
 
+def test_a_registered_loader_goes_on_where_the_checkpoint_was(found: list[Any]) -> None:
+    for rank in found:
+        assert rank["saved"] == [rank["own"][0][1:]] * 2
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stock_loader_has_the_batches_of_fastload(found: list[Any], way: str) -> None:
     if len(found) == 1 and not way.startswith(("None", "True")):  # not wrapped: sample by sample, in any worker
