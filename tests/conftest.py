@@ -1,4 +1,5 @@
-"""Leaves out what this machine cannot run: tests marked `gpu` where torch sees no NVIDIA GPU.
+"""Leaves out what this machine cannot run, tests marked `gpu` where torch sees no NVIDIA GPU; and, without --all, what
+takes long: real trainers, processes that are killed, profiles. `tools/test.sh` runs all.
 
 Tests may import the helpers of this folder (`conformance`, `samples`).
 """
@@ -14,7 +15,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+LONG = (
+    "dropin", "profile/test_run.py", "profile/test_command.py", "pack/test_crash.py", "demo/test_flow.py",
+    "test_distributed.py", "test_leaving.py", "test_processes.py", "test_readme.py",
+)  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also what takes long")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    named = any(Path(argument.split("::")[0]).exists() for argument in config.invocation_params.args)
+    if not config.getoption("--all") and not named:
+        here = Path(__file__).parent
+        long = [item for item in items if item.path.relative_to(here).as_posix().startswith(LONG)]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return

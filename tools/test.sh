@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set fastload up in .venv and check it: style, types, tests. Arguments go to pytest: tools/test.sh tests/order -k resume
+# Set fastload up in .venv and check it: style, types, tests. Arguments go to pytest: tools/test.sh tests/order -k resume.
+# The quick loop is .venv/bin/pytest -q -x, which leaves out what takes long.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -8,4 +9,4 @@ cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy --strict fastload
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --all "$@"

@@ -124,7 +124,27 @@ def run(data: Path, slow: str) -> tuple[Profile, Callable[[Any], Batch]]:
     return profile(make(data, slow), step, seconds=1.5), step
 
 
+def measured(test: Callable[..., None]) -> Callable[..., None]:
+    """Try up to three times: another program that takes a core in the middle of a measurement makes it another
+    machine's. The bounds are those of every try, and what is named wrong is named wrong in a calm moment too."""
+
+    @functools.wraps(test)
+    def tries(*args: Any, **kwargs: Any) -> None:
+        for left in (2, 1, 0):
+            try:
+                test(*args, **kwargs)
+            except AssertionError:
+                run.cache_clear()
+                if not left:
+                    raise
+            else:
+                return
+
+    return tries
+
+
 @pytest.mark.parametrize("slow", ["read", "decode"])
+@measured
 def test_a_slow_stage_in_the_threads_is_named_and_more_threads_bring_what_was_predicted(data: Path, slow: str) -> None:
     found, step = run(data, slow)
     assert found.verdict.limit == slow
@@ -138,12 +158,14 @@ def test_a_slow_stage_in_the_threads_is_named_and_more_threads_bring_what_was_pr
     assert rate(make(data, slow, workers), step) == pytest.approx(advice.samples_per_second, rel=0.15)
 
 
+@measured
 def test_slow_assembly_is_named(data: Path) -> None:
     found, _ = run(data, "assemble")
     assert found.verdict.limit == "assemble"
     assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
 
 
+@measured
 def test_slow_augmentation_is_named_and_its_gain_predicted(data: Path) -> None:
     found, step = run(data, "augment")
     assert found.verdict.limit == "augment"
@@ -152,6 +174,7 @@ def test_slow_augmentation_is_named_and_its_gain_predicted(data: Path) -> None:
     assert rate(make(data, "augment", augment=False), step) == pytest.approx(advice.samples_per_second, rel=0.15)
 
 
+@measured
 def test_a_slow_step_is_named_and_what_the_loader_could_do(data: Path) -> None:
     found, _ = run(data, "step")
     assert found.verdict.limit == "step"
@@ -160,6 +183,7 @@ def test_a_slow_step_is_named_and_what_the_loader_could_do(data: Path) -> None:
     assert found.verdict.loader_alone > 3 * found.verdict.predicted
 
 
+@measured
 def test_the_rungs_and_capacities_show_where_the_time_goes(data: Path) -> None:
     found, _ = run(data, "decode")
     rungs = {rung.adds: rung.cost_ms for rung in found.rungs}
