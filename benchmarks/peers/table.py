@@ -57,15 +57,23 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+ABOUT = {
+    "images": "Crops: {:,} JPEGs of 110 kB, RandomResizedCrop 224 and flip, batches of 256.",
+    "audio": "Clips: {:,} of half a second at 8 kHz.",
+    "records": "Records: {:,} of 900 bytes, undecoded.",
+    "tokens": "Rows: {:,} of 2,048 tokens.",
+}
+
+
 def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
+    found = [name for name in TITLES if name in result["workloads"]]
+    about = " ".join(ABOUT[name].format(result["counts"][name]) for name in found)
     return (
         f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
-        f"{machine['cores']} cores ({machine['cpu']}), page cache warm. Crops: {result['counts']['images']:,} JPEGs of "
-        "110 kB, RandomResizedCrop 224 and flip, batches of 256. Clips: half a second at 8 kHz. Records: "
-        f"{result['counts']['records']:,} of 900 bytes, undecoded. Rows of 2,048 tokens. First batch, resume at 90% of "
-        "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
-        "than rates.\n"
+        f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of an "
+        "epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than "
+        "rates.\n"
     )
 
 
