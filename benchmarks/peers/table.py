@@ -72,8 +72,8 @@ def text(result: dict[str, Any]) -> str:
     return (
         f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
-        "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better than "
-        "rates.\n"
+        "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
+        "than rates.\n"
     )
 
 
