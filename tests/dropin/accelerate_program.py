@@ -42,7 +42,8 @@ def checkpoint(data: str, out: str) -> list[list[list[int]]]:
     accelerator.register_for_checkpointing(loader)
     batches = iter(loader)
     next(batches)
-    accelerator.save_state(f"{out}/state")
+    accelerator.save_state(f"{out}/state")  # written by the first rank alone
+    accelerator.wait_for_everyone()
     rest = [ids(batch) for batch in batches]
     accelerator.load_state(f"{out}/state")
     return [rest, [ids(batch) for batch in loader]]
