@@ -16,7 +16,8 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from fastload import __version__
-from fastload.cli import FAULTS_SHOWN, app
+from fastload.cli import app
+from fastload.cli.looking import FAULTS_SHOWN
 from fastload.shards.index import IndexFile
 
 

@@ -52,7 +52,7 @@ OPTIONAL = {"fsspec", "jinja2", "matplotlib", "obstore", "ray", "soundfile", "to
 HEAVY = {"kornia", "torchaudio", "webdataset"}
 
 # Modules whose functions may also import the package's own: a command loads what it runs, --help waits for nothing.
-COMMANDS = {"cli"}
+COMMANDS = ("cli",)
 
 # What the order may import besides the standard library: it is integers only.
 ORDER_IMPORTS = {"numpy"}
@@ -145,6 +145,11 @@ def cycle(package: Path) -> list[str] | None:
     return None
 
 
+def commands(module: str) -> bool:
+    """Whether COMMANDS names a module, or a package that it is in."""
+    return any(module == name or module.startswith(name + ".") for name in COMMANDS)
+
+
 def hidden_imports(package: Path) -> list[str]:
     """Imports inside functions of anything but OPTIONAL and HEAVY, and in COMMANDS the package's own."""
     allowed = OPTIONAL | HEAVY
@@ -153,7 +158,7 @@ def hidden_imports(package: Path) -> list[str]:
         for module, path in modules(package).items()
         for found in imports(path, package)
         if found.in_function
-        and found.target.partition(".")[0] not in (allowed | {package.name} if module in COMMANDS else allowed)
+        and found.target.partition(".")[0] not in (allowed | {package.name} if commands(module) else allowed)
     ]
 
 

@@ -1,0 +1,26 @@
+"""The command line: fastload pack | index | convert | inspect | verify | profile | demo.
+
+Exit codes: 0 done; 1 it failed, or verify found faults; 2 the arguments are wrong. Results go to standard output,
+progress and errors to standard error.
+
+app.py        the program, its errors, what commands share
+packing.py    pack, index, convert
+looking.py    inspect, verify
+measuring.py  profile
+trying.py     demo
+
+Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
+fastload.pack, fastload.check, fastload.loader, fastload.profile, fastload.demo.
+"""
+
+from __future__ import annotations
+
+from fastload.cli import looking, measuring, packing, trying
+from fastload.cli.app import app
+
+__all__ = ["app", "looking", "main", "measuring", "packing", "trying"]
+
+
+def main() -> None:
+    """Entry point of the `fastload` program."""
+    app()

@@ -1,0 +1,5 @@
+"""`python -m fastload.cli` is the `fastload` program."""
+
+from fastload.cli import main
+
+main()

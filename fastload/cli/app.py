@@ -1,0 +1,117 @@
+"""The program itself: its options, how errors are shown, and what its commands share."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from fastload import __version__
+from fastload.errors import ConfigError, FastloadError
+from fastload.inspect import size_text
+
+COMMANDS = ("pack", "index", "convert", "inspect", "verify", "profile", "demo")  # as --help lists them
+PLAIN_WIDTH = 160  # of tables that do not go to a terminal, so that pipes get whole lines
+
+
+class Format(StrEnum):
+    tar = "tar"
+    parquet = "parquet"
+
+
+class _Group(typer.core.TyperGroup):
+    """Prints an error of fastload as one red line, and a warning as one yellow line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        errors = Console(stderr=True, highlight=False)
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                return super().invoke(ctx)
+            except FastloadError as error:
+                errors.print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            finally:
+                for text in dict.fromkeys(str(warning.message) for warning in caught):
+                    errors.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Pack raw samples once into tar or Parquet shards; stream them, shuffled and shared out exactly, to PyTorch.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastload {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="JSON for other programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")]
+
+
+def say(text: str, style: str = "") -> None:
+    Console(highlight=False).print(Text(text, style=style), soft_wrap=True)
+
+
+def show(table: RenderableType) -> None:
+    """Print a table on standard output."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+
+
+@contextmanager
+def bar(what: str, shown: bool) -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar with rate and time left, on standard error, gone at the end; None where there is no terminal.
+
+    Gives a function of (shards done, shards in all, bytes done).
+    """
+    console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("shards"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    started = time.perf_counter()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=None, rate="")
+
+        def advance(done: int, total: int, written: int) -> None:
+            rate = size_text(round(written / max(time.perf_counter() - started, 1e-3)))
+            progress.update(task, completed=done, total=total, rate=f"{rate}/s")
+
+        yield advance

@@ -1,0 +1,67 @@
+"""fastload inspect | verify: what is in shards, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastload.cli.app import Json, Quiet, app, bar, say, show
+from fastload.inspect import render, size_text, summary
+
+FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shard one
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show splits, fields, classes and sizes; no sample is read."""
+    about = summary(data, split)
+    if as_json:
+        typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
+        return
+    show(render(about))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder with an index.json.")],
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every field of every sample.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every byte against the index; name each fault by shard, offset and key."""
+    from fastload.check import verify as run
+
+    started = time.perf_counter()
+    with bar("verifying", shown=not (quiet or as_json)) as advance:
+        report = run(folder, decode, advance)
+    if as_json:
+        about = {"ok": report.ok, "shards": report.shards, "samples": report.samples, "bytes": report.bytes}
+        faults = [
+            {"shard": fault.shard, "offset": fault.offset, "key": fault.key, "what": fault.what}
+            for fault in report.faults
+        ]
+        typer.echo(json.dumps(about | {"decoded": report.decoded, "faults": faults}, indent=1, ensure_ascii=False))
+    else:
+        shown: Counter[str] = Counter()
+        for fault in report.faults:
+            shown[fault.shard] += 1
+            if shown[fault.shard] <= FAULTS_SHOWN:
+                say(str(fault), style="red")
+        for shard, count in shown.items():
+            if count > FAULTS_SHOWN:
+                say(f"{shard}: and {count - FAULTS_SHOWN} more", style="red")
+        if not quiet:
+            found = f"{len(report.faults)} faults" if report.faults else "all whole"
+            what = f"{report.samples:,} samples in {report.shards:,} shards, {size_text(report.bytes)}"
+            say(f"{found}: {what}{', decoded' if decode else ''}, {time.perf_counter() - started:.1f} s")
+    if not report.ok:
+        raise typer.Exit(1)

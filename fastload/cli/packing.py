@@ -1,0 +1,115 @@
+"""fastload pack | index | convert: shards are made."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastload.cli.app import Format, Quiet, app, bar, say
+from fastload.inspect import jpeg_text, size_text
+from fastload.shards.index import IndexFile
+from fastload.shards.open import index_folder
+
+
+class SourceKind(StrEnum):
+    image = "image"
+    audio = "audio"
+    text = "text"
+    manifest = "manifest"
+
+
+class Jpeg(StrEnum):
+    seekable = "seekable"
+    keep = "keep"
+
+
+@app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(help="A folder of files, a manifest (.csv, .tsv, .jsonl) or a .txt file.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
+    format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
+    shard_size: Annotated[str, typer.Option(help="Largest size of a shard, such as 256MiB or 1GB.")] = "256MiB",
+    split: Annotated[str | None, typer.Option(help="Shares of splits, such as train=0.9,val=0.1.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
+    label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
+    kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
+    jpeg: Annotated[
+        Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
+    ] = Jpeg.seekable,
+    shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Mix samples over the shards.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Pack raw samples into shards and their index."""
+    from fastload.pack import pack as run
+
+    started = time.perf_counter()
+    index = run(
+        source,
+        out,
+        format=format.value,
+        shard_size=shard_size,
+        split=split,
+        seed=seed,
+        shuffle=shuffle,
+        workers=workers,
+        columns=columns,
+        label_regex=label_regex,
+        kind=None if kind is None else kind.value,
+        jpeg=jpeg.value,
+        progress=not quiet and sys.stderr.isatty(),
+    )
+    if not quiet:
+        say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{jpegs(index)}")
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="Tar or Parquet files; subfolders are splits.")],
+    quiet: Quiet = False,
+) -> None:
+    """Make the index of shards that other tools wrote, or make a damaged one again."""
+    started = time.perf_counter()
+    made = index_folder(folder)
+    if not quiet:
+        say(f"indexed {contents(made)} in {folder}, {time.perf_counter() - started:.1f} s")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A data set of MosaicML (MDS) or LitData, or a folder of splits.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
+    format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
+    quiet: Quiet = False,
+) -> None:
+    """Convert shards of MosaicML Streaming or LitData."""
+    from fastload.pack.convert import convert as run
+
+    started = time.perf_counter()
+    with bar("converting", shown=not quiet) as advance:
+        made = run(source, out, format=format.value, progress=advance)
+    if not quiet:
+        say(f"converted {contents(made)} into {out}, {time.perf_counter() - started:.1f} s")
+
+
+def contents(index: IndexFile) -> str:
+    samples, size = (sum(getattr(shard, what) for shard in index.shards) for what in ("samples", "bytes"))
+    splits = ", ".join(f"{name} {index.samples(name):,}" for name in index.splits)
+    return f"{samples:,} samples ({splits}) as {len(index.shards):,} {index.shard_format} files, {size_text(size)},"
+
+
+def jpegs(index: IndexFile) -> str:
+    """What became of the JPEGs of all splits; empty if there are none, or they were to be kept."""
+    splits = index.statistics.get("jpeg", {}).values()
+    kept: Counter[str] = Counter()
+    for split in splits:
+        kept.update(split["kept"])
+    counts = {"seekable": sum(split["seekable"] for split in splits), "kept": dict(sorted(kept.items()))}
+    return f"; {jpeg_text(counts)}" if splits else ""
