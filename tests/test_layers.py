@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mixed", "mixture", "samplers"),
     ("loader",),
     ("pack",),
-    ("check", "inspect"),
+    ("inspect", "verify"),
     ("profile",),
     ("",),
     ("demo",),

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from fastload.check import Report, verify
 from fastload.errors import ShardIndexError
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.open import index_folder
 from fastload.shards.parquet import ParquetShardWriter
 from fastload.shards.tar import TarShardWriter
+from fastload.verify import Report, verify
 
 FIELDS = {
     "image": FieldInfo(kind="image"),

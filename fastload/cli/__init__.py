@@ -10,7 +10,7 @@ measuring.py  profile
 trying.py     demo
 
 Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.check, fastload.loader, fastload.profile, fastload.demo.
+fastload.pack, fastload.verify, fastload.loader, fastload.profile, fastload.demo.
 """
 
 from __future__ import annotations

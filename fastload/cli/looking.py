@@ -38,7 +38,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every byte against the index; name each fault by shard, offset and key."""
-    from fastload.check import verify as run
+    from fastload.verify import verify as run
 
     started = time.perf_counter()
     with bar("verifying", shown=not (quiet or as_json)) as advance:

@@ -28,11 +28,11 @@ import pytest
 from samples import FORMATS
 
 import fastload
-from fastload.check import verify
 from fastload.errors import ConfigError, CorruptError, PackError
 from fastload.pack.convert import convert
 from fastload.pack.litdata import leaf_names
 from fastload.pack.values import raw_picture
+from fastload.verify import verify
 
 GOLDEN = json.loads((Path(__file__).parent / "other_formats.json").read_text())
 LITDATA = ["litdata", "litdata_batch", "litdata_chunk", "litdata_sample"]

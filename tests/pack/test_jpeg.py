@@ -20,7 +20,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fastload
-from fastload.check import verify
 from fastload.cli import app
 from fastload.decode.headers import read_header
 from fastload.decode.seekable import make_seekable, read_layout
@@ -32,6 +31,7 @@ from fastload.pack.workers import RUNS_PER_WORKER, ProcessPool
 from fastload.pack.writing import OpenTar
 from fastload.shards.idx import Idx, IdxColumns
 from fastload.shards.index import IndexFile
+from fastload.verify import verify
 
 KEPT = {
     "CMYK or other inks": 1,
