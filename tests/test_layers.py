@@ -24,7 +24,7 @@ PACKAGE = Path(fastload.errors.__file__).parent
 # A name stands for itself and all that is inside it, unless a longer name says otherwise.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("fields",),
+    ("fields", "report"),
     ("order.hashing",),
     ("order",),
     ("decode", "trainers"),

@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fastload.demo.pictures import new_figure, training_curve
+from fastload.demo.pictures import training_curve
 from fastload.demo.recipes import Recipe, audio_recipe, image_recipe, text_recipe
 from fastload.demo.samples import make_images, make_sentences, make_sounds
 from fastload.demo.train import Epoch, train
 from fastload.errors import ConfigError
 from fastload.pack import pack
+from fastload.report.pictures import new_figure
 
 MARK = ".fastload-demo"  # in a folder that a demo made, and that the next one may therefore clear
 SPLIT = {"train": 0.9, "val": 0.1}

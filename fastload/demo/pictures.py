@@ -1,7 +1,4 @@
-"""What the demo shows: one augmented batch as a sheet, and the training curve. PNG files, drawn with matplotlib.
-
-Figures are made without pyplot, so that a user's own plots and backend stay as they are.
-"""
+"""What the demo shows: one augmented batch as a sheet, and the training curve. PNG files, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import torch
 
 from fastload.augment import IMAGENET_MEAN, IMAGENET_STD
 from fastload.demo.train import Epoch
-from fastload.errors import missing_extra
+from fastload.report.pictures import ACCENT, INK, LINE, MUTED, SECOND, new_figure, new_sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,21 +19,6 @@ if TYPE_CHECKING:
 
 COLUMNS, ROWS = 8, 4  # cells of a sheet
 TEXT_ROWS, TEXT_WIDTH = 14, 104  # lines of the text table, characters before a break
-DOTS_PER_INCH = 110
-INK, MUTED, ACCENT, SECOND = "#1f2430", "#7a8190", "#2f6fde", "#d9622b"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "report", "drawing pictures") from error
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
 
 
 def image_sheet(batch: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
@@ -73,7 +55,7 @@ def text_sheet(batch: Mapping[str, Any], names: Sequence[str], path: Path) -> No
     axes.axis("off")
     axes.text(0, -0.6, "One training batch", fontsize=11, color=INK, va="center")
     for row, (label, text) in enumerate(rows):
-        axes.axhline(row - 0.05, color="#e3e6ec", linewidth=0.8)
+        axes.axhline(row - 0.05, color=LINE, linewidth=0.8)
         axes.text(0, row + 0.45, names[label], fontsize=9, color=ACCENT, va="center")
         axes.text(0.14, row + 0.45, shortened(text), fontsize=8.5, color=INK, va="center", linespacing=1.3)
     figure.savefig(path)
@@ -109,16 +91,10 @@ def _line(axes: Axes, x: list[int], y: list[float], *, colour: str, title: str, 
     axes.set_xlabel("epoch", fontsize=9, color=MUTED)
     axes.set_xticks(x[:: -(-len(x) // 10)])  # at most ten
     axes.tick_params(labelsize=8, colors=MUTED)
-    axes.grid(axis="y", color="#e3e6ec", linewidth=0.8)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _sheet(title: str, cells: int) -> tuple[Figure, list[Axes]]:
     """A figure with one bare cell for each of `cells` pictures."""
-    rows = -(-cells // COLUMNS)
-    figure = new_figure(1.15 * COLUMNS, 1.35 * rows + 0.4)
-    figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for cell in grid:
-        cell.axis("off")
-    return figure, list(grid)
+    return new_sheet(title, cells, COLUMNS, width=1.15, height=1.35)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastload.errors import missing_extra
 from fastload.profile.charts import COLOURS, curves
 from fastload.profile.findings import Findings
 from fastload.profile.words import gain, ms, rate, speed
+from fastload.report.page import render_page
 
 
 def to_html(profile: Findings) -> str:
@@ -16,13 +16,7 @@ def to_html(profile: Findings) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise missing_extra("jinja2", "report", "an HTML report") from None
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page: str = environment.from_string(_PAGE).render(_values(profile))
-    return page
+    return render_page(_TITLE, _PAGE, _values(profile), style=_STYLE, macros=_BAR)
 
 
 def _values(profile: Findings) -> dict[str, Any]:
@@ -61,40 +55,22 @@ _BAR = """
 """
 
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto; padding: 1rem;
-  max-width: 46rem; }
-h1 { font-size: 1.35rem; line-height: 1.3; margin: .25rem 0 .75rem; }
-h1::first-letter { text-transform: uppercase; }
-h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-p, figcaption { margin: .25rem 0; } .quiet { color: #596373; font-size: .875rem; }
-.numbers { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: .5rem 0 1rem; }
-.numbers b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
 .row { display: grid; grid-template-columns: 7rem 1fr 5rem; gap: .75rem; align-items: center; margin: .3rem 0; }
 .row svg { width: 100%; height: 1rem; display: block; border-radius: 2px; }
-.row span:last-child, td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.row span:last-child { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wide { grid-template-columns: 13rem 1fr 5rem; }
 .limit { font-weight: 700; }
 ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
 figure svg { width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; }
-th, td { text-align: left; padding: .3rem .5rem .3rem 0; border-bottom: 1px solid #e2e5ea; vertical-align: top; }
-th { font-weight: 600; } th.n { text-align: right; } .scroll { overflow-x: auto; }
 @media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
   .wide svg { grid-column: 1 / 3; grid-row: 2; } .row { grid-template-columns: 5rem 1fr 4.5rem; gap: .5rem; }
   .row.wide { grid-template-columns: 1fr 5rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } section { break-inside: avoid; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
-_PAGE = (
-    _BAR
-    + """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fastload profile: {{ verdict.limit }} limits</title><style>"""
-    + _STYLE
-    + """</style></head><body>
+_TITLE = "fastload profile: {{ verdict.limit }} limits"
+
+_PAGE = """
 <h1>{{ verdict.sentence }}</h1>
 <div class="numbers">
 <div><b>{{ rate(verdict.samples_per_second) }}</b>samples/s measured</div>
@@ -152,6 +128,4 @@ fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, other pr
 {% for k, share in ready %}<div class="row"><span>{{ k }}</span>{{ bar(share, "#5a7d9a") }}
 <span>{{ "%.0f"|format(share) }}%</span></div>
 {% endfor %}<p class="quiet">0 means that the step waited.</p></section>{% endif %}
-</body></html>
 """
-)
