@@ -28,7 +28,8 @@ KERNEL = Extension(
 
 ROWS = Extension(
     "fastload.shards._rows",
-    sources=["fastload/shards/_rows.c"],
+    sources=["fastload/shards/_rows.c", *(f"fastload/shards/_rows_{loops}.c" for loops in ("base", "avx2", "avx512"))],
+    depends=["fastload/shards/_rows.h", "fastload/shards/_rows_loops.h"],
     extra_compile_args=["-O3", "-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"],
     optional=True,
 )

@@ -14,29 +14,15 @@
        that many are copied there. stored, wanted: their kinds, "i4" and such; see `copies` for the pairs that there are.
        out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
 
+   builds() -> names, use(name)
+       Which builds of the loops over samples' bytes there are, and another one than the fastest; for tests.
+
    All checksums are computed first, with the GIL released: pages that are not in memory are waited for then.
    Offsets that do not fit the map count as damage: an index may be wrong, it must not make a process read elsewhere. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "_rows.h"
 
-#define FETCH_AHEAD 2    /* samples */
-#define FETCH_BYTES 2048 /* of each */
-
-typedef struct {
-    Py_buffer starts, lengths;
-} Span;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *view; /* the memoryview that slices are taken of */
-    Py_buffer map, offsets, sizes, digests, key_bounds, key_text;
-    Py_ssize_t rows, fields;
-    Span *spans;
-} Shard;
+static const Loops *loops = &rows_loops_base; /* the fastest that this processor has; set when the module is made */
 
 static void shard_release(Shard *self) {
     Py_buffer *buffers[] = {&self->map, &self->offsets, &self->sizes, &self->digests, &self->key_bounds, &self->key_text};
@@ -118,42 +104,12 @@ static PyTypeObject ShardType = {
     .tp_doc = "The map of a tar and the columns of its .idx.",
 };
 
-static uint64_t item(const Py_buffer *column, Py_ssize_t row) {
-    return column->itemsize == 8 ? ((const uint64_t *)column->buf)[row] : ((const uint32_t *)column->buf)[row];
-}
-
-/* One row of one shard, with its sample's place in the map; size 0 and damaged where it does not fit. */
-typedef struct {
-    Shard *shard;
-    Py_ssize_t row;
-    uint64_t offset, size;
-    int damaged;
-} Place;
-
 static void locate(Place *place) {
     const Shard *shard = place->shard;
     uint64_t length = (uint64_t)shard->map.len;
     place->offset = ((const uint64_t *)shard->offsets.buf)[place->row];
     place->size = item(&shard->sizes, place->row);
     place->damaged = place->offset > length || place->size > length - place->offset;
-}
-
-static void check(Place *place) {
-    const Shard *shard = place->shard;
-    if (!place->damaged) {
-        const char *start = (const char *)shard->map.buf + place->offset;
-        place->damaged = XXH3_64bits(start, (size_t)place->size) != ((const uint64_t *)shard->digests.buf)[place->row];
-    }
-}
-
-/* Begin to fetch the lines of a sample that is checked a little later: samples lie anywhere, so the processor cannot guess. */
-static void fetch(const Place *place) {
-    if (place->damaged)
-        return;
-    const char *start = (const char *)place->shard->map.buf + place->offset;
-    uint64_t bytes = place->size < FETCH_BYTES ? place->size : FETCH_BYTES;
-    for (uint64_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(start + i);
 }
 
 static PyObject *key_of(const Place *place) {
@@ -255,11 +211,7 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     if (places == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS /* the caller's list keeps the shards alive, and they their buffers */
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i + FETCH_AHEAD < count)
-            fetch(&places[i + FETCH_AHEAD]);
-        check(&places[i]);
-    }
+    loops->check(places, count);
     Py_END_ALLOW_THREADS
     PyObject *keys = keys_of(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
     int failed = keys == NULL || columns == NULL || faults == NULL;
@@ -277,71 +229,32 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     return result;
 }
 
-/* Integers from any place in memory into another integer type that holds them all. */
-#define WIDENING(NAME, STORED, WANTED)                                     \
-    static void NAME(void *out, const char *in, size_t count) {            \
-        WANTED *to = out;                                                  \
-        for (size_t i = 0; i < count; i++) {                               \
-            STORED value;                                                  \
-            memcpy(&value, in + i * sizeof value, sizeof value);           \
-            to[i] = (WANTED)value;                                         \
-        }                                                                  \
-    }
-
-WIDENING(copy_i4_i8, int32_t, int64_t)
-WIDENING(copy_u4_i8, uint32_t, int64_t)
-WIDENING(copy_u2_i8, uint16_t, int64_t)
-WIDENING(copy_u2_i4, uint16_t, int32_t)
-WIDENING(copy_i8_i8, int64_t, int64_t)
-WIDENING(copy_i4_i4, int32_t, int32_t)
-WIDENING(copy_u2_u2, uint16_t, uint16_t)
-
 typedef struct {
     const char *stored, *wanted;
-    size_t stored_size, wanted_size;
-    void (*copy)(void *, const char *, size_t);
-} Copying;
+    Py_ssize_t wanted_size;
+} Kind;
 
-static const Copying copies[] = {
-    {"i4", "i8", 4, 8, copy_i4_i8}, {"u4", "i8", 4, 8, copy_u4_i8}, {"u2", "i8", 2, 8, copy_u2_i8}, {"u2", "i4", 2, 4, copy_u2_i4},
-    {"i8", "i8", 8, 8, copy_i8_i8}, {"i4", "i4", 4, 4, copy_i4_i4}, {"u2", "u2", 2, 2, copy_u2_u2},
-};
+#define KIND(NAME, STORED_NAME, WANTED_NAME, STORED, WANTED) {STORED_NAME, WANTED_NAME, sizeof(WANTED)},
 
-static const Copying *copying(const char *stored, const char *wanted) {
-    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
-        if (strcmp(copies[i].stored, stored) == 0 && strcmp(copies[i].wanted, wanted) == 0)
-            return &copies[i];
+static const Kind kinds[] = {COPIES(KIND)};
+
+/* The place in COPIES; -1 with an error set if there is none. */
+static int kind_of(const char *stored, const char *wanted) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kinds[i].stored, stored) == 0 && strcmp(kinds[i].wanted, wanted) == 0)
+            return (int)i;
     PyErr_Format(PyExc_ValueError, "fill: no copying from %s to %s", stored, wanted);
-    return NULL;
+    return -1;
 }
 
-/* Where the integers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
-static const char *integers_of(const Place *place, Py_ssize_t field, const Py_buffer *head, uint64_t bytes) {
-    const Span *span = &place->shard->spans[field];
-    uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
-    if (place->damaged || !start || start > place->size || length > place->size - start || length < (uint64_t)head->len + bytes)
-        return NULL;
-    const char *content = (const char *)place->shard->map.buf + place->offset + start;
-    return memcmp(content, head->buf, (size_t)head->len) ? NULL : content + head->len;
-}
-
-static PyObject *fill(Place *places, Py_ssize_t count, Py_ssize_t field, const Py_buffer *head, const Copying *how, Py_buffer *out) {
-    size_t row_bytes = count ? (size_t)(out->len / count) : 0, width = row_bytes / how->wanted_size;
-    Py_BEGIN_ALLOW_THREADS /* as in rows_read; the sample is copied while its checksum has it in the cache */
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i + FETCH_AHEAD < count)
-            fetch(&places[i + FETCH_AHEAD]);
-        check(&places[i]);
-        const char *integers = integers_of(&places[i], field, head, width * how->stored_size);
-        places[i].damaged = integers == NULL; /* from here on: not copied */
-        if (integers)
-            how->copy((char *)out->buf + (size_t)i * row_bytes, integers, width);
-    }
+static PyObject *fill(Place *places, Py_ssize_t count, const Filling *filling) {
+    Py_BEGIN_ALLOW_THREADS /* as in rows_read */
+    loops->fill(places, count, filling);
     Py_END_ALLOW_THREADS
     PyObject *keys = keys_of(places, count), *left = PyList_New(0);
     int failed = keys == NULL || left == NULL;
     for (Py_ssize_t i = 0; !failed && i < count; i++) {
-        if (!places[i].damaged)
+        if (!places[i].damaged) /* not copied */
             continue;
         PyObject *number = PyLong_FromSsize_t(i);
         failed = number == NULL || PyList_Append(left, number) < 0;
@@ -362,23 +275,84 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!O!ny*sw*s", &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out, &wanted))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
-    const Copying *how = copying(stored, wanted);
+    int kind = kind_of(stored, wanted);
     Place *places = NULL;
-    if (how && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * (Py_ssize_t)how->wanted_size) : out.len)))
+    if (kind >= 0 && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * kinds[kind].wanted_size) : out.len)))
         PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole integers for each");
-    else if (how)
+    else if (kind >= 0)
         places = places_of(shards, rows, count, &fields);
-    if (places && count && (field < 0 || field >= fields))
+    if (places && count && (field < 0 || field >= fields)) {
         PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, fields);
-    else if (places)
-        result = fill(places, count, field, &head, how, &out);
+    } else if (places) {
+        Filling filling = {
+            .field = field,
+            .head = head.buf,
+            .head_bytes = (size_t)head.len,
+            .width = count ? (size_t)(out.len / count / kinds[kind].wanted_size) : 0,
+            .kind = kind,
+            .out = out.buf,
+        };
+        result = fill(places, count, &filling);
+    }
     PyMem_Free(places);
     PyBuffer_Release(&head);
     PyBuffer_Release(&out);
     return result;
 }
 
+typedef struct {
+    const char *name;
+    const Loops *loops;
+    int supported;
+} Build;
+
+/* The builds of the loops, slowest first, and which of them this processor can run. */
+static Build builds[] = {
+    {"base", &rows_loops_base, 1},
+#ifdef ROWS_DISPATCH
+    {"avx2", &rows_loops_avx2, 0},
+    {"avx512", &rows_loops_avx512, 0},
+#endif
+};
+
+static void find_builds(void) {
+#ifdef ROWS_DISPATCH
+    __builtin_cpu_init();
+    builds[1].supported = __builtin_cpu_supports("avx2") != 0;
+    builds[2].supported =
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+    for (size_t i = 0; i < sizeof builds / sizeof *builds; i++)
+        if (builds[i].supported)
+            loops = builds[i].loops;
+}
+
+static PyObject *rows_builds(PyObject *module, PyObject *args) {
+    PyObject *names = PyList_New(0);
+    (void)module, (void)args;
+    for (size_t i = 0; names && i < sizeof builds / sizeof *builds; i++) {
+        PyObject *name = builds[i].supported ? PyUnicode_FromString(builds[i].name) : Py_NewRef(Py_None);
+        if (name == NULL || (name != Py_None && PyList_Append(names, name) < 0))
+            Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+static PyObject *rows_use(PyObject *module, PyObject *name) {
+    (void)module;
+    const char *wanted = PyUnicode_AsUTF8(name);
+    for (size_t i = 0; wanted && i < sizeof builds / sizeof *builds; i++)
+        if (builds[i].supported && strcmp(builds[i].name, wanted) == 0) {
+            loops = builds[i].loops;
+            Py_RETURN_NONE;
+        }
+    return wanted ? PyErr_Format(PyExc_ValueError, "use: no build %s for this processor", wanted) : NULL;
+}
+
 static PyMethodDef methods[] = {
+    {"builds", rows_builds, METH_NOARGS, "builds() -> names of the builds that this processor can run, slowest first"},
+    {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
     {"fill", rows_fill, METH_VARARGS, "fill(shards, rows, field, head, stored, out, wanted) -> (keys, left)"},
     {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults)"},
     {NULL, NULL, 0, NULL},
@@ -393,6 +367,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__rows(void) {
+    find_builds();
     PyObject *module = PyType_Ready(&ShardType) < 0 ? NULL : PyModule_Create(&definition);
     if (module && PyModule_AddObjectRef(module, "Shard", (PyObject *)&ShardType) < 0)
         Py_CLEAR(module);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,23 @@ def rows_of(index: Index, native: bool, monkeypatch: pytest.MonkeyPatch) -> list
 
 def test_native_is_built() -> None:
     assert read._rows is not None, "fastload.shards._rows is not built: see setup.py"
+
+
+@pytest.fixture(params=["base", "avx2", "avx512"], autouse=True)
+def build(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with each build of the loops; on a processor that lacks one, with the fastest it has."""
+    assert read._rows is not None
+    found = read._rows.builds()
+    assert found == ["base", "avx2", "avx512"][: len(found)]
+    read._rows.use(request.param if request.param in found else found[-1])
+    yield
+    read._rows.use(found[-1])
+
+
+def test_only_builds_that_the_processor_runs_are_used() -> None:
+    assert read._rows is not None
+    with pytest.raises(ValueError, match="no build mmx for this processor"):
+        read._rows.use("mmx")
 
 
 def test_both_ways_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

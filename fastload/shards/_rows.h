@@ -1,0 +1,66 @@
+/* What the parts of _rows share: rows of shards, and the loops over their bytes that are built once for each kind of processor. */
+
+#ifndef FASTLOAD_ROWS_H
+#define FASTLOAD_ROWS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+typedef struct {
+    Py_buffer starts, lengths;
+} Span;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *view; /* the memoryview that slices are taken of */
+    Py_buffer map, offsets, sizes, digests, key_bounds, key_text;
+    Py_ssize_t rows, fields;
+    Span *spans;
+} Shard;
+
+/* One row of one shard, with its sample's place in the map; size 0 and damaged where it does not fit. */
+typedef struct {
+    Shard *shard;
+    Py_ssize_t row;
+    uint64_t offset, size;
+    int damaged;
+} Place;
+
+static inline uint64_t item(const Py_buffer *column, Py_ssize_t row) {
+    return column->itemsize == 8 ? ((const uint64_t *)column->buf)[row] : ((const uint32_t *)column->buf)[row];
+}
+
+/* What `fill` copies: the integers behind `head` in a field's content, as another kind. `out` has `width` of them a row. */
+typedef struct {
+    Py_ssize_t field;
+    const char *head;
+    size_t head_bytes, width;
+    int kind; /* place in COPIES */
+    char *out;
+} Filling;
+
+#define COPIES(EACH) \
+    EACH(i4_i8, "i4", "i8", int32_t, int64_t) \
+    EACH(u4_i8, "u4", "i8", uint32_t, int64_t) \
+    EACH(u2_i8, "u2", "i8", uint16_t, int64_t) \
+    EACH(u2_i4, "u2", "i4", uint16_t, int32_t) \
+    EACH(i8_i8, "i8", "i8", int64_t, int64_t) \
+    EACH(i4_i4, "i4", "i4", int32_t, int32_t) \
+    EACH(u2_u2, "u2", "u2", uint16_t, uint16_t)
+
+typedef struct {
+    /* Mark the damaged ones of `count` places. */
+    void (*check)(Place *places, Py_ssize_t count);
+    /* Check and copy; marks those as damaged that were not copied. */
+    void (*fill)(Place *places, Py_ssize_t count, const Filling *filling);
+} Loops;
+
+extern const Loops rows_loops_base, rows_loops_avx2, rows_loops_avx512;
+
+/* #pragma GCC target, which clang has not */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define ROWS_DISPATCH 1
+#endif
+
+#endif

@@ -1,0 +1,83 @@
+/* The loops over samples' bytes, for whatever processor the including file names: checksums and copies are twice as fast with
+   AVX-512 as with SSE2, which is all that a build for any x86-64 may assume. LOOPS: the name of the table. */
+
+#include "_rows.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define FETCH_AHEAD 2    /* samples */
+#define FETCH_BYTES 2048 /* of each */
+
+static void check(Place *place) {
+    const Shard *shard = place->shard;
+    if (!place->damaged) {
+        const char *start = (const char *)shard->map.buf + place->offset;
+        place->damaged = XXH3_64bits(start, (size_t)place->size) != ((const uint64_t *)shard->digests.buf)[place->row];
+    }
+}
+
+/* Begin to fetch the lines of a sample that is checked a little later: samples lie anywhere, so the processor cannot guess. */
+static void fetch(const Place *place) {
+    if (place->damaged)
+        return;
+    const char *start = (const char *)place->shard->map.buf + place->offset;
+    uint64_t bytes = place->size < FETCH_BYTES ? place->size : FETCH_BYTES;
+    for (uint64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(start + i);
+}
+
+#define WIDENING(NAME, STORED_NAME, WANTED_NAME, STORED, WANTED)           \
+    static void copy_##NAME(void *out, const char *in, size_t count) {     \
+        WANTED *to = out;                                                  \
+        for (size_t i = 0; i < count; i++) {                               \
+            STORED value;                                                  \
+            memcpy(&value, in + i * sizeof value, sizeof value);           \
+            to[i] = (WANTED)value;                                         \
+        }                                                                  \
+    }
+
+COPIES(WIDENING)
+
+typedef struct {
+    size_t stored_size, wanted_size;
+    void (*copy)(void *, const char *, size_t);
+} Copying;
+
+#define ENTRY(NAME, STORED_NAME, WANTED_NAME, STORED, WANTED) {sizeof(STORED), sizeof(WANTED), copy_##NAME},
+
+static const Copying copies[] = {COPIES(ENTRY)};
+
+/* Where the integers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
+static const char *integers_of(const Place *place, const Filling *filling, uint64_t bytes) {
+    const Span *span = &place->shard->spans[filling->field];
+    uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
+    if (place->damaged || !start || start > place->size || length > place->size - start || length < filling->head_bytes + bytes)
+        return NULL;
+    const char *content = (const char *)place->shard->map.buf + place->offset + start;
+    return memcmp(content, filling->head, filling->head_bytes) ? NULL : content + filling->head_bytes;
+}
+
+static void check_all(Place *places, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + FETCH_AHEAD < count)
+            fetch(&places[i + FETCH_AHEAD]);
+        check(&places[i]);
+    }
+}
+
+/* Each sample is copied while its checksum has it in the cache. */
+static void fill_all(Place *places, Py_ssize_t count, const Filling *filling) {
+    const Copying how = copies[filling->kind];
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + FETCH_AHEAD < count)
+            fetch(&places[i + FETCH_AHEAD]);
+        check(&places[i]);
+        const char *integers = integers_of(&places[i], filling, filling->width * how.stored_size);
+        places[i].damaged = integers == NULL;
+        if (integers)
+            how.copy(filling->out + (size_t)i * filling->width * how.wanted_size, integers, filling->width);
+    }
+}
+
+const Loops LOOPS = {check_all, fill_all};
