@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fastload.loader import DataLoader as DataLoader
     from fastload.mixture import Mix as Mix
     from fastload.pack import pack as pack
+    from fastload.pack.splitting import Splitting as Splitting
     from fastload.profile import profile as profile
 
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "FastloadError": "fastload.errors",
     "IndexedDataset": "fastload.dataset",
     "Mix": "fastload.mixture",
+    "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }

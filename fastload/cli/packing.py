@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from fastload.cli.app import Format, Quiet, app, bar, say
 from fastload.inspect import jpeg_text, size_text
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
+
+SPLITS = partial(typer.Option, rich_help_panel="Splits")
 
 
 class SourceKind(StrEnum):
@@ -35,7 +38,16 @@ def pack(
     out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
     format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
     shard_size: Annotated[str, typer.Option(help="Largest size of a shard, such as 256MiB or 1GB.")] = "256MiB",
-    split: Annotated[str | None, typer.Option(help="Shares of splits, such as train=0.9,val=0.1.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Shares of splits, such as train=0.9,val=0.1; with --split-by, ranges.")
+    ] = None,
+    stratify: Annotated[str | None, SPLITS(help="Field whose every class has the shares.")] = None,
+    group_by: Annotated[str | None, SPLITS(help="Field, such as patient: all of one value on one side.")] = None,
+    folds: Annotated[int | None, SPLITS(help="Splits fold-0, fold-1, ... of equal shares.")] = None,
+    split_by: Annotated[
+        str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
+    ] = None,
+    split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
     seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
@@ -49,6 +61,7 @@ def pack(
 ) -> None:
     """Pack raw samples into shards and their index."""
     from fastload.pack import pack as run
+    from fastload.pack.splitting import Splitting
 
     started = time.perf_counter()
     index = run(
@@ -56,7 +69,15 @@ def pack(
         out,
         format=format.value,
         shard_size=shard_size,
-        split=split,
+        split=Splitting(
+            shares=split if split_by is None else None,
+            ranges=split if split_by is not None else None,
+            by=split_by,
+            stratify=stratify,
+            group_by=group_by,
+            folds=folds,
+            column=split_column,
+        ),
         seed=seed,
         shuffle=shuffle,
         workers=workers,

@@ -3,7 +3,7 @@
 source --inputs--> table --plan--> shards to write --writing--> tasks --workers--> encode --> files --> index.json
 
 inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
-splits.py     which split a sample goes to
+splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do
 encode.py     how: read (contents.py), check (checks.py), make JPEGs crop-seekable (jpeg.py), hash, write

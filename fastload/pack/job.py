@@ -23,7 +23,7 @@ from fastload.pack.journal import Finished, Journal, refuse_foreign
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.manifest import parse_columns
 from fastload.pack.plan import Plan, make_plan, parse_size
-from fastload.pack.splits import parse_split
+from fastload.pack.splitting import Splitting, parse_splitting, share_out
 from fastload.pack.tasks import Tell
 from fastload.pack.writing import class_counts, jpeg_counts, write_shards
 from fastload.shards.index import IndexFile, ShardFormat
@@ -41,7 +41,7 @@ def pack(
     *,
     format: ShardFormat = "tar",
     shard_size: int | str = DEFAULT_SHARD_SIZE,
-    split: str | Mapping[str, float] | None = None,
+    split: str | Mapping[str, float] | Splitting | None = None,
     seed: int = 0,
     shuffle: bool = True,
     workers: int | None = None,
@@ -65,7 +65,8 @@ def pack(
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
             which adds 1 to 4% to theirs.
         split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: all in "train". Which
-            one a sample goes to depends on its key and the seed alone.
+            one a sample goes to depends on its key and the seed alone. Or a `Splitting`: stratified, by groups, by
+            ranges of dates or numbers, by a column, in folds.
         seed: of the shuffle and the split.
         shuffle: spread samples over the shards; False keeps the source's order.
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
@@ -94,15 +95,16 @@ def pack(
         raise ConfigError(f"workers={workers!r}: pass at least 1, or None for one per processor")
     if jpeg not in get_args(JpegMode):
         raise ConfigError(f"jpeg={jpeg!r}: pass 'seekable' or 'keep'")
-    size, ratios = parse_size(shard_size), parse_split(split)
+    size, splitting = parse_size(shard_size), parse_splitting(split)
     _refuse_overlap(source, out)
     refuse_foreign(out)
     table = read_source(source, kind=kind, columns=columns, label_regex=label_regex)
-    plan = make_plan(table, shard_format=format, shard_size=size, ratios=ratios, seed=seed, shuffle=shuffle)
+    sharing = share_out(table, splitting, seed=seed)
+    plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
     options: dict[str, Any] = {
         "format": format,
         "shard_size": size,
-        "split": ratios,
+        **splitting.to_json(),
         "seed": seed,
         "shuffle": shuffle,
         "columns": parse_columns(columns),

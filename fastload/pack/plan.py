@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from fastload.errors import ConfigError, PackError
-from fastload.pack.splits import assign, shuffled
+from fastload.errors import ConfigError
+from fastload.pack.splits import shuffled
+from fastload.pack.splitting import Sharing
 from fastload.pack.table import Column, Files, Inline, Spans, Table
 from fastload.shards.index import ShardFormat
 from fastload.shards.tar import RUN_BYTES, RUN_SAMPLES, header_sizes
@@ -137,40 +138,33 @@ def parse_size(size: int | str) -> int:
 
 def make_plan(
     table: Table,
+    sharing: Sharing,
     *,
     shard_format: ShardFormat,
     shard_size: int,
-    ratios: Mapping[str, float],
     seed: int,
     shuffle: bool,
 ) -> Plan:
-    """Sort samples into splits and shards.
+    """Sort samples into shards.
 
     Args:
         table: the samples.
+        sharing: which of them are packed, and into which split.
         shard_format: "tar" or "parquet".
         shard_size: most bytes of a shard; one sample that is larger gets a shard of its own.
-        ratios: split -> share of the samples, summing to 1.
-        seed: of the hashes that split and shuffle.
+        seed: of the hash that shuffles.
         shuffle: spread the samples over the shards by a hash of their keys; False: in the table's order.
-
-    Raises:
-        PackError: a split that gets no sample.
     """
-    split_of = assign(table.keys, ratios, seed) if len(ratios) > 1 else np.zeros(len(table.keys), np.int64)
-    order = shuffled(table.keys, seed) if shuffle else np.arange(len(table.keys))
-    order = order[np.argsort(split_of[order], kind="stable")]
-    counts = np.bincount(split_of, minlength=len(ratios)).tolist()
-    for name, count in zip(ratios, counts, strict=True):
-        if count == 0:
-            raise PackError(
-                f"the split {name!r} gets none of {len(order)} samples; give it a larger ratio, or leave it out"
-            )
+    rows, split_of = sharing.rows, sharing.numbers
+    places = shuffled([table.keys[row] for row in rows.tolist()], seed) if shuffle else np.arange(len(rows))
+    places = places[np.argsort(split_of[places], kind="stable")]
+    order = rows[places]
+    counts = np.bincount(split_of, minlength=len(sharing.names)).tolist()
     sample_bytes = _sample_bytes(table, shard_format)[order]
     marker = len(END_MARKER) if shard_format == "tar" else 0
     shards: list[PlannedShard] = []
     splits, start = {}, 0
-    for name, count in zip(ratios, counts, strict=True):
+    for name, count in zip(sharing.names, counts, strict=True):
         first = len(shards)
         for cut in _cuts(sample_bytes[start : start + count], shard_size - marker):
             total = int(sample_bytes[start + cut[0] : start + cut[1]].sum()) + marker

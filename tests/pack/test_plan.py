@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.plan import Plan, make_plan, parse_size
+from fastload.pack.splitting import Splitting, share_out
 from fastload.pack.table import Inline, Table, Values
 from fastload.shards.index import FieldInfo
 
@@ -24,7 +25,8 @@ def plan_of(sizes: list[int], shard_size: int, ratios: dict[str, float], shuffle
         },
         fields=FIELDS,
     )
-    return make_plan(table, shard_format="tar", shard_size=shard_size, ratios=ratios, seed=3, shuffle=shuffle)
+    sharing = share_out(table, Splitting(shares=ratios), seed=3)
+    return make_plan(table, sharing, shard_format="tar", shard_size=shard_size, seed=3, shuffle=shuffle)
 
 
 sizes = st.lists(st.integers(0, 9000), min_size=1, max_size=120)

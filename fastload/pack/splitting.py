@@ -1,0 +1,254 @@
+"""How samples are shared out over splits, as asked for, and which split each of a table's samples goes to.
+
+shares             a hash of the key     (of the content where it is known: one content is never on two sides)
+shares, group_by   a hash of the group's value: all of one value on one side
+shares, stratify   a hash within each class, cut so that every class has the shares
+folds              shares of 1/k each, with either of the above
+ranges, by         the range that a field's number or date is in
+column             a field's value is the split's name
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.columns import numbers, texts
+from fastload.pack.ranges import Range, is_date, parse_range
+from fastload.pack.splits import assign, assign_stratified
+from fastload.pack.table import Int64s, Table
+
+DEFAULT_SPLIT = "train"
+_NAME = re.compile(r"\w[\w.-]*")
+_TOLERANCE = 1e-6  # of the sum of the ratios: three times 1/3 written with six digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splitting:
+    """How samples are shared out over splits.
+
+    Attributes:
+        shares: `"train=0.9,val=0.1"` or a mapping, summing to 1. Which split a sample goes to depends on its key and
+            the seed alone, so that samples that are added move none that were there. Where cleaning reads contents, it
+            depends on the content instead, so that copies of one content are on one side.
+        stratify: field whose every class (or value) has the shares, to less than one sample. Samples added to a class
+            move a few of its old ones (`splits.assign_stratified`); without `stratify` none move, and classes have the
+            shares on average.
+        group_by: field, such as a patient or a speaker, all of whose samples of one value are on one side; the shares
+            are then of the groups, not of the samples. Adding samples moves none. One content in two groups stays in
+            both.
+        folds: this many splits of equal shares, fold-0, fold-1, ...; read several as one by giving a dataset a list.
+        ranges: `"train=..2023-12-31,val=2024-01-01.."` or a mapping, with `by`; both ends are included.
+        by: field of numbers or of ISO dates that decides; a sample in no range, or in two, is an error.
+        column: field whose values are the names of the splits.
+
+    Raises:
+        ConfigError: options that exclude each other, names that are no folder names, shares that do not sum to 1,
+            ranges that are none.
+    """
+
+    shares: str | Mapping[str, float] | None = None
+    stratify: str | None = None
+    group_by: str | None = None
+    folds: int | None = None
+    ranges: str | Mapping[str, str] | None = None
+    by: str | None = None
+    column: str | None = None
+
+    def __post_init__(self) -> None:
+        ways = {"shares": self.shares, "folds": self.folds, "ranges": self.ranges, "column": self.column}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"splits come from one of {', '.join(ways)}; {' and '.join(given)} are given")
+        if (self.ranges is None) != (self.by is None):
+            raise ConfigError(f"by={self.by!r} and ranges={self.ranges!r} go together: a field, and a range per split")
+        if self.stratify is not None and self.group_by is not None:
+            raise ConfigError("stratify and group_by cannot both hold: a group has several classes; pass one")
+        if (self.stratify or self.group_by) and self.shares is None and self.folds is None:
+            raise ConfigError("stratify and group_by need shares or folds, such as train=0.9,val=0.1")
+        _ = self.ratios, self.bounds
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Share of each split; empty where ranges or a column decide."""
+        if self.folds is not None:
+            if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 2:
+                raise ConfigError(f"folds={self.folds!r}: pass an integer of at least 2")
+            return {f"fold-{number}": 1 / self.folds for number in range(self.folds)}
+        return {} if self.ranges is not None or self.column is not None else parse_shares(self.shares)
+
+    @property
+    def bounds(self) -> dict[str, Range]:
+        """Range of each split; empty where none were given."""
+        if self.ranges is None:
+            return {}
+        named = _parse(self.ranges, "ranges", "name=low..high, as in 'train=..2023,val=2024..'")
+        return {_folder(name, self.ranges): parse_range(text) for name, text in named.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """As options of a run: what was asked for, nothing that was not."""
+        bounds = {name: str(bound) for name, bound in self.bounds.items()}
+        others = {
+            "stratify": self.stratify,
+            "group_by": self.group_by,
+            "split_by": self.by,
+            "split_column": self.column,
+        }
+        return {"split": self.ratios or bounds or None, **{name: v for name, v in others.items() if v is not None}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """Which samples are packed, and into which split.
+
+    Attributes:
+        names: of the splits, in order.
+        rows: of the table, increasing, int64 [m].
+        numbers: the split of each of them, into `names`, int64 [m].
+    """
+
+    names: tuple[str, ...]
+    rows: Int64s
+    numbers: Int64s
+
+
+def parse_splitting(split: str | Mapping[str, float] | Splitting | None) -> Splitting:
+    """What `pack(split=)` takes: a `Splitting`, or its shares alone."""
+    return split if isinstance(split, Splitting) else Splitting(shares=split)
+
+
+def parse_shares(split: str | Mapping[str, float] | None) -> dict[str, float]:
+    """`"train=0.9,val=0.1"`, a mapping, or None for one split called "train".
+
+    Raises:
+        ConfigError: a name that is no folder name, a ratio outside (0, 1], ratios that do not sum to 1.
+    """
+    if split is None:
+        return {DEFAULT_SPLIT: 1.0}
+    ratios: dict[str, float] = {}
+    for name, ratio in _parse(split, "split", "name=ratio, as in 'train=0.9,val=0.1'").items():
+        try:
+            value = float(ratio) if isinstance(ratio, str) else ratio
+        except ValueError:
+            raise ConfigError(f"split={split!r}: {ratio!r} is no ratio; write it as in 'train=0.9,val=0.1'") from None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise ConfigError(f"split={split!r}: the ratio of {name!r} must be above 0 and at most 1")
+        ratios[_folder(name, split)] = value
+    total = math.fsum(ratios.values())
+    if abs(total - 1) > _TOLERANCE:
+        raise ConfigError(f"split={split!r}: the ratios sum to {total:g}, not to 1")
+    return ratios
+
+
+def _folder(name: Any, split: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"split={split!r}: {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _parse(text: str | Mapping[str, Any], option: str, form: str) -> dict[str, Any]:
+    """`"a=x,b=y"` as a mapping; shares may be written with ':' too."""
+    if not isinstance(text, str):
+        return dict(text)
+    named: dict[str, str] = {}
+    for part in text.split(","):
+        name, mark, value = (part.replace(":", "=") if option == "split" else part).partition("=")
+        if not mark:
+            raise ConfigError(f"{option}={text!r}: {part.strip()!r} is not {form}")
+        if name.strip() in named:
+            raise ConfigError(f"{option}={text!r}: {name.strip()!r} is named twice")
+        named[name.strip()] = value.strip()
+    return named
+
+
+def share_out(
+    table: Table,
+    splitting: Splitting,
+    *,
+    seed: int,
+    rows: Int64s | None = None,
+    contents: Sequence[bytes] | None = None,
+) -> Sharing:
+    """The split of each sample.
+
+    Args:
+        table: the samples.
+        splitting: how.
+        seed: of the hashes.
+        rows: which samples are packed, increasing, int64 [m]; None: all.
+        contents: a digest of each one's content, [m], where contents were read: copies then are on one side.
+
+    Raises:
+        ConfigError: a field that is not there, or whose values do not fit.
+        PackError: a sample without a split, or with two; a split without a sample.
+    """
+    rows = np.arange(len(table.keys), dtype=np.int64) if rows is None else rows
+    if splitting.by is not None:
+        names, found = tuple(splitting.bounds), _by_range(table, splitting.by, splitting.bounds, rows)
+    elif splitting.column is not None:
+        names, found = _by_column(table, splitting.column, rows)
+    else:
+        names, found = tuple(splitting.ratios), _by_hash(table, splitting, seed, rows, contents)
+    for name, count in zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True):
+        if count == 0:
+            wider = "a wider range" if splitting.by is not None else "a larger ratio"
+            raise PackError(f"the split {name!r} gets none of {len(rows)} samples; give it {wider}, or leave it out")
+    return Sharing(names=names, rows=rows, numbers=found)
+
+
+def _by_hash(table: Table, splitting: Splitting, seed: int, rows: Int64s, contents: Sequence[bytes] | None) -> Int64s:
+    ratios = splitting.ratios
+    if len(ratios) == 1:
+        return np.zeros(len(rows), np.int64)
+    if splitting.group_by is not None:
+        return assign(texts(table, splitting.group_by, rows), ratios, seed)
+    tokens = contents if contents is not None else [table.keys[row] for row in rows.tolist()]
+    if splitting.stratify is not None:
+        return assign_stratified(tokens, texts(table, splitting.stratify, rows), ratios, seed)
+    return assign(tokens, ratios, seed)
+
+
+def _by_range(table: Table, field: str, bounds: Mapping[str, Range], rows: Int64s) -> Int64s:
+    values = numbers(table, field, rows)
+    shown: Sequence[Any]
+    if values is not None:
+        shown, held = values.tolist(), [bound.holds_numbers(values) for bound in bounds.values()]
+    else:
+        shown = texts(table, field, rows)
+        for row, text in zip(rows.tolist(), shown, strict=True):
+            if not is_date(text):
+                raise PackError(
+                    f"{field}={text!r} is neither a number nor a date like 2024-01-31; write such dates, or split"
+                    " another way",
+                    key=table.keys[row],
+                )
+        held = [bound.holds_dates(shown) for bound in bounds.values()]
+    matrix = np.stack(held)  # [splits, m]
+    for at in np.flatnonzero(matrix.sum(0) != 1).tolist()[:1]:
+        ranges = [name for name, inside in zip(bounds, matrix[:, at].tolist(), strict=True) if inside]
+        what = f"is in {' and '.join(ranges)}" if ranges else f"is in none of {', '.join(bounds)}"
+        raise PackError(
+            f"{field}={shown[at]!r} {what}; change the ranges so that each value is in one",
+            key=table.keys[int(rows[at])],
+        )
+    found: Int64s = matrix.argmax(0)
+    return found
+
+
+def _by_column(table: Table, field: str, rows: Int64s) -> tuple[tuple[str, ...], Int64s]:
+    values = texts(table, field, rows)
+    names = tuple(sorted(set(values)))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            row = int(rows[values.index(name)])
+            raise PackError(
+                f"{field}={name!r} cannot name a split; use letters, digits, '.', '_' and '-'", key=table.keys[row]
+            )
+    numbered = {name: number for number, name in enumerate(names)}
+    return names, np.array([numbered[value] for value in values], np.int64)
