@@ -10,6 +10,7 @@
     engine      the plan's batches, in order, by threads
     device      host buffers                 -> tensors on the GPU, one batch ahead
     augment     Batch                        -> Batch
+    outlook     a run's arguments            -> what it will be like
     profile     a loader                     -> what limits it, and what would help
     DataLoader  wires the path and keeps its place in the run
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fastload.fields import Tokens as Tokens
     from fastload.loader import DataLoader as DataLoader
     from fastload.mixture import Mix as Mix
+    from fastload.outlook import check as check
     from fastload.pack import pack as pack
     from fastload.pack.splitting import Splitting as Splitting
     from fastload.profile import profile as profile
@@ -52,6 +54,7 @@ _HOME = {
     "Mix": "fastload.mixture",
     "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",
+    "check": "fastload.outlook",
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }
 

@@ -74,6 +74,11 @@ def resolve_fields(index: Index, fields: Mapping[str, Field] | None) -> dict[str
     return dict(fields)
 
 
+def row_groups_open(window: int) -> int:
+    """Row groups of Parquet that are held in memory at most: those of a block, and two of the next."""
+    return window + 2 if window else 4
+
+
 def make_recipe(
     index: Index,
     fields: Mapping[str, Field],
@@ -92,7 +97,7 @@ def make_recipe(
     if index.shard_format == "tar":
         reader = TarReader(index, tuple(scalars), stored, capacity)
     else:
-        reader = ParquetReader(index, tuple(scalars), stored, capacity=window + 2 if window else 4)
+        reader = ParquetReader(index, tuple(scalars), stored, capacity=row_groups_open(window))
     return Recipe(
         index=index,
         reader=reader,

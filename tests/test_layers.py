@@ -23,7 +23,7 @@ PACKAGE = Path(fastload.errors.__file__).parent
 # From the bottom up. A module imports from lower rows, and from its own row as long as that makes no cycle.
 # A name stands for itself and all that is inside it, unless a longer name says otherwise.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "machine"),
     ("fields", "report"),
     ("order.hashing",),
     ("order",),
@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pack",),
     ("inspect", "verify"),
     ("profile",),
+    ("outlook",),
     ("",),
     ("demo",),
     ("cli",),

@@ -1,4 +1,4 @@
-"""The command line: fastload pack | index | convert | inspect | verify | profile | demo.
+"""The command line: fastload pack | index | convert | inspect | verify | check | profile | demo.
 
 Exit codes: 0 done; 1 it failed, or verify found faults; 2 the arguments are wrong. Results go to standard output,
 progress and errors to standard error.
@@ -6,11 +6,11 @@ progress and errors to standard error.
 app.py        the program, its errors, what commands share
 packing.py    pack, index, convert
 looking.py    inspect, verify
-measuring.py  profile
+measuring.py  check, profile
 trying.py     demo
 
 Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.verify, fastload.loader, fastload.profile, fastload.demo.
+fastload.pack, fastload.verify, fastload.loader, fastload.outlook, fastload.profile, fastload.demo.
 """
 
 from __future__ import annotations

@@ -1,14 +1,24 @@
-"""fastload profile: what limits loading."""
+"""fastload check | profile: what a run will be like, and what limits loading."""
 
 from __future__ import annotations
 
+import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fastload.cli.app import app, show
+from fastload.cli.app import Json, app, show
 from fastload.shards.open import open_index
+
+
+class LastBatchKind(StrEnum):
+    auto = "auto"
+    partial = "partial"
+    pad = "pad"
+    drop = "drop"
+    wrap = "wrap"
 
 
 @app.command()
@@ -27,8 +37,8 @@ def profile(
 ) -> None:
     """Say which stage of loading limits, and what would help. No step is run: call fastload.profile with yours."""
     from fastload.loader import DataLoader
+    from fastload.machine import cores
     from fastload.profile import profile as run
-    from fastload.profile.capacity import cores
     from fastload.profile.spec import parse_fields
     from fastload.profile.table import render as render_profile
 
@@ -45,3 +55,47 @@ def profile(
         if path is not None:
             save(path)
     show(render_profile(found))
+
+
+@app.command()
+def check(
+    shards: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch, of each rank.")] = 64,
+    world_size: Annotated[int, typer.Option(help="Ranks.")] = 1,
+    num_workers: Annotated[int, typer.Option("--workers", "--num-workers", help="Threads of each rank.")] = 0,
+    last_batch: Annotated[LastBatchKind, typer.Option(help="What becomes of an epoch's remainder.")] = (
+        LastBatchKind.auto
+    ),
+    window: Annotated[str | None, typer.Option(help="Shards mixed at a time, or all.")] = None,
+    lanes: Annotated[int, typer.Option(help="Parts of the epoch with shards of their own, one a node.")] = 1,
+    cache: Annotated[str | None, typer.Option(help="Size of each node's cache, such as 100GB.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will be like, and what will hurt, before it starts. Exit code 1: it would not start."""
+    from fastload.outlook import check as run
+    from fastload.outlook.table import render as render_outlook
+    from fastload.pack.plan import parse_size
+    from fastload.profile.spec import parse_fields
+
+    outlook = run(
+        shards,
+        batch_size,
+        world_size=world_size,
+        num_workers=num_workers,
+        last_batch=last_batch.value,
+        cache_bytes=None if cache is None else parse_size(cache, "--cache"),
+        split=split,
+        fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
+        window=int(window) if window is not None and window.isdigit() else window,
+        lanes=lanes,
+    )
+    if as_json:
+        typer.echo(json.dumps(outlook.to_dict(), indent=1))
+    else:
+        show(render_outlook(outlook))
+    if not outlook.ok:
+        raise typer.Exit(1)

@@ -40,7 +40,7 @@ def interleave(i: Ints, n: int, lanes: int) -> Ints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layout:
+class EpochLayout:
     """One epoch: shards in their order, and where shards and blocks start."""
 
     shards: Ints  # [S] shard at each place
@@ -104,6 +104,10 @@ class Order:
             shards[here], rows[here] = self._locate(epoch, i[here])
         return shards, rows
 
+    def layout(self, epoch: int) -> EpochLayout:
+        """Where an epoch's shards and blocks lie."""
+        return self._layout(epoch)
+
     def _locate(self, epoch: int, i: Ints) -> tuple[Ints, Ints]:
         layout = self._layout(epoch)
         p = interleave(i, self.samples, self.lanes)
@@ -114,7 +118,7 @@ class Order:
         place = np.searchsorted(layout.ends, p, "right")
         return layout.shards[place], p - layout.starts[place]
 
-    def _build_layout(self, epoch: int) -> _Layout:
+    def _build_layout(self, epoch: int) -> EpochLayout:
         count = len(self.sizes)
         key = combine(self.seed, epoch)
         if self.window:
@@ -124,7 +128,7 @@ class Order:
         ends = np.cumsum(self.sizes[shards])
         starts = ends - self.sizes[shards]
         block_starts = _block_starts(starts, self.samples, max(1, min(self.window, count)), self.lanes)
-        return _Layout(
+        return EpochLayout(
             shards=shards,
             starts=starts,
             ends=ends,

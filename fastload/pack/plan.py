@@ -122,17 +122,17 @@ def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
             state.update(column.values[rows].tobytes())
 
 
-def parse_size(size: int | str) -> int:
+def parse_size(size: int | str, name: str = "shard_size") -> int:
     """Bytes: 1000, "256MiB", "1GB", "64 kB".
 
     Raises: ConfigError for anything else, or less than one byte.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(size).strip().lower())
     if isinstance(size, bool | float) or not match or match[2] not in _UNITS:
-        raise ConfigError(f"shard_size={size!r}: pass bytes, or a size such as '256MiB' or '1GB'")
+        raise ConfigError(f"{name}={size!r}: pass bytes, or a size such as '256MiB' or '1GB'")
     value = int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
     if value < 1:
-        raise ConfigError(f"shard_size={size!r}: must be at least 1 byte")
+        raise ConfigError(f"{name}={size!r}: must be at least 1 byte")
     return value
 
 

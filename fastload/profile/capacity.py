@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastload.flow import tensor_bytes
+from fastload.machine import cores
 from fastload.profile.rig import ReadJob, Recording, Rig
 
 _CHUNK = 1 << 20
@@ -83,11 +84,6 @@ class Capacity:
     cpu_ms: float
     bytes_per_second: float = 0.0
     scaling: Scaling | None = None
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_counts(cores: int) -> list[int]:

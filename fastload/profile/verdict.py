@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fastload.machine import cores
 from fastload.meter import STAGES
-from fastload.profile.capacity import Scaling, cores
+from fastload.profile.capacity import Scaling
 from fastload.profile.ladder import Rung
 from fastload.profile.rig import Run
 

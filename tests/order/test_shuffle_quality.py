@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 from conformance import chi_squared_z, correlation_z, placement_z
 
+from fastload.order.quality import expected_distinct
 from fastload.order.shuffle import Order
-
-
-def expected_distinct(sizes: list[int], draws: int) -> float:
-    """Shards that `draws` samples drawn without replacement from these shards come from, in the mean."""
-    total = sum(sizes)
-
-    def log_choose(n: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(draws + 1) - math.lgamma(n - draws + 1)
-
-    return sum(1 - (math.exp(log_choose(total - n) - log_choose(total)) if total - n >= draws else 0) for n in sizes)
 
 
 @pytest.mark.parametrize("window", [1, 4, 16, 64, 256])

@@ -1,0 +1,165 @@
+"""What will hurt a run, and what to do about it. Each concern has a name of its own that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastload.errors import FastloadError
+from fastload.inspect import size_text
+from fastload.outlook.findings import Concern, Outlook, Severity
+
+PADDING_SHARE = 0.05  # of the rows of an epoch: what a mean over rows, taken without `valid`, is off by at most
+DOMINANT_TIMES = 5.0  # the mean shard: it then alone makes up the batches of most of its window
+DOMINANT_SHARE = 2 / 3  # of all samples
+FEW_SHARDS = 16.0  # in a batch: with fewer, samples that were stored side by side meet in most batches
+MIXES_MORE = 1.25  # times as many shards by a wider window: less is not worth its memory
+UNEVEN_LANES = 1.2  # the largest lane in shards over the smallest
+MEMORY_SHARE = 0.5  # of the machine's, for one rank's loader: the model and the page cache want the rest
+
+
+def concerns(outlook: Outlook, *, threads_help: bool) -> list[Concern]:
+    """All that apply.
+
+    Args:
+        threads_help: threads make reading or decoding faster.
+    """
+    if not outlook.data.samples:
+        return [_concern("no-samples", "the data has no samples", "pack some, or name another split", "error")]
+    found = [*_epoch(outlook), *_shards(outlook), *_window(outlook), *_lanes(outlook)]
+    return [*found, *_workers(outlook, threads_help), *_cache(outlook), *_memory(outlook)]
+
+
+def refused(error: FastloadError) -> Concern:
+    """The loader would not start."""
+    return _concern("refused", f"the loader refuses this: {error}", "change the arguments that it names", "error")
+
+
+def unreadable(error: FastloadError) -> Concern:
+    """The first batch could not be read."""
+    remedy = "run `fastload verify --decode` on the data"
+    return _concern("unreadable", f"the first batch cannot be read: {error}", remedy, "error")
+
+
+def _concern(name: str, what: str, remedy: str, severity: Severity = "warning") -> Concern:
+    return Concern(name=name, severity=severity, what=what, remedy=remedy)
+
+
+def _epoch(outlook: Outlook) -> Iterator[Concern]:
+    epoch, samples, ranks = outlook.epoch, outlook.data.samples, outlook.plan.world_size
+    if samples < epoch.global_batch:
+        what = f"{samples:,} samples are fewer than a global batch of {epoch.global_batch:,}"
+        if samples < ranks:
+            what += f", and {ranks - samples} of {ranks} ranks get none"
+        yield _concern("small-epoch", what, f"a batch_size of at most {max(1, samples // ranks)}, or fewer ranks")
+        return
+    rows = epoch.batches * epoch.global_batch
+    if epoch.padded and epoch.padded > PADDING_SHARE * rows:
+        yield _concern(
+            "padding",
+            f"{epoch.padded:,} of the {rows:,} rows of an epoch are padding ({epoch.padded / rows:.0%}), all in the "
+            "last batch",
+            "weight by batch.valid, or pass last_batch='drop' or 'wrap'",
+        )
+    if epoch.dropped and epoch.dropped > PADDING_SHARE * samples:
+        yield _concern(
+            "dropping",
+            f"{epoch.dropped:,} of {samples:,} samples are left out of each epoch ({epoch.dropped / samples:.0%})",
+            "last_batch='pad' or 'wrap', or a smaller batch_size",
+        )
+
+
+def _shards(outlook: Outlook) -> Iterator[Concern]:
+    data = outlook.data
+    times = data.largest_share * data.shards
+    if data.shards > 1 and (times > DOMINANT_TIMES or data.largest_share >= DOMINANT_SHARE):
+        yield _concern(
+            "dominant-shard",
+            f"{data.largest} holds {data.largest_share:.0%} of all samples, {times:.1f} times the mean of "
+            f"{data.shards:,} shards; batches drawn while it is in the window are mostly from it",
+            "pack again with shards of equal size",
+        )
+
+
+def _window(outlook: Outlook) -> Iterator[Concern]:
+    mixing = outlook.window.mixing
+    if mixing is None or mixing.window_allows is None:
+        return
+    allowed = mixing.window_allows
+    if allowed < FEW_SHARDS and mixing.most > MIXES_MORE * allowed:
+        yield _concern(
+            "small-window",
+            f"a global batch draws from {allowed:.1f} shards, where all shards together would give {mixing.most:.1f}: "
+            f"window={outlook.plan.window} keeps neighbours together",
+            "a larger window, smaller shards, or window='all'",
+        )
+
+
+def _lanes(outlook: Outlook) -> Iterator[Concern]:
+    plan, (fewest, most) = outlook.plan, outlook.window.lane_shards
+    if plan.lanes == 1:
+        return
+    if plan.world_size % plan.lanes:
+        yield _concern(
+            "lanes-and-ranks",
+            f"lanes={plan.lanes} does not divide world_size={plan.world_size}: ranks read from several lanes, and "
+            "no node has shards of its own",
+            "lanes that divide the world size: the number of nodes",
+        )
+    if outlook.data.shards < plan.lanes:
+        what = f"{outlook.data.shards} shards for lanes={plan.lanes}: several lanes read the same shard"
+        yield _concern("few-shards", what, "fewer lanes, or smaller shards")
+    elif most > UNEVEN_LANES * fewest:
+        yield _concern(
+            "uneven-lanes",
+            f"of lanes={plan.lanes}, one has {fewest} shards and another {most}, for shards differ in size: they mix "
+            "differently, and their nodes fetch different amounts",
+            "pack again with shards of equal size, or fewer lanes",
+        )
+
+
+def _workers(outlook: Outlook, threads_help: bool) -> Iterator[Concern]:
+    plan = outlook.plan
+    if plan.num_workers > plan.cores:
+        yield _concern(
+            "workers-above-cores",
+            f"num_workers={plan.num_workers} threads on {plan.cores} cores; decoding gains nothing beyond them",
+            f"num_workers of at most {plan.cores} over the ranks of a node; more only where reads wait for a network",
+        )
+    if plan.num_workers and not threads_help:
+        yield _concern(
+            "idle-workers",
+            f"num_workers={plan.num_workers}: nothing in these fields gains from threads, and none will be started",
+            "num_workers=0 says the same",
+        )
+
+
+def _cache(outlook: Outlook) -> Iterator[Concern]:
+    cache, window, data = outlook.plan.cache_bytes, outlook.window, outlook.data
+    if cache is None:
+        return
+    if cache < window.bytes:
+        yield _concern(
+            "cache-below-window",
+            f"a cache of {size_text(cache)} is smaller than the {window.shards} shards that are mixed at a time, "
+            f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
+            f"a cache of at least {size_text(2 * window.bytes)} (this window and the next), or a smaller window",
+        )
+    elif cache < data.bytes // outlook.plan.lanes:
+        yield _concern(
+            "cache-below-data",
+            f"a cache of {size_text(cache)} is smaller than a node's part of the data, "
+            f"{size_text(data.bytes // outlook.plan.lanes)}: every epoch fetches what it lacks again",
+            "a larger cache, or one lane a node",
+        )
+
+
+def _memory(outlook: Outlook) -> Iterator[Concern]:
+    plan, memory = outlook.plan, outlook.memory
+    if memory is None or memory.bytes <= MEMORY_SHARE * plan.machine_bytes:
+        return
+    yield _concern(
+        "memory",
+        f"the loader of one rank holds about {size_text(memory.bytes)}, of {size_text(plan.machine_bytes)} that this "
+        "machine has",
+        "a smaller batch_size, prefetch_factor or window",
+    )
