@@ -6,8 +6,9 @@ Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice, pairwise
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -28,6 +29,11 @@ OnError = Literal["raise", "mask"]
 # Parts are cut so that each thread gets about four of a batch: the last ones to finish then differ by a quarter of a
 # thread's share.
 PARTS_PER_THREAD = 4
+
+# Samples whose keys are worked out at once, about: numpy's cost per call is then spread thin.
+KEY_ROWS = 1024
+
+_STEP_ARRAYS = tuple(map(Step._fields.index, ("shards", "rows", "epochs")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +156,17 @@ class Recipe:
 
     def job(self, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
         """What makes the batch of a step, `part_rows` rows at a time."""
-        return BatchJob(self, step, pool, part_rows) if self.maker is None else self.maker(self, step, pool, part_rows)
+        if self.maker is not None:
+            return self.maker(self, step, pool, part_rows)
+        return BatchJob(self, step, pool, part_rows, self.keys([step])[0])
+
+    def keys(self, steps: Sequence[Step]) -> list[npt.NDArray[np.uint64]]:
+        """The keys of the samples of some steps: per step uint64 [k], a view. Of many small batches at once, because
+        hashing few numbers takes numpy as long as hashing a thousand."""
+        shards, rows, epochs = (np.concatenate([step[field] for step in steps]) for field in _STEP_ARRAYS)
+        keys = sample_keys(self.seed, epochs, self.index.offsets[shards] + rows)
+        bounds = [0, *accumulate(len(step.shards) for step in steps)]
+        return [keys[start:stop] for start, stop in pairwise(bounds)]
 
     def record(self, fault: Fault, error: FastloadError) -> None:
         """Count a masked sample, or raise its error where none is masked."""
@@ -169,18 +185,21 @@ class Recipe:
 class BatchJob:
     """A `fastload.engine.Job` that makes one Batch."""
 
-    def __init__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> None:
+    def __init__(
+        self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int, sample_keys: npt.NDArray[np.uint64]
+    ) -> None:
+        """`sample_keys`: uint64 [k], of the step's samples."""
         self.recipe, self.step, self.part_rows = recipe, step, part_rows
         count = len(step.shards)
         self.columns = {name: Column(decoder.spec, step.size, pool) for name, decoder in recipe.decoders.items()}
         self.scalars = {name: np.zeros(step.size, dtype) for name, dtype in recipe.scalars.items()}
         self.keys: list[str] = [""] * step.size
-        self.valid = np.zeros(step.size, np.bool_)
-        self.valid[:count] = True
-        samples = recipe.index.offsets[step.shards] + step.rows
-        self.sample_keys = np.zeros(step.size, np.uint64)
-        self.sample_keys[:count] = sample_keys(recipe.seed, step.epochs, samples)
+        self.valid = np.ones(step.size, np.bool_)
+        self.masked = False
+        self.sample_keys = sample_keys
         if count < step.size:
+            self.valid[count:] = False
+            self.sample_keys = np.concatenate([sample_keys, np.zeros(step.size - count, np.uint64)])
             for column in self.columns.values():
                 column.blank(count, step.size)
 
@@ -204,6 +223,10 @@ class BatchJob:
         found = reader.read(shards, rows) if into is None else into[0].read_into(shards, rows, into[1])
         clock.passed(READ, stop - start, found.raw.values())
         clock.enter(DECODE)
+        if into is not None:
+            self._set_lengths(slice(start, stop))  # those of rows that were not copied are set when they are decoded
+            if not found.raw:
+                clock.bytes[READ] += (stop - start) * into[1].row_bytes
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self._check_range(name, start, values)
@@ -246,9 +269,7 @@ class BatchJob:
         column, decoder, rows = self.columns[name], self.recipe.decoders[name], slice(start, start + len(values))
         keys = self.sample_keys[rows].tolist()
         if column.array is not None:
-            lengths = self._lengths(column, rows, values)
-            if values.count(None) == len(values):
-                return True
+            lengths = None if column.lengths is None else column.lengths[rows]
             outcomes = decode_rows(decoder, values, column.array[rows], keys, lengths)
             for row, outcome in enumerate(outcomes, start):
                 if outcome is not None:
@@ -261,15 +282,11 @@ class BatchJob:
             return False  # row by row, to tell which
         return True
 
-    def _lengths(self, column: Column, rows: slice, values: list[Any]) -> Ints | None:
-        """The lengths of these rows, those set that the reader copied."""
-        if column.lengths is None:
-            return None
-        lengths = column.lengths[rows]
-        if None in values:
-            assert column.array is not None
-            lengths[[value is None for value in values]] = column.array.shape[1]
-        return lengths
+    def _set_lengths(self, rows: slice) -> None:
+        """Those of rows of integers that were copied: all that there are."""
+        for column in self.columns.values():
+            if column.lengths is not None and column.array is not None:
+                column.lengths[rows] = column.array.shape[1]
 
     def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
         decoder, column = self.recipe.decoders[name], self.columns[name]
@@ -284,7 +301,7 @@ class BatchJob:
                     self._fault(name, row, error)
             return
         rows = slice(start, start + len(values))
-        lengths = self._lengths(column, rows, values)
+        lengths = None if column.lengths is None else column.lengths[rows]
         raws = [None if isinstance(value, FastloadError) else value for value in values]
         outcomes = decode_rows(decoder, raws, column.array[rows], keys, lengths)
         for row, (value, outcome) in enumerate(zip(values, outcomes, strict=True), start):
@@ -304,22 +321,28 @@ class BatchJob:
         )
         self.recipe.record(fault, error)
         self.valid[row] = False
+        self.masked = True
 
-    def result(self) -> Batch:
-        masked = np.flatnonzero(~self.valid[: len(self.step.shards)]).tolist()
-        for row in masked:
+    def _blank_masked(self) -> None:
+        rows = np.flatnonzero(~self.valid[: len(self.step.shards)])
+        for row in rows.tolist():
             for column in self.columns.values():
                 column.blank(row, row + 1)
+        for values in self.scalars.values():
+            values[rows] = 0
+
+    def result(self) -> Batch:
+        if self.masked:
+            self._blank_masked()
         fields: dict[str, Any] = {}
         for name in self.recipe.fields:
             if name in self.scalars:
-                self.scalars[name][masked] = 0
                 fields[name] = torch.from_numpy(self.scalars[name])
                 continue
-            fields[name] = self.columns[name].finish()
-            lengths = self.columns[name].lengths
-            if lengths is not None:
-                fields[name + LENGTH_SUFFIX] = torch.from_numpy(lengths)
+            column = self.columns[name]
+            fields[name] = column.finish()
+            if column.lengths is not None:
+                fields[name + LENGTH_SUFFIX] = torch.from_numpy(column.lengths)
         fields[KEY] = self.keys
         return Batch(
             fields,
@@ -331,9 +354,16 @@ class BatchJob:
 
 def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchMaking]:
     """The plan's steps as jobs for an engine of so many threads."""
-    for step in steps:
-        part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
-        yield recipe.job(step, pool, part_rows)
+    ahead = 1  # steps whose keys are worked out at once; the first batch waits for no other
+    while some := list(islice(steps, ahead)):
+        keys = recipe.keys(some) if recipe.maker is None else [None] * len(some)
+        for step, of_step in zip(some, keys, strict=True):
+            part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
+            if of_step is None:
+                yield recipe.job(step, pool, part_rows)
+            else:
+                yield BatchJob(recipe, step, pool, part_rows, of_step)
+        ahead = min(2 * ahead, max(1, KEY_ROWS // some[-1].size))
 
 
 def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:

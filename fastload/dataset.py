@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 import torch.utils.data
 
-from fastload.assemble import BatchJob, FaultLog, OnError, Recipe, scalar_dtype
+from fastload.assemble import FaultLog, OnError, Recipe, scalar_dtype
 from fastload.batch import KEY, BufferPool
 from fastload.decode import decoder_for
 from fastload.errors import ConfigError
@@ -279,7 +279,7 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
             rows=samples - self.index.offsets[shards],
             consumed=0,
         )
-        job = BatchJob(self.recipe, step, BufferPool(), max(1, len(samples)))
+        job = self.recipe.job(step, BufferPool(), max(1, len(samples)))
         for part in range(job.parts):
             job.run(part)
         return take_apart(job.result(), self.fields, with_valid=False)

@@ -199,7 +199,7 @@ class _SeparateJob:
         for source, (name, own) in enumerate(separator.recipes.items()):
             where = np.flatnonzero(sources == source)
             shards = step.shards[where] - separator.first_shards[source]
-            part = replace(step, size=len(where), epochs=step.epochs[where], shards=shards, rows=step.rows[where])
+            part = step._replace(size=len(where), epochs=step.epochs[where], shards=shards, rows=step.rows[where])
             job = self._jobs[name] = own.job(part, pool, part_rows)
             self._parts += [(job, number) for number in range(job.parts)]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,8 @@ class Ordering(Protocol):
     def locate(self, epochs: npt.ArrayLike, positions: npt.ArrayLike) -> tuple[Ints, Ints]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One batch of one rank, in numbers.
+class Step(NamedTuple):
+    """One batch of one rank, in numbers. A tuple, because small batches make many: 0.4 us instead of 1.3.
 
     Attributes:
         size: rows of the batch; rows from `len(shards)` on are padding.
@@ -68,7 +67,7 @@ def steps(order: Ordering, share: Share, consumed: int) -> Iterator[Step]:
     left, run = share.batches_left(order.samples, consumed), 1
     while left:
         run = min(run, left)
-        batches = _run(order, share, consumed, run)
+        batches = _run(order, share, consumed, run, left)
         yield from batches
         consumed = batches[-1].consumed
         left -= run
@@ -99,11 +98,16 @@ def _boundaries(order: BoundBuckets, share: Share, consumed: int) -> tuple[Ints,
     return sequence, even_out(cuts, position, share.world_size)
 
 
-def _run(order: Ordering, share: Share, consumed: int, batches: int) -> list[Step]:
+def _run(order: Ordering, share: Share, consumed: int, batches: int, left: int) -> list[Step]:
+    """The next `batches` of the `left` that this epoch has."""
     spans = []
-    for _ in range(batches):
+    for number in range(batches):
         full = share.rows_at(consumed)
-        start, stop, consumed = share.span(order.samples, consumed)
+        if number + 1 < left:  # neither at the epoch's end nor before a remainder that is dropped
+            start, stop = consumed, consumed + share.world_size * full
+            consumed = stop
+        else:
+            start, stop, consumed = share.span(order.samples, consumed)
         spans.append((_positions(order, share, start, stop), full, consumed))
     g = np.concatenate([rows for rows, _, _ in spans])
     epochs, positions = np.divmod(g, order.samples)
@@ -113,9 +117,7 @@ def _run(order: Ordering, share: Share, consumed: int, batches: int) -> list[Ste
         part = slice(at, at + len(rows))
         at += len(rows)
         size = len(rows) if share.last_batch == "partial" else full
-        result.append(
-            Step(size=size, epochs=own_epochs[part], shards=shards[part], rows=rows_in_shard[part], consumed=after)
-        )
+        result.append(Step(size, own_epochs[part], shards[part], rows_in_shard[part], after))
     return result
 
 

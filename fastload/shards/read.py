@@ -55,6 +55,11 @@ class Integers:
     stored: np.dtype[Any]
     out: npt.NDArray[Any]
 
+    @property
+    def row_bytes(self) -> int:
+        """What is read of a row."""
+        return len(self.head) + int(self.out.shape[1]) * self.stored.itemsize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
@@ -64,7 +69,7 @@ class Rows:
         keys: [k].
         scalars: by field: values [k].
         raw: by field: the stored bytes [k]; where a sample is damaged or lacks the field, an error in its place. From
-            `read_into`, None where integers were copied.
+            `read_into`, None where integers were copied, and no field at all where all were.
         intact: there is no error in `raw`.
     """
 
@@ -247,14 +252,13 @@ class TarReader:
             name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
             for name in self._scalars
         }
+        if not left:
+            return Rows(keys=keys, scalars=scalars, raw={}, intact=True)
         raw: list[Any] = [None] * len(keys)
-        intact = True
-        if left:
-            others = self.read(shards[left], rows[left])
-            intact = others.intact
-            for place, content in zip(left, others.raw[into.field], strict=True):
-                raw[place] = content
-        return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=intact)
+        others = self.read(shards[left], rows[left])
+        for place, content in zip(left, others.raw[into.field], strict=True):
+            raw[place] = content
+        return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=others.intact)
 
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:
         """Put the error where a sample is damaged (field -1), or lacks a field."""

@@ -69,7 +69,7 @@ class SlowMaker:
     names = ("image",)
 
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchJob:
-        return SlowJob(recipe, step, pool, part_rows)
+        return SlowJob(recipe, step, pool, part_rows, recipe.keys([step])[0])
 
 
 class Slowed(fastload.StreamingDataset):
