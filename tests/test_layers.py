@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("order",),
     ("decode", "trainers"),
     ("source", "shards"),
-    ("batch", "meter"),
+    ("batch", "meter", "statistics"),
     ("assemble", "packed"),
     ("engine",),
     ("device",),

@@ -11,9 +11,11 @@ The pass over the pixels is a batched matrix product: where the user lets torch 
 from __future__ import annotations
 
 import dataclasses
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -31,6 +33,8 @@ from fastload.augment.operation import (
     working,
 )
 from fastload.errors import ConfigError
+from fastload.shards.index import IndexFile
+from fastload.statistics import Indexed, channels_of
 
 # Mean and standard deviation of ImageNet's pixels in [0, 1]: what torchvision's pretrained models expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -249,6 +253,31 @@ class Normalize(Operation):
         fits = len(self.mean) == len(self.std) > 0 and all(s > 0 for s in self.std)
         self.check(fits, "pass as many of both mean and std, and each std above 0")
         self.check(self.dtype.is_floating_point, "pass a floating-point dtype")
+
+    @classmethod
+    def from_index(
+        cls,
+        data: str | os.PathLike[str] | IndexFile | Indexed,
+        *,
+        split: str = "train",
+        field: str = "image",
+        channels: int = 3,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """With the mean and standard deviation of all pixels of a packed data set (`fastload.pack(statistics=True)`).
+
+        Args:
+            data: a packed folder, a split in it, its index.json, what `fastload.pack` gave back, or a data set of it.
+            split: whose pixels; that of training, also for what validates.
+            field: of the pictures.
+            channels: 3, or 1 for grey pictures that are loaded with mode "L".
+            dtype: of the result.
+
+        Raises:
+            ConfigError: the data has no such statistics, and what to do; or a channel of one colour throughout.
+        """
+        mean, std = channels_of(data, split, field, channels)
+        return cls(mean, std, field=field, dtype=dtype)
 
     def params(self, u: torch.Tensor) -> Params:
         return {}

@@ -56,6 +56,9 @@ def pack(
     jpeg: Annotated[
         Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
     ] = Jpeg.seekable,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Also the mean and deviation of all pixels; decodes every picture.")
+    ] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Mix samples over the shards.")] = True,
     quiet: Quiet = False,
 ) -> None:
@@ -85,6 +88,7 @@ def pack(
         label_regex=label_regex,
         kind=None if kind is None else kind.value,
         jpeg=jpeg.value,
+        statistics=statistics,
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:

@@ -6,7 +6,8 @@ inputs.py     what a source is; folders.py, manifest.py: its samples as columns 
 splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do
-encode.py     how: read (contents.py), check (checks.py), make JPEGs crop-seekable (jpeg.py), hash, write
+encode.py     how: read (contents.py), check (checks.py), change (steps.py), count (tally.py), hash, write
+prepare.py    which steps change which field; jpeg.py: JPEGs made crop-seekable
 workers.py    processes
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published

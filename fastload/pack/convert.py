@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 from fastload.errors import ConfigError, CorruptError, DecodeError, PackError
 from fastload.pack.journal import Finished, Journal, refuse_foreign
-from fastload.pack.jpeg import JpegCounts
 from fastload.pack.litdata import Chunks
 from fastload.pack.manifest import KEY_DIGITS, KEY_NAMES
 from fastload.pack.mds import mds_shards, read_mds
@@ -82,7 +81,7 @@ def convert(
             known = journal.finished.get(name)
             if known is None or known.digest != digest or not (out / name).exists():
                 file = replace(_write(part, out / name, fields, format), name=name)
-                journal.record(name, Finished(digest=digest, file=file, jpeg=JpegCounts()))
+                journal.record(name, Finished(digest=digest, file=file))
             files.append(journal.finished[name].file)
             if progress is not None:
                 progress(number, len(parts), sum(file.bytes for file in files))

@@ -1,9 +1,10 @@
-"""What a worker does: read contents into place, look at each once, hash, write. The same bytes from any worker."""
+"""What a worker does: read contents into place, look at each, change it, hash, write. Any worker writes the same."""
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,10 @@ import xxhash
 
 from fastload.pack.checks import inspector
 from fastload.pack.contents import Look, fill
-from fastload.pack.jpeg import JpegCounts, JpegMode, Seekables
 from fastload.pack.plan import Plan
+from fastload.pack.steps import Chain, Recipe
 from fastload.pack.table import Files, Values
+from fastload.pack.tally import Tally
 from fastload.pack.tasks import (
     EncodedRun,
     EncodeRun,
@@ -35,6 +37,7 @@ from fastload.shards.idx import IdxColumns, idx_path
 from fastload.shards.index import ShardFile
 from fastload.shards.parquet import ParquetShardWriter
 from fastload.shards.tar import RUN_BYTES, TarRun, layout, write_all
+from fastload.statistics import measured
 
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
@@ -48,20 +51,20 @@ class Encoder:
     Args:
         plan: what to pack.
         out: the output folder.
-        jpeg: "seekable" makes JPEGs crop-seekable where that can be done.
+        recipes: by field, what becomes of its contents; those of other fields are stored as they are.
     """
 
-    def __init__(self, plan: Plan, out: Path, jpeg: JpegMode) -> None:
+    def __init__(self, plan: Plan, out: Path, recipes: Mapping[str, Recipe]) -> None:
         self.plan = plan
         self.out = out
-        self.jpeg: JpegMode = jpeg
+        self.recipes = recipes
         self._spare: list[Bytes] = []
         self._held: dict[int, TarRun] = {}  # by first sample
 
-    def __getstate__(self) -> tuple[Plan, Path, JpegMode]:
-        return self.plan, self.out, self.jpeg
+    def __getstate__(self) -> tuple[Plan, Path, Mapping[str, Recipe]]:
+        return self.plan, self.out, self.recipes
 
-    def __setstate__(self, state: tuple[Plan, Path, JpegMode]) -> None:
+    def __setstate__(self, state: tuple[Plan, Path, Mapping[str, Recipe]]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
     def carry_out(self, task: Task, tell: Tell) -> Any:
@@ -92,34 +95,34 @@ class Encoder:
 
     # tar
 
-    def _write_run(self, task: WriteRun, tell: Tell) -> IdxColumns:
-        run, facts, _ = self._fill_run(self.plan.order[task.start : task.stop])
+    def _write_run(self, task: WriteRun, tell: Tell) -> EncodedRun:
+        run, facts, chains = self._fill_run(self.plan.order[task.start : task.stop])
         columns = self._columns(run, facts)
         offset = int(self.plan.offsets[task.start] - self.plan.offsets[self.plan.shards[task.shard].start])
         self._place(task.shard, run, offset, tell)
-        return replace(columns, offsets=np.asarray(columns.offsets) + offset)
+        columns = replace(columns, offsets=np.asarray(columns.offsets) + offset)
+        return EncodedRun(columns=columns, bytes=run.bytes, tally=_tally(chains))
 
     def _encode_run(self, task: EncodeRun) -> EncodedRun:
         rows = self.plan.order[task.start : task.stop]
-        run, facts, looks = self._fill_run(rows)
-        made = {name: look.made for name, look in looks.items() if look.made}
+        run, facts, chains = self._fill_run(rows)
+        made = {name: chain.made for name, chain in chains.items() if chain.made}
         if made:
             source = run
             run = self._with(source, rows, made)
             self._let_go(source.buffer)
         self._held[task.start] = run
-        counts = JpegCounts.total(look.counts for look in looks.values())
-        return EncodedRun(columns=self._columns(run, facts), bytes=run.bytes, jpeg=counts)
+        return EncodedRun(columns=self._columns(run, facts), bytes=run.bytes, tally=_tally(chains))
 
-    def _fill_run(self, rows: Int64s) -> tuple[TarRun, dict[str, Int64s], dict[str, Seekables]]:
+    def _fill_run(self, rows: Int64s) -> tuple[TarRun, dict[str, Int64s], dict[str, Chain]]:
         """Samples as they are in the source, laid out; their facts; what could be stored instead, by field."""
         columns = self.plan.table.columns
         run = self._layout(rows, {name: column.sizes[rows] for name, column in columns.items()})
-        looks = self._looks()
+        chains = self._chains()
         facts: dict[str, Int64s] = {}
         for name in columns:
-            facts |= self._fill(name, rows, run.buffer.data, run.starts[name], looks)
-        return run, facts, looks
+            facts |= self._fill(name, rows, run.buffer.data, run.starts[name], chains)
+        return run, facts, chains
 
     def _with(self, source: TarRun, rows: Int64s, made: dict[str, dict[int, bytes]]) -> TarRun:
         """A run with some contents replaced: field -> number in the run -> content."""
@@ -164,24 +167,23 @@ class Encoder:
 
     # Parquet
 
-    def _write_parquet(self, task: WriteParquet, tell: Tell) -> tuple[ShardFile, JpegCounts]:
+    def _write_parquet(self, task: WriteParquet, tell: Tell) -> tuple[ShardFile, Tally]:
         planned = self.plan.shards[task.shard]
         writer = ParquetShardWriter(self.out / planned.name, self.plan.table.fields)
-        counts = []
+        tallies = []
         try:
             for start, stop in self.plan.runs(planned):
-                looks = self._looks()
-                written = self._add_run(writer, self.plan.order[start:stop], looks)
-                counts += [look.counts for look in looks.values()]
+                written, tally = self._add_run(writer, self.plan.order[start:stop])
+                tallies.append(tally)
                 tell(stop - start, written)
-            return replace(writer.finish(), name=planned.name), JpegCounts.total(counts)
+            return replace(writer.finish(), name=planned.name), Tally.total_of(tallies)
         except BaseException:
             writer.abort()
             raise
 
-    def _add_run(self, writer: ParquetShardWriter, rows: Int64s, looks: dict[str, Seekables]) -> int:
-        """Read some samples and hand them to a writer; returns their bytes."""
-        table, listed = self.plan.table, rows.tolist()
+    def _add_run(self, writer: ParquetShardWriter, rows: Int64s) -> tuple[int, Tally]:
+        """Read some samples and hand them to a writer; returns their bytes, and what was counted."""
+        table, listed, chains = self.plan.table, rows.tolist(), self._chains()
         contents: dict[str, list[tuple[str, bytes]]] = {}
         facts: dict[str, Int64s] = {}
         for name, column in table.columns.items():
@@ -191,11 +193,11 @@ class Encoder:
             buffer = self._spare.pop() if self._spare else np.empty(0, np.uint8)
             if len(buffer) <= cuts[-1]:
                 buffer = np.empty(int(cuts[-1]) + 1, np.uint8)
-            facts |= self._fill(name, rows, buffer.data, cuts[:-1], looks)
+            facts |= self._fill(name, rows, buffer.data, cuts[:-1], chains)
             types = column.types if isinstance(column, Files) else ""
             each = [types] * len(listed) if isinstance(types, str) else [types[row] for row in listed]
             stored = [bytes(buffer.data[a:b]) for a, b in pairwise(cuts.tolist())]
-            for at, content in looks[name].made.items() if name in looks else ():
+            for at, content in chains[name].made.items() if name in chains else ():
                 stored[at] = content
             contents[name] = list(zip(each, stored, strict=True))
             self._let_go(buffer)
@@ -208,21 +210,26 @@ class Encoder:
                 {name: values[at] for name, values in scalars.items()},
                 {name: values[at] for name, values in fact_lists.items()},
             )
-        return sum(len(content) for column in contents.values() for _, content in column)
+        sizes = {name: [len(content) for _, content in column] for name, column in contents.items()}
+        tally = Tally.total_of((_tally(chains), Tally(fields=measured(sizes, facts))))
+        return sum(map(sum, sizes.values())), tally
 
     # both
 
-    def _looks(self) -> dict[str, Seekables]:
-        """What looks at the fields of JPEGs that are to be made crop-seekable."""
-        look = inspector("image")
-        return {name: Seekables(look) for name in self.plan.table.pictures} if self.jpeg == "seekable" else {}
+    def _chains(self) -> dict[str, Chain]:
+        fields = self.plan.table.fields
+        return {name: Chain(name, recipe, fields[name].kind) for name, recipe in self.recipes.items()}
 
     def _fill(
-        self, name: str, rows: Int64s, view: memoryview, starts: Int64s, looks: dict[str, Seekables]
+        self, name: str, rows: Int64s, view: memoryview, starts: Int64s, chains: dict[str, Chain]
     ) -> dict[str, Int64s]:
         table = self.plan.table
-        look: Look = looks[name] if name in looks else inspector(table.fields[name].kind)
+        look: Look = chains[name] if name in chains else inspector(table.fields[name].kind)
         return fill(table, name, rows, view, starts, look)
+
+
+def _tally(chains: Mapping[str, Chain]) -> Tally:
+    return Tally.total_of(chain.tally for chain in chains.values())
 
 
 def hash_file(path: Path) -> str:

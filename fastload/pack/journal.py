@@ -1,7 +1,7 @@
 """What makes an interrupted run go on: a lock, the options, and one durable record per finished shard.
 
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
-OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "jpeg"} of each finished shard
+OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "tally"} of each finished shard
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from fastload.errors import PackError
-from fastload.pack.jpeg import JpegCounts
+from fastload.pack.tally import Tally
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
 RECORDS_NAME, LOCK_NAME = "journal.jsonl", "lock"
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
 _OURS = re.compile(r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?")
@@ -37,20 +37,20 @@ class Finished:
     Attributes:
         digest: the plan's of its samples.
         file: what index.json says of it.
-        jpeg: what became of its JPEGs.
+        tally: what was counted in it.
     """
 
     digest: str
     file: ShardFile
-    jpeg: JpegCounts
+    tally: Tally = field(default_factory=Tally)
 
     def to_json(self) -> dict[str, Any]:
-        return {"digest": self.digest, "file": self.file.to_json(), "jpeg": self.jpeg.to_json()}
+        return {"digest": self.digest, "file": self.file.to_json(), "tally": self.tally.to_json()}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Finished:
         return Finished(
-            digest=data["digest"], file=ShardFile.from_json(data["file"]), jpeg=JpegCounts.from_json(data["jpeg"])
+            digest=data["digest"], file=ShardFile.from_json(data["file"]), tally=Tally.from_json(data["tally"])
         )
 
 

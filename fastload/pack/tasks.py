@@ -1,7 +1,7 @@
 """What workers are asked to do, and what they answer.
 
-A run whose contents are stored as they are has its place before it is read: WriteRun. One whose pictures are made
-crop-seekable has the size that comes out: EncodeRun leaves it in the worker's memory and tells its size, and PlaceRun,
+A run whose contents are stored as they are has its place before it is read: WriteRun. One that steps change
+(`steps.py`) has the size that comes out: EncodeRun leaves it in the worker's memory and tells its size, and PlaceRun,
 which goes to the same worker, writes it once the runs before it in the tar have told theirs. So each byte is written
 once, where it stays, by the process that made it. Pieces in files of their own, joined by copy_file_range, took 3 times
 the system's time (1% of making them) but also the disk's space twice and files to clear after a kill; making all twice,
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastload.pack.jpeg import JpegCounts
+from fastload.pack.tally import Tally
 from fastload.shards.idx import IdxColumns
 from fastload.shards.index import ShardFile
 
@@ -22,7 +22,7 @@ Tell = Callable[[int, int], None]  # samples and bytes written since the last ca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRun:
-    """Write [start, stop) of the plan's order into its place in a tar; gives `IdxColumns` without keys and scalars."""
+    """Write [start, stop) of the plan's order to its place in a tar; gives an `EncodedRun`, offsets in the tar."""
 
     shard: int
     start: int
@@ -31,7 +31,7 @@ class WriteRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeRun:
-    """Make [start, stop) of the plan's order, and hold it; gives an `EncodedRun`."""
+    """Make [start, stop) of the plan's order, and hold it; gives an `EncodedRun`, offsets in the run."""
 
     shard: int
     start: int
@@ -63,7 +63,7 @@ class SyncTar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteParquet:
-    """Write one Parquet file; gives its `ShardFile` and its `JpegCounts`."""
+    """Write one Parquet file; gives its `ShardFile` and its `Tally`."""
 
     shard: int
 
@@ -81,14 +81,14 @@ Task = WriteRun | EncodeRun | PlaceRun | HashTar | SyncTar | WriteParquet | Veri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRun:
-    """A run that a worker holds.
+    """A run that a worker has made.
 
     Attributes:
-        columns: `IdxColumns` without keys and scalars; offsets are in the run.
+        columns: `IdxColumns` without keys and scalars.
         bytes: of the run.
-        jpeg: what became of its JPEGs.
+        tally: what was counted on the way.
     """
 
     columns: IdxColumns
     bytes: int
-    jpeg: JpegCounts
+    tally: Tally

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 
 from fastload.pack.encode import Encoder
 from fastload.pack.journal import Finished, Journal
-from fastload.pack.jpeg import JpegCounts, JpegMode
 from fastload.pack.plan import Plan
+from fastload.pack.steps import Recipe
 from fastload.pack.table import Values
+from fastload.pack.tally import Tally
 from fastload.pack.tasks import (
     EncodedRun,
     EncodeRun,
@@ -33,6 +34,7 @@ from fastload.shards.idx import IdxColumns
 from fastload.shards.index import ShardFile
 from fastload.shards.tar import join_columns, publish_tar
 from fastload.shards.ustar import END_MARKER
+from fastload.statistics import measured
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class OpenTar:
     bytes: int
     runs: dict[int, IdxColumns] = field(default_factory=dict)
     placeless: dict[int, EncodedRun] = field(default_factory=dict)
-    jpeg: list[JpegCounts] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
     written: int = 0
     xxh3: str | None = None
     synced: bool = False
@@ -62,13 +64,13 @@ class OpenTar:
         while len(self.runs) < len(self.starts) and (first := self.starts[len(self.runs)]) in self.placeless:
             known, offset = self.placeless.pop(first), self.bytes
             self.runs[first] = replace(known.columns, offsets=np.asarray(known.columns.offsets) + offset)
-            self.jpeg.append(known.jpeg)
+            self.tallies.append(known.tally)
             self.bytes += known.bytes
             yield first, offset
 
 
 def write_shards(
-    plan: Plan, out: Path, journal: Journal, *, workers: int, jpeg: JpegMode, tell: Tell
+    plan: Plan, out: Path, journal: Journal, *, workers: int, recipes: Mapping[str, Recipe], tell: Tell
 ) -> list[Finished]:
     """Write every shard that the journal does not have; give all, in the plan's order.
 
@@ -77,15 +79,15 @@ def write_shards(
         out: the output folder.
         journal: of this run; gets each shard once it is durable.
         workers: most processes; 1: none but this.
-        jpeg: "seekable" makes JPEGs crop-seekable where that can be done.
+        recipes: by field, what becomes of its contents.
         tell: called with samples and bytes as they are done.
 
     Raises: PackError, OSError; what is finished is then recorded, and no half shard has its final name.
     """
-    encoder = Encoder(plan, out, jpeg)
+    encoder = Encoder(plan, out, recipes)
     workers = min(workers, plan.tasks)
     pool = LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
-    writing = _Writing(plan, out, journal, in_place=jpeg == "keep" or not plan.table.pictures)
+    writing = _Writing(plan, out, journal, in_place=not any(recipe.steps for recipe in recipes.values()))
     with pool:
         pool.run(writing.verifications(), writing.verified, tell)
         journal.remove_leftovers()
@@ -157,7 +159,8 @@ class _Writing:
             case EncodeRun():
                 return [PlaceRun(shard=task.shard, start=s, offset=o) for s, o in tar.place(result, task.start)]
             case WriteRun():
-                tar.runs[task.start] = result
+                tar.runs[task.start] = result.columns
+                tar.tallies.append(result.tally)
                 return self._written(task.shard, tar)
             case PlaceRun():
                 return self._written(task.shard, tar)
@@ -190,12 +193,14 @@ class _Writing:
         shard = ShardFile(name=planned.name, samples=planned.samples, bytes=tar.bytes, xxh3=xxh3)
         columns = replace(columns, scalars=scalars)
         published = publish_tar(self._out / planned.name, columns, shard, table.fields)
-        self._record(number, published, JpegCounts.total(tar.jpeg))
+        sizes = {name: lengths for name, (_, lengths) in columns.spans.items()}
+        counted = Tally(fields=measured(sizes, columns.facts))
+        self._record(number, published, Tally.total_of((*tar.tallies, counted)))
         del self._open[number]
 
-    def _record(self, number: int, file: ShardFile, jpeg: JpegCounts) -> None:
+    def _record(self, number: int, file: ShardFile, tally: Tally) -> None:
         planned = self._plan.shards[number]
-        self._journal.record(planned.name, Finished(digest=self._plan.digest(planned), file=file, jpeg=jpeg))
+        self._journal.record(planned.name, Finished(digest=self._plan.digest(planned), file=file, tally=tally))
 
 
 def class_counts(plan: Plan) -> dict[str, dict[str, int]]:
@@ -211,7 +216,6 @@ def class_counts(plan: Plan) -> dict[str, dict[str, int]]:
     return counts
 
 
-def jpeg_counts(plan: Plan, shards: Sequence[Finished]) -> dict[str, dict[str, Any]]:
-    """Split -> what became of its JPEGs, as JSON values; empty where none were looked at."""
-    totals = {split: JpegCounts.total(s.jpeg for s in shards[a:b]) for split, (a, b) in plan.splits.items()}
-    return {split: total.to_json() for split, total in totals.items()} if any(totals.values()) else {}
+def tallies(plan: Plan, shards: Sequence[Finished]) -> dict[str, Tally]:
+    """Split -> what was counted in it."""
+    return {split: Tally.total_of(shard.tally for shard in shards[a:b]) for split, (a, b) in plan.splits.items()}
