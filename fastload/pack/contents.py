@@ -81,7 +81,7 @@ def _fill_spans(
                 found.append(look(place))
             except DecodeError as error:
                 key = table.keys[row]
-                raise PackError(f"{column.path}, line {int(key)}: {error.message}", key=key) from error
+                raise PackError(f"{column.place(key)}: {error.message}", key=key) from error
     return found
 
 

@@ -18,7 +18,7 @@ from fastload.pack.checks import inspector
 from fastload.pack.contents import Look, fill
 from fastload.pack.plan import Plan
 from fastload.pack.steps import Chain, Recipe
-from fastload.pack.table import Files, Values
+from fastload.pack.table import Values, file_types
 from fastload.pack.tally import Tally
 from fastload.pack.tasks import (
     EncodedRun,
@@ -194,7 +194,7 @@ class Encoder:
             if len(buffer) <= cuts[-1]:
                 buffer = np.empty(int(cuts[-1]) + 1, np.uint8)
             facts |= self._fill(name, rows, buffer.data, cuts[:-1], chains)
-            types = column.types if isinstance(column, Files) else ""
+            types = file_types(column)
             each = [types] * len(listed) if isinstance(types, str) else [types[row] for row in listed]
             stored = [bytes(buffer.data[a:b]) for a, b in pairwise(cuts.tolist())]
             for at, content in chains[name].made.items() if name in chains else ():

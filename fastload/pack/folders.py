@@ -67,7 +67,7 @@ def folder_table(source: Path, kind: FolderKind | None, label_regex: str | None)
     ignored += sum(len(other.paths) for other in found.values())
     _check_sizes(listing, source)
     keys = [sample_key(path) for path in listing.paths]
-    check_keys(keys, listing.paths)
+    check_keys(keys, listing.paths.__getitem__)
     if kind != "text" and "text" in found:
         _refuse_captions(keys, found["text"], kind)
     types = one_or_all(listing.types)

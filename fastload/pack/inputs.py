@@ -1,8 +1,14 @@
-"""What a source is, and its table: a folder of files, a manifest, or a text file of one sample per line."""
+"""What a source is: a table where its files tell the sizes of contents, a stream where they have to be read first.
+
+folder of images, sounds or texts            folders.py    table
+manifest: CSV, JSON Lines                    manifest.py   table
+text file, one sample per line               here          table
+folder of MDS or LitData                     foreign.py    stream
+Python's iterables, lists and data sets      objects.py    stream
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,28 +16,31 @@ import numpy as np
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.folders import folder_table
-from fastload.pack.manifest import KEY_DIGITS, manifest_table
+from fastload.pack.foreign import foreign_stream
+from fastload.pack.manifest import Columns, manifest_table, parse_columns
+from fastload.pack.objects import Samples, object_stream
+from fastload.pack.streams import KEY_DIGITS, Stream, chosen
 from fastload.pack.table import Spans, Table
-from fastload.shards.index import FieldInfo
+from fastload.shards.index import INDEX_NAME, FieldInfo
 
 SourceKind = Literal["image", "audio", "text", "manifest"]
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_source(
-    source: Path,
+def open_source(
+    source: Path | Samples,
     *,
     kind: SourceKind | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     label_regex: str | None = None,
-) -> Table:
-    """The table of a source.
+) -> Table | Stream:
+    """What there is to pack, as a table or a stream.
 
     Args:
-        source: a folder; a manifest (.csv, .tsv, .jsonl, .ndjson); or a .txt file.
+        source: a path, or a data set of Python's (`objects.object_stream`).
         kind: what the source is, where its files do not tell.
-        columns: of a manifest (`manifest.manifest_table`).
+        columns: of a manifest (`manifest.manifest_table`); of a stream field -> name in the source.
         label_regex: of a folder (`folders.folder_table`).
 
     Raises:
@@ -40,22 +49,43 @@ def read_source(
     """
     if kind is not None and kind not in get_args(SourceKind):
         raise ConfigError(f"kind={kind!r}: pass one of {', '.join(map(repr, get_args(SourceKind)))}")
+    wanted = parse_columns(columns)
+    if not isinstance(source, Path):
+        if kind is not None or label_regex is not None:
+            raise ConfigError("kind and label_regex are of files; a data set of Python's says itself what it holds")
+        return object_stream(source, wanted)
     if not source.exists():
         raise PackError(f"{source} does not exist")
-    manifest = source.is_file() and (source.suffix.lower() in MANIFESTS or kind == "manifest") and kind != "text"
-    if columns is not None and not manifest:
-        raise ConfigError(f"columns={columns!r} needs a manifest ({', '.join(MANIFESTS)}); {source} is none")
     if label_regex is not None and not source.is_dir():
         raise ConfigError(f"label_regex={label_regex!r} needs a folder; {source} is a file")
-    if source.is_dir():
-        if kind == "manifest":
-            raise ConfigError(f"kind='manifest' needs a file; {source} is a folder")
-        return folder_table(source, kind, label_regex)
-    if manifest:
+    return _of_folder(source, kind, wanted, label_regex) if source.is_dir() else _of_file(source, kind, wanted)
+
+
+def _of_folder(
+    source: Path, kind: SourceKind | None, columns: dict[str, str] | None, label_regex: str | None
+) -> Table | Stream:
+    if kind == "manifest":
+        raise ConfigError(f"kind='manifest' needs a file; {source} is a folder")
+    if kind is None and (source / INDEX_NAME).is_file():
+        return chosen(foreign_stream(source), columns)
+    _refuse_columns(source, columns)
+    return folder_table(source, kind, label_regex)
+
+
+def _of_file(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Table | Stream:
+    ending = source.suffix.lower()
+    if kind == "manifest" or (kind is None and ending in MANIFESTS):
         return manifest_table(source, columns)
-    if source.suffix.lower() == ".txt" or kind == "text":
+    _refuse_columns(source, columns)
+    if kind == "text" or ending == ".txt":
         return lines_table(source)
     raise PackError(f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}) and a .txt file; pass kind=")
+
+
+def _refuse_columns(source: Path, columns: dict[str, str] | None) -> None:
+    if columns is not None:
+        text = ",".join(f"{field}:{column}" for field, column in columns.items())
+        raise ConfigError(f"columns={text!r} needs a manifest ({', '.join(MANIFESTS)}); {source} is none")
 
 
 def lines_table(source: Path) -> Table:

@@ -18,14 +18,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastload.decode import native
 from fastload.errors import ConfigError, FastloadError, PackError
-from fastload.pack.inputs import SourceKind, read_source
+from fastload.pack.inputs import SourceKind, open_source
 from fastload.pack.journal import Finished, Journal, refuse_foreign
 from fastload.pack.jpeg import JpegMode
-from fastload.pack.manifest import parse_columns
+from fastload.pack.manifest import Columns, parse_columns
+from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan, parse_size
 from fastload.pack.prepare import recipes_for
 from fastload.pack.splitting import Splitting, parse_splitting, share_out
+from fastload.pack.spool import spool
 from fastload.pack.steps import Recipe
+from fastload.pack.streams import Stream
+from fastload.pack.table import Table
 from fastload.pack.tally import Counts
 from fastload.pack.tasks import Tell
 from fastload.pack.writing import class_counts, tallies, write_shards
@@ -39,7 +43,7 @@ _REDRAW_SECONDS = 0.1
 
 
 def pack(
-    source: str | Path,
+    source: str | Path | Samples,
     out: str | Path,
     *,
     format: ShardFormat = "tar",
@@ -48,7 +52,7 @@ def pack(
     seed: int = 0,
     shuffle: bool = True,
     workers: int | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     label_regex: str | None = None,
     kind: SourceKind | None = None,
     jpeg: JpegMode = "seekable",
@@ -63,7 +67,10 @@ def pack(
 
     Args:
         source: a folder of images, sounds or .txt files, whose class is the folder on the first level; a manifest
-            (.csv, .tsv, .jsonl, .ndjson); or a .txt file of one sample per line.
+            (.csv, .tsv, .jsonl, .ndjson); a .txt file of one sample per line; a folder of MDS or LitData; or a data
+            set of Python's: a list, an iterable or a map-style Dataset of dicts or tuples. What is no folder, manifest
+            or .txt file is read once before packing, into a file in `out` that is deleted again: it takes the space of
+            all contents once more. A run that goes on reads it again, and keeps the shards whose contents are the same.
         out: a new or empty folder, or one with an unfinished run of the same source and options.
         format: "tar" (WebDataset) or "parquet".
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
@@ -75,7 +82,8 @@ def pack(
         shuffle: spread samples over the shards; False keeps the source's order.
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
             samples (4 MiB, or one sample if that is larger) in memory; up to six where JPEGs are made crop-seekable.
-        columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text".
+        columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text". Of dicts
+            and of shards: field -> name in the source. Of tuples: the names of their parts, in order.
         label_regex: of a folder: the first group, searched in the file name, is the class.
         kind: of a folder with several kinds of files, or of a file whose ending does not tell.
         jpeg: "seekable" rewrites JPEGs, without any change to a pixel, so that crops can be cut out of their bytes
@@ -93,7 +101,7 @@ def pack(
         ConfigError: an argument out of range, or one that does not fit the source.
         PackError: the source is faulty (which file or row, and why), the folder is in use, or the disk is full.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source) if isinstance(source, str | os.PathLike) else source, Path(out)
     if format not in get_args(ShardFormat):
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -105,12 +113,10 @@ def pack(
     if not isinstance(statistics, bool):
         raise ConfigError(f"statistics={statistics!r}: pass True or False")
     size, splitting = parse_size(shard_size), parse_splitting(split)
-    _refuse_overlap(source, out)
+    if isinstance(source, Path):
+        _refuse_overlap(source, out)
     refuse_foreign(out)
-    table = read_source(source, kind=kind, columns=columns, label_regex=label_regex)
-    recipes = recipes_for(table, jpeg=jpeg, pixels=statistics)
-    sharing = share_out(table, splitting, seed=seed)
-    plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
+    opened = open_source(source, kind=kind, columns=columns, label_regex=label_regex)
     options: dict[str, Any] = {
         "format": format,
         "shard_size": size,
@@ -123,25 +129,58 @@ def pack(
         "jpeg": jpeg,
         "statistics": statistics,
     }
-    about: dict[str, Any] = {"options": options}
-    if jpeg == "seekable" and table.pictures:
-        about["jpeg_kernel"] = _has_kernel()
-    identity = {"source": os.path.abspath(source), **options, "jpeg_kernel": about.get("jpeg_kernel")}
-    with Journal(out, identity) as journal, _telling(progress, plan) as tell:
-        try:
-            shards = write_shards(
-                plan, out, journal, workers=workers or len(os.sched_getaffinity(0)), recipes=recipes, tell=tell
-            )
-            index = _index(plan, shards, recipes, {"source": source.resolve().name, **about})
-            index.save(out)
-        except FastloadError:
-            raise
-        except OSError as error:
-            raise _output_error(error, out, len(journal.finished), plan) from error
-        finally:
-            journal.remove_leftovers()
+    place, name = _origin(source)
+    with Journal(out, {"source": place, **options, "jpeg_kernel": _counts_kernel(opened, jpeg)}) as journal:
+        table = opened if isinstance(opened, Table) else _spooled(opened, journal, out)
+        recipes = recipes_for(table, jpeg=jpeg, pixels=statistics)
+        sharing = share_out(table, splitting, seed=seed)
+        plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
+        about: dict[str, Any] = {"source": name, "options": options}
+        if jpeg == "seekable" and table.pictures:
+            about["jpeg_kernel"] = _has_kernel()
+        with _telling(progress, plan) as tell:
+            try:
+                shards = write_shards(
+                    plan, out, journal, workers=workers or len(os.sched_getaffinity(0)), recipes=recipes, tell=tell
+                )
+                index = _index(plan, shards, recipes, about)
+                index.save(out)
+            except FastloadError:
+                raise
+            except OSError as error:
+                raise _output_error(error, out, len(journal.finished), plan) from error
+            finally:
+                journal.remove_leftovers()
         journal.remove()
     return index
+
+
+def _origin(source: Path | Samples) -> tuple[str, str]:
+    """What tells sources apart when a run goes on, and what index.json calls this one."""
+    if isinstance(source, Path):
+        return os.path.abspath(source), source.resolve().name
+    kind = type(source)
+    return f"{kind.__module__}.{kind.__qualname__}", kind.__qualname__
+
+
+def _counts_kernel(opened: Table | Stream, jpeg: JpegMode) -> bool | None:
+    """Whether the kernel is there, where the result depends on it: with JPEGs, or what may turn out to have some."""
+    matters = jpeg == "seekable" and (isinstance(opened, Stream) or bool(opened.pictures))
+    return native.available() if matters else None
+
+
+def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
+    try:
+        return spool(stream, journal.spool)
+    except FastloadError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise PackError(
+            f"no space in {out} ({error.strerror}): such a source is read into a file there first, and takes the space"
+            " of all contents twice; make space and run the same command again"
+        ) from error
 
 
 def _has_kernel() -> bool:

@@ -2,6 +2,7 @@
 
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
 OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "tally"} of each finished shard
+OUT/.fastload-pack/spool          contents of a source that had to be read to be planned (spool.py); made by each run
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
-RECORDS_NAME, LOCK_NAME = "journal.jsonl", "lock"
+RECORDS_NAME, LOCK_NAME, SPOOL_NAME = "journal.jsonl", "lock", "spool"
 JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
@@ -94,6 +95,11 @@ class Journal:
         """Held by every process that writes into the folder."""
         return self._lock
 
+    @property
+    def spool(self) -> Path:
+        """Where contents may be kept while the folder is held."""
+        return self._folder / SPOOL_NAME
+
     def forget(self, shard: str) -> None:
         """A recorded shard is not what it was."""
         del self.finished[shard]
@@ -118,6 +124,7 @@ class Journal:
         if self._lock < 0:
             return
         self._records.close()
+        self.spool.unlink(missing_ok=True)
         if not self.finished and not (self._out / INDEX_NAME).exists():
             self.remove_leftovers()
             self._remove_folder()
@@ -137,7 +144,7 @@ class Journal:
         self._lock = -1
 
     def _remove_folder(self) -> None:
-        for name in (LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
+        for name in (SPOOL_NAME, LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
             (self._folder / name).unlink(missing_ok=True)
         self._folder.rmdir()
         fsync_directory(self._out)

@@ -15,14 +15,14 @@ from typing import Any, get_args
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
 from fastload.pack.table import Column, Files, Inline, Table, Values, check_keys, class_table, label_info, one_or_all
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import DEFAULT_NAMES, content_extension, file_extension, member_prefixes, sample_key
 from fastload.shards.members import KIND_OF_EXTENSION as KINDS
 from fastload.shards.tarscan import npy_header
 
-KEY_NAMES = ("key", "__key__")
-KEY_DIGITS = 9  # fixed, so that a longer manifest does not rename the samples that were there
+Columns = str | Mapping[str, str] | Sequence[str]
 _PATH_COLUMNS = ("path", "file", "filename", "file_name")
 _FILE_KINDS: tuple[Kind, ...] = ("image", "audio", "tensor", "text")
 _NPY_HEAD_BYTES = 4096
@@ -37,15 +37,16 @@ class _Wanted:
     kind: Kind | None
 
 
-def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str] | None:
-    """`"image:path,label,caption:text"` -> `{"image": "path", "label": "label", "caption": "text"}`.
+def parse_columns(columns: Columns | None) -> dict[str, str] | None:
+    """`"image:path,label,caption:text"` -> `{"image": "path", "label": "label", "caption": "text"}`; names alone stand
+    for fields of the same name.
 
     Raises: ConfigError for an empty part or a field that is named twice.
     """
     if columns is None or isinstance(columns, Mapping):
         return None if columns is None else dict(columns)
     parsed: dict[str, str] = {}
-    for part in columns.split(","):
+    for part in columns.split(",") if isinstance(columns, str) else columns:
         name, _, rest = part.strip().partition(":")
         if not name or name in parsed:
             raise ConfigError(
@@ -55,7 +56,7 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str] | N
     return parsed
 
 
-def manifest_table(source: Path, columns: str | Mapping[str, str] | None) -> Table:
+def manifest_table(source: Path, columns: Columns | None) -> Table:
     """The rows of a manifest.
 
     A column whose values are names of image, audio, .npy or .txt files becomes that kind of field, one of numbers a
@@ -220,7 +221,7 @@ class _Rows:
         else:
             rows = max(len(column.sizes) for column in columns.values())
             return [f"{row:0{KEY_DIGITS}d}" for row in range(1, rows + 1)]
-        check_keys(keys, [f"row {row + 1}" for row in range(len(keys))])
+        check_keys(keys, lambda row: f"row {row + 1}")
         return keys
 
     def _error(self, row: int, what: str) -> PackError:

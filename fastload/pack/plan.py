@@ -116,8 +116,11 @@ def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
             for row in rows.tolist():
                 state.update(column.contents[row])
         case Spans():
-            state.update(f"{column.path}\0{column.mtime}".encode())
-            state.update(column.starts[rows].tobytes() + column.sizes[rows].tobytes())
+            if column.digests is not None:
+                state.update(column.digests[rows].tobytes() + column.sizes[rows].tobytes())
+            else:
+                state.update(f"{column.path}\0{column.mtime}".encode())
+                state.update(column.starts[rows].tobytes() + column.sizes[rows].tobytes())
         case _:
             state.update(column.values[rows].tobytes())
 

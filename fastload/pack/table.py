@@ -6,7 +6,7 @@ Nothing but manifests' own values is read yet: a table of a million files is a l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,12 +67,26 @@ class Inline:
 
 @dataclass(frozen=True, kw_only=True)
 class Spans:
-    """Pieces of one file, such as its lines: first bytes and lengths, int64 [n]; `mtime` is the file's."""
+    """Pieces of one file, such as its lines.
+
+    Attributes:
+        path: of the file.
+        starts, sizes: first bytes and lengths, int64 [n].
+        mtime: of the file, nanoseconds.
+        types: file type ("jpg") of all, or of each; "" for what has none.
+        digests: XXH3-64 of each piece, uint64 [n], of a file that every run makes anew; None: its time stands for it.
+    """
 
     path: str
     starts: Int64s
     sizes: Int64s
     mtime: int
+    types: str | Sequence[str] = ""
+    digests: npt.NDArray[np.uint64] | None = None
+
+    def place(self, key: str) -> str:
+        """What errors call one piece: the line of a file whose keys are line numbers."""
+        return f"sample {key!r}" if self.digests is not None else f"{self.path}, line {int(key)}"
 
 
 Column = Files | Values | Inline | Spans
@@ -105,7 +119,7 @@ class Table:
         prefixes = member_prefixes(self.fields)
         endings: dict[str, str | list[str]] = {}
         for name, column in self.columns.items():
-            types = column.types if isinstance(column, Files) else ""
+            types = file_types(column)
             if isinstance(types, str):
                 endings[name] = prefixes[name] + content_extension(self.fields[name], types)
             else:
@@ -115,12 +129,17 @@ class Table:
         return endings
 
 
-def check_keys(keys: Sequence[str], places: Sequence[str]) -> None:
+def file_types(column: Column) -> str | Sequence[str]:
+    """File type of all contents of a column, or of each; "" where they have none."""
+    return column.types if isinstance(column, Files | Spans) else ""
+
+
+def check_keys(keys: Sequence[str], place: Callable[[int], str]) -> None:
     """Every key once, and UTF-8.
 
     Args:
         keys: [n].
-        places: what errors call the origin of each key, [n].
+        place: what errors call the origin of a row's key.
 
     Raises:
         PackError: naming both places of a key that comes twice.
@@ -136,7 +155,7 @@ def check_keys(keys: Sequence[str], places: Sequence[str]) -> None:
     for row, key in enumerate(keys):
         if key in first:
             raise PackError(
-                f"two samples have the key {key!r}: {places[first[key]]} and {places[row]}; rename one"
+                f"two samples have the key {key!r}: {place(first[key])} and {place(row)}; rename one"
                 " (a key is the path without its extension, dots in the name count as '_')"
             )
         first[key] = row

@@ -87,7 +87,7 @@ def store(values: Mapping[str, Value], fields: Mapping[str, FieldInfo]) -> Store
         if info.kind == "scalar":
             stored.scalars[name] = _number(name, value, info)
             continue
-        extension, content = _content(name, value, info)
+        extension, content = encoded(name, value, info)
         try:
             found = inspector(info.kind)(memoryview(content))
         except DecodeError as error:
@@ -101,14 +101,14 @@ def store(values: Mapping[str, Value], fields: Mapping[str, FieldInfo]) -> Store
 def _number(name: str, value: Value, info: FieldInfo) -> int | float | bool:
     kind = {"bool": bool, "int64": int, "float64": float}[info.dtype or "int64"]
     if type(value) is not kind:
-        raise _unlike(name, value, info)
+        raise unlike(name, value, info)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
         raise PackError(f"field {name!r}: {value} does not fit into 64 bits")
     return value  # type: ignore[return-value]
 
 
-def _content(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
-    """File type and bytes of what is no number."""
+def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
+    """File type and stored bytes of a value that is no number; PackError if it is of another kind than the field."""
     match value:
         case str() if info.kind == "text":
             return "", value.encode()
@@ -122,14 +122,15 @@ def _content(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
             file = io.BytesIO()
             np.save(file, np.ascontiguousarray(value), allow_pickle=False)
             return "", file.getvalue()
-    raise _unlike(name, value, info)
+    raise unlike(name, value, info)
 
 
 def _file_type(content: bytes) -> str:
     return file_extension(f"a.{sniff(content) or 'bin'}")
 
 
-def _unlike(name: str, value: Value, info: FieldInfo) -> PackError:
+def unlike(name: str, value: Value, info: FieldInfo) -> PackError:
+    """The error for a value of another kind than the field has in the first sample."""
     found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     return PackError(f"field {name!r} is {found}, and {info.kind} of {info.dtype or 'any type'} in the first sample")
 
@@ -143,8 +144,17 @@ def raw_picture(data: memoryview) -> Picture:
     """
     width, height, mode_bytes = np.frombuffer(data[:12], "<u4").tolist()
     mode = bytes(data[12 : 12 + mode_bytes]).decode()
-    if mode not in _PNG_MODES:
-        raise PackError(f"a picture of mode {mode!r} cannot be stored as PNG; convert it to RGB at the source")
+    return encode_picture(PIL.Image.frombytes(mode, (width, height), bytes(data[12 + mode_bytes :])))
+
+
+def encode_picture(picture: PIL.Image.Image) -> Picture:
+    """A picture as PNG, which keeps every pixel.
+
+    Raises:
+        PackError: PNG has no such mode.
+    """
+    if picture.mode not in _PNG_MODES:
+        raise PackError(f"a picture of mode {picture.mode!r} cannot be stored as PNG; convert it to RGB at the source")
     file = io.BytesIO()
-    PIL.Image.frombytes(mode, (width, height), bytes(data[12 + mode_bytes :])).save(file, "PNG")
+    picture.save(file, "PNG")
     return Picture(file.getvalue())

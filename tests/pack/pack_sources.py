@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
+import os
+import signal
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image
+
+FORK = multiprocessing.get_context("fork")
 
 
 def scene(seed: int, width: int, height: int) -> np.ndarray:
@@ -62,3 +68,61 @@ def tree(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, hidden ones too."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+Pack = Callable[..., object]  # called with the output folder and options of `pack`
+
+
+class Stopped(Exception):
+    """What a run is stopped with."""
+
+
+def stop_after(out: Path, shards: int) -> Callable[[int, int, int], None]:
+    """A progress function that raises once so many shards are finished."""
+
+    def progress(done: int, total: int, written: int) -> None:
+        if len([path for ending in ("tar", "parquet") for path in out.rglob(f"*.{ending}")]) >= shards:
+            raise Stopped
+
+    return progress
+
+
+def kill_after(out: Path, shards: int) -> Callable[[int, int, int], None]:
+    """A progress function that kills the process once so many shards are finished."""
+    stop = stop_after(out, shards)
+
+    def progress(*counts: int) -> None:
+        try:
+            stop(*counts)
+        except Stopped:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return progress
+
+
+def check_alike(run: Pack, folder: Path, **options: object) -> dict[str, str]:
+    """A source gives the same bytes for 1, 2 and 7 workers, and when it is packed again after a kill; gives them.
+
+    Args:
+        run: packs the source into the folder that it is given, with options of `pack`.
+        folder: where the results go.
+        options: that make two shards at least.
+    """
+    for workers in (1, 2, 7):
+        run(folder / f"workers{workers}", workers=workers, **options)
+    clean = tree(folder / "workers1")
+    assert len([name for name in clean if name.endswith((".tar", ".parquet"))]) > 1
+    assert tree(folder / "workers2") == clean
+    assert tree(folder / "workers7") == clean
+    out = folder / "killed"
+    killed = {"workers": 1, "progress": kill_after(out, 1), **options}
+    child = FORK.Process(target=run, args=(out,), kwargs=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".tar", ".parquet")}
+    assert kept
+    run(out, workers=2, **options)
+    assert tree(out) == clean
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished shards are kept"
+    return clean

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pack_sources import jpeg, png, wav
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.inputs import read_source
+from fastload.pack.inputs import open_source
 from fastload.pack.manifest import parse_columns
 from fastload.pack.table import Files, Inline, Spans, Table, Values
 from fastload.shards.index import FieldInfo
@@ -22,6 +23,12 @@ def make(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+def read_source(source: Path, **options: Any) -> Table:
+    table = open_source(source, **options)
+    assert isinstance(table, Table)
+    return table
 
 
 def labels(table: Table) -> list[str]:
@@ -158,7 +165,7 @@ def test_kind_picks_one_of_several(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="has no text files"):
         read_source(source, kind="text")
     with pytest.raises(ConfigError, match="kind='video': pass one of 'image', 'audio'"):
-        read_source(source, kind="video")  # type: ignore[arg-type]
+        read_source(source, kind="video")
 
 
 # Text files

@@ -1,0 +1,152 @@
+"""Python's own data sets as streams: iterables, generators, lists, and torch's map-style data sets.
+
+str                      text; in a field "label" the name of a class
+bool, int, float         scalar, numpy's scalars and tensors without dimensions too
+bytes                    image or audio where they begin like one, else bytes
+PIL.Image.Image          image, as PNG: no pixel changes; pass the file's bytes to keep a JPEG
+numpy array, tensor      tokens where it has one dimension and is integer, else tensor
+dict, list, tuple        json; lists of integers in a field "tokens" are tokens
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import PIL.Image
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.streams import Sample, Stream
+from fastload.pack.values import Document, Picture, Value, encode_picture, field_of
+from fastload.shards.members import DEFAULT_NAMES
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A list, or a map-style data set of torch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+Samples = Iterable[Any] | Indexed
+
+
+def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream:
+    """The samples of a data set of dicts, of tuples, or of single values.
+
+    Args:
+        dataset: what has `__len__` and `__getitem__` is asked for 0, 1, 2, ...; anything else is iterated over, once.
+        columns: of dicts: field -> key of the dict; None: all. Of tuples: the names of their parts, in order.
+
+    Raises:
+        ConfigError: an object that is no data set; when it is read, tuples without names or with others.
+        PackError: when it is read, a value that no field can hold.
+    """
+    name = _name(dataset)
+    if isinstance(dataset, Mapping) or not (isinstance(dataset, Indexed | Iterable) or hasattr(dataset, "__getitem__")):
+        raise ConfigError(
+            f"a {name} is no source: pass a path, or a data set whose samples are dicts (a list, an iterable, a"
+            " map-style torch Dataset)"
+        )
+
+    def read() -> Iterator[Sample]:
+        for number, item in enumerate(_items(dataset), 1):
+            where = f"sample {number} of {name}"
+            named = _named(item, columns, where)
+            try:
+                values = {field: _value(field, value) for field, value in named.items()}
+            except PackError as error:
+                raise PackError(f"{where}: {error.message}") from error
+            yield Sample(where, values)
+
+    return Stream(name=name, read=read)
+
+
+def _name(dataset: object) -> str:
+    return type(dataset).__qualname__
+
+
+def _items(dataset: Samples) -> Iterator[Any]:
+    if not isinstance(dataset, Indexed):
+        yield from dataset
+        return
+    for index in range(len(dataset)):
+        yield dataset[index]
+
+
+def _named(item: Any, columns: Mapping[str, str] | None, where: str) -> Mapping[str, Any]:
+    """The values of one sample by field."""
+    if isinstance(item, Mapping):
+        if columns is None:
+            return item
+        for key in columns.values():
+            if key not in item:
+                raise ConfigError(f"columns: {where} has no {key!r}; it has {', '.join(map(repr, item))}")
+        return {field: item[key] for field, key in columns.items()}
+    if isinstance(item, tuple):
+        if columns is None:
+            raise ConfigError(
+                f"{where} is a tuple of {len(item)}: name its parts, in order, as in columns='image,label'"
+            )
+        if len(item) != len(columns):
+            raise ConfigError(f"{where} is a tuple of {len(item)}, and columns names {len(columns)} fields")
+        return dict(zip(columns, item, strict=True))
+    if columns is not None and len(columns) != 1:
+        raise ConfigError(f"{where} is a {_name(item)}, and columns names {len(columns)} fields; make it a dict")
+    value = _value(DEFAULT_NAMES["text"], item)
+    return {next(iter(columns)) if columns else DEFAULT_NAMES[field_of(value).kind]: value}
+
+
+def _value(field: str, value: Any) -> Value:
+    """One value as a field can hold it; see the module's table."""
+    match value:
+        case bool() | bytes() | Picture() | Document():
+            return value
+        case str() | int() | float():  # numpy's are kinds of these
+            return str(value) if isinstance(value, str) else int(value) if isinstance(value, int) else float(value)
+        case np.generic() if isinstance(value.item(), bool | int | float):
+            return value.item()  # type: ignore[no-any-return]
+        case np.ndarray():
+            return _array(field, value)
+        case bytearray() | memoryview():
+            return bytes(value)
+        case PIL.Image.Image():
+            return encode_picture(value)
+        case None:
+            raise PackError(f"field {field!r} is None; fill it, or leave the sample out")
+        case Mapping() | list() | tuple():
+            return _nested(field, value)
+    if hasattr(value, "detach") and hasattr(value, "numpy"):  # a tensor, without importing torch
+        return _tensor(field, value)
+    raise PackError(
+        f"field {field!r} is a {type(value).__module__}.{_name(value)}, which no field holds; pass text, bytes,"
+        " numbers, arrays, tensors, pictures, or dicts and lists of what JSON holds"
+    )
+
+
+def _array(field: str, array: np.ndarray[Any, Any]) -> Value:
+    if array.dtype.kind not in "biuf":
+        raise PackError(f"field {field!r} is an array of {array.dtype}; make it one of booleans, integers or floats")
+    return array if array.ndim else array.item()
+
+
+def _tensor(field: str, tensor: Any) -> Value:
+    try:
+        return _array(field, tensor.detach().cpu().numpy())
+    except TypeError as error:  # bfloat16, and other types that numpy lacks
+        raise PackError(f"field {field!r}: {error}; cast it first, as with .float()") from error
+
+
+def _nested(field: str, value: Any) -> Value:
+    if field == DEFAULT_NAMES["tokens"] and not isinstance(value, Mapping):
+        if not all(type(item) is int for item in value):
+            raise PackError(f"field {field!r}: tokens are one list of integers")
+        return np.array(value, np.int64)
+    try:
+        return Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise PackError(f"field {field!r} is a {_name(value)} that JSON cannot hold ({error})") from error

@@ -1,0 +1,204 @@
+"""A stream of samples becomes a table: contents go to one file, where they have a place and a size.
+
+Shards are planned before any content is read, which needs every size; a stream tells one only when it has been read. So
+it is read once, in order, into a file inside the output folder that is deleted with the run's journal: it takes the
+space of all contents once more, and each is written and read once more. Numbers stay in memory. In return sources of
+every kind are split, sharded and made crop-seekable alike, by any number of workers.
+
+A run that goes on reads the stream again, and keeps the shards whose samples have the contents that they had.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from fastload.errors import DecodeError, PackError
+from fastload.pack.checks import inspector
+from fastload.pack.streams import Stream, split_key
+from fastload.pack.table import (
+    Column,
+    Spans,
+    Table,
+    Values,
+    check_keys,
+    class_table,
+    file_types,
+    label_info,
+    one_or_all,
+)
+from fastload.pack.values import Value, encoded, field_of, unlike
+from fastload.shards.index import FieldInfo
+from fastload.shards.members import DEFAULT_NAMES, content_extension, member_prefixes
+
+_BUFFER_BYTES = 1 << 20
+_INT64 = range(-(1 << 63), 1 << 63)
+_Number = bool | int | float
+
+
+def spool(stream: Stream, path: Path) -> Table:
+    """Read a stream into a file; its table.
+
+    Text in a field "label" is the name of a class, as in a manifest. Numbers that are whole in some samples and not in
+    others are float64.
+
+    Args:
+        stream: what to read.
+        path: of the file; one that is there is written anew.
+
+    Raises:
+        PackError: no samples, one with other fields or types than the first, damaged contents, keys that clash.
+        OSError: the file cannot be written.
+    """
+    keys: list[str] = []
+    columns: dict[str, _Contents | _Numbers | _Classes] = {}
+    with open(path, "wb", buffering=_BUFFER_BYTES) as opened:
+        file = _File(opened)
+        for number, sample in enumerate(stream.read(), 1):
+            try:
+                key, values = split_key(sample.values, number)
+                if number == 1:
+                    columns = {name: _collector(name, value, file) for name, value in values.items()}
+                if values.keys() != columns.keys():
+                    raise _other_fields(values, columns)
+                for name, value in values.items():
+                    columns[name].add(name, value)
+            except (PackError, DecodeError) as error:
+                raise PackError(f"{sample.where}: {error.message}") from error
+            keys.append(key)
+    if not keys:
+        raise PackError(f"{stream.name} has no samples")
+    if not columns:
+        raise PackError(f"{stream.name}: its samples have a key and no field")
+    check_keys(keys, lambda row: f"sample {row + 1} of {stream.name}")
+    about = path.stat()
+    made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
+    fields = {name: info for name, (_, info) in made.items()}
+    prefixes = member_prefixes(fields)
+    for name, (column, info) in made.items():
+        types = file_types(column)
+        if isinstance(types, str):
+            fields[name] = replace(info, extension=prefixes[name] + content_extension(info, types))
+    return Table(keys=keys, columns={name: column for name, (column, _) in made.items()}, fields=fields)
+
+
+def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:
+    lacking, more = first.keys() - values.keys(), values.keys() - first.keys()
+    what = [f"lacks {', '.join(map(repr, sorted(lacking)))}"] if lacking else []
+    what += [f"also has {', '.join(map(repr, sorted(more)))}"] if more else []
+    return PackError(f"the sample {' and '.join(what)}, unlike the first one; every sample needs the same fields")
+
+
+def _collector(name: str, value: Value, file: _File) -> _Contents | _Numbers | _Classes:
+    """What takes the values of a field, by that of the first sample."""
+    if name == DEFAULT_NAMES["scalar"] and isinstance(value, str):
+        return _Classes()
+    info = field_of(value)
+    return _Numbers() if info.kind == "scalar" else _Contents(info, file)
+
+
+@dataclass(slots=True)
+class _File:
+    """What is written, and how much: asking the file itself would be a system call each time."""
+
+    file: BinaryIO
+    size: int = 0
+
+    def write(self, content: bytes) -> None:
+        self.file.write(content)
+        self.size += len(content)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """Contents of one field, on their way into the file."""
+
+    info: FieldInfo
+    file: _File
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    digests: array[int] = field(default_factory=lambda: array("Q"))
+    types: list[str] = field(default_factory=list)
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
+
+    def add(self, name: str, value: Value) -> None:
+        file_type, content = encoded(name, value, self.info)
+        try:
+            inspector(self.info.kind)(memoryview(content))
+        except DecodeError as error:
+            error.message = f"field {name!r}: {error.message}"
+            raise
+        if isinstance(value, np.ndarray) and len(self.shapes) < 2:
+            self.shapes.add(value.shape)
+        self.starts.append(self.file.size)
+        self.sizes.append(len(content))
+        self.digests.append(xxhash.xxh3_64_intdigest(content))
+        self.types.append(sys.intern(file_type))  # few of them, however many samples
+        self.file.write(content)
+
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+        shape = next(iter(self.shapes)) if self.info.kind == "tensor" and len(self.shapes) == 1 else None
+        column = Spans(
+            path=str(path),
+            starts=np.frombuffer(self.starts, np.int64),
+            sizes=np.frombuffer(self.sizes, np.int64),
+            mtime=about.st_mtime_ns,
+            types=one_or_all(self.types),
+            digests=np.frombuffer(self.digests, np.uint64),
+        )
+        return column, replace(self.info, shape=shape)
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """Numbers of one field."""
+
+    numbers: list[_Number] = field(default_factory=list)
+    kinds: set[type] = field(default_factory=set)
+
+    def add(self, name: str, value: Value) -> None:
+        kind = type(value)
+        if kind not in (bool, int, float) or ((kind is bool) != (bool in self.kinds) and self.kinds):
+            dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
+            raise unlike(name, value, FieldInfo(kind="scalar", dtype=dtype))
+        if isinstance(value, int) and value not in _INT64:
+            raise PackError(f"field {name!r}: {value} does not fit into 64 bits")
+        self.kinds.add(kind)
+        self.numbers.append(value)  # type: ignore[arg-type]
+
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+        dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
+        values = np.array(self.numbers, dtype)
+        if classes is not None and dtype == "int64":
+            outside = np.flatnonzero((values < 0) | (values >= len(classes)))
+            if len(outside):
+                raise PackError(
+                    f"sample {int(outside[0]) + 1} has the class {int(values[outside[0]])}, and there are names of"
+                    f" {len(classes)}; correct it at the source, or leave the field out with columns="
+                )
+            return Values(values=values), label_info(classes)
+        return Values(values=values), FieldInfo(kind="scalar", dtype=dtype)
+
+
+@dataclass(slots=True)
+class _Classes:
+    """Names of classes of one field."""
+
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: Value) -> None:
+        if not isinstance(value, str):
+            raise unlike(name, value, FieldInfo(kind="text"))
+        self.names.append(sys.intern(value))
+
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+        names, labels = class_table(self.names)
+        return Values(values=labels), label_info(names)

@@ -1,0 +1,90 @@
+"""Sources whose samples have to be read before anything is known of them, as streams of values.
+
+Foreign shards, Arrow and Parquet, arrays, compressed documents, medical pictures and Python's own data sets come as a
+`Stream`; `spool.py` makes a table of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.values import Value
+from fastload.shards.members import sample_key
+
+KEY_NAMES = ("key", "__key__")
+KEY_DIGITS = 9  # fixed, so that a longer source does not rename the samples that were there
+
+
+class Sample(NamedTuple):
+    """One sample of a stream: where it comes from, as errors say it, and its values by field.
+
+    A field "key" or "__key__" of text is the sample's key.
+    """
+
+    where: str
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Samples of a source in its order.
+
+    Attributes:
+        name: what errors call the source.
+        read: gives the samples, anew with each call where the source can be read again.
+        classes: field -> names of the classes that its numbers mean.
+    """
+
+    name: str
+    read: Callable[[], Iterator[Sample]]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def split_key(values: dict[str, Value], number: int) -> tuple[str, dict[str, Value]]:
+    """Key and fields of the number-th sample, from 1, of a source; without a field of text that is the key, its number.
+
+    Dots in a key become "_", as WebDataset would cut it there.
+
+    Raises:
+        PackError: a key that no file could have.
+    """
+    name = next((name for name in KEY_NAMES if isinstance(values.get(name), str)), None)
+    if name is None:
+        return f"{number:0{KEY_DIGITS}d}", values
+    given = str(values[name])
+    if not given or given.startswith("/") or given.endswith("/"):
+        raise PackError(f"{given!r} cannot be a key")
+    return sample_key(given.replace(".", "_") + ".x"), {
+        field: value for field, value in values.items() if field != name
+    }
+
+
+def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
+    """A stream with some of its fields, under other names: field -> name in the source; None: all, as they are.
+
+    Raises:
+        ConfigError: when it is read, for a name that a sample does not have.
+    """
+    if columns is None:
+        return stream
+
+    def read() -> Iterator[Sample]:
+        for sample in stream.read():
+            for name in columns.values():
+                if name not in sample.values:
+                    known = ", ".join(map(repr, sample.values))
+                    raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {known}")
+            yield Sample(sample.where, {new: sample.values[name] for new, name in columns.items()})
+
+    classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
+    return replace(stream, read=read, classes=classes)
+
+
+def in_file(path: Path, values: Iterator[dict[str, Any]]) -> Iterator[Sample]:
+    """The samples of one file, counted from 1 in errors."""
+    for number, sample in enumerate(values, 1):
+        yield Sample(f"{path}, sample {number}", sample)

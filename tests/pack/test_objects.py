@@ -1,0 +1,248 @@
+"""Python's own data sets: what their values become, what is refused, and what a run that goes on does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from pack_sources import Stopped, check_alike, jpeg, photo, scene, stop_after, tree, wav
+
+import fastload
+from fastload.errors import ConfigError, PackError
+from fastload.pack import pack
+from fastload.pack.spool import spool
+from fastload.pack.streams import Sample, Stream
+from fastload.pack.table import Spans
+from fastload.shards.index import FieldInfo
+
+
+def stream(out: Path) -> list[dict[str, Any]]:
+    return list(fastload.StreamingDataset(out, shuffle=False))
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+    """A map-style data set of tuples, as torchvision's are."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> tuple[PIL.Image.Image, int]:
+        if index >= self.samples:
+            raise KeyError(index)  # nothing says that it must be an IndexError
+        return PIL.Image.fromarray(scene(index, 20, 10 + index)), index % 3
+
+
+def rows(samples: int = 40) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": f"a/{i}.x",
+            "image": photo(i),
+            "text": f"größe {i}",
+            "label": "ab"[i % 2],
+            "count": i,
+            "score": i / 4 if i % 3 else i,
+            "ok": i % 2 == 0,
+            "vector": np.full((2, 3), i, np.float32),
+            "tokens": torch.arange(i + 1),
+            "about": {"i": [i]},
+        }
+        for i in range(samples)
+    ]
+
+
+@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+def test_each_value_becomes_what_it_is(tmp_path: Path, shard_format: Any) -> None:
+    index = pack(rows(3), tmp_path / "out", format=shard_format, shuffle=False, workers=1, jpeg="keep")
+    kinds = {name: info.kind for name, info in index.fields.items()}
+    assert kinds == {
+        "image": "image", "text": "text", "label": "scalar", "count": "scalar", "score": "scalar", "ok": "scalar",
+        "vector": "tensor", "tokens": "tokens", "about": "json",
+    }  # fmt: skip
+    assert index.fields["label"].classes == ("a", "b")
+    assert index.fields["vector"].shape == (2, 3)
+    assert [index.fields[name].dtype for name in ("count", "score", "ok")] == ["int64", "float64", "bool"]
+    assert index.packed["source"] == "list"
+    found = stream(tmp_path / "out")
+    assert [sample["__key__"] for sample in found] == ["a/0_x", "a/1_x", "a/2_x"]
+    for i, sample in enumerate(found):
+        assert sample["text"] == f"größe {i}"
+        assert (sample["label"].item(), sample["count"].item(), sample["ok"].item()) == (i % 2, i, i % 2 == 0)
+        assert sample["score"].item() == (i / 4 if i % 3 else i)
+        assert sample["vector"].tolist() == [[i] * 3] * 2
+        assert sample["tokens"].tolist() == list(range(i + 1))
+        assert sample["about"] == {"i": [i]}
+        expected = np.asarray(PIL.Image.open(io.BytesIO(photo(i))), np.int16)
+        assert np.abs(sample["image"].permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 8
+
+
+def test_a_map_style_dataset_of_tuples(tmp_path: Path) -> None:
+    index = pack(Pictures(5), tmp_path / "out", columns="image,label", workers=1, shuffle=False)
+    assert index.packed["source"] == "Pictures"
+    assert index.fields["image"] == FieldInfo(kind="image", extension="png")
+    found = stream(tmp_path / "out")
+    assert [sample["__key__"] for sample in found] == [f"{i:09d}" for i in range(1, 6)]
+    for i, sample in enumerate(found):
+        assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), scene(i, 20, 10 + i))
+        assert sample["label"].item() == i % 3
+
+
+def test_generators_and_single_values(tmp_path: Path) -> None:
+    pack((f"line {i}" for i in range(4)), tmp_path / "a", workers=1, shuffle=False)
+    assert [sample["text"] for sample in stream(tmp_path / "a")] == [f"line {i}" for i in range(4)]
+    sounds = (wav(100 + i) for i in range(2))
+    index = pack(sounds, tmp_path / "b", workers=1, shuffle=False, columns=["sound"])
+    assert index.fields == {"sound": FieldInfo(kind="audio", extension="sound.wav")}
+    pack([np.arange(i + 2) for i in range(3)], tmp_path / "c", workers=1, shuffle=False)
+    assert [sample["tokens"].tolist() for sample in stream(tmp_path / "c")] == [[0, 1], [0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_columns_choose_and_rename(tmp_path: Path) -> None:
+    index = pack(rows(2), tmp_path / "out", columns={"caption": "text", "n": "count", "key": "text"}, workers=1)
+    assert set(index.fields) == {"caption", "n"}
+    assert {sample["__key__"] for sample in stream(tmp_path / "out")} == {"größe 0", "größe 1"}
+
+
+def test_jpegs_become_crop_seekable_and_the_spool_is_gone(tmp_path: Path) -> None:
+    index = pack(rows(6), tmp_path / "out", workers=2, split="train=0.5,val=0.5")
+    counts = index.statistics["jpeg"]
+    assert sum(split["seekable"] for split in counts.values()) == 6
+    assert sorted(os.listdir(tmp_path / "out")) == ["index.json", "train", "val"]
+
+
+def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(tmp_path: Path) -> None:
+    def run(out: Path, **options: Any) -> None:
+        pack(iter(rows()), out, **options)
+
+    check_alike(run, tmp_path, shard_size="120KiB", split="train=0.7,val=0.3")
+
+
+def test_a_run_that_goes_on_packs_what_the_dataset_has_now(tmp_path: Path) -> None:
+    data, out = rows(), tmp_path / "out"
+    with pytest.raises(Stopped):
+        pack(data, out, workers=1, shard_size="80KiB", shuffle=False, progress=stop_after(out, 2))
+    assert sorted(os.listdir(out / ".fastload-pack")) == ["journal.jsonl", "lock"]
+    first, second, *_ = sorted(out.rglob("*.tar"))
+    times = {path: path.stat().st_mtime_ns for path in (first, second)}
+    data[0]["text"] = "another"
+    pack(data, out, workers=1, shard_size="80KiB", shuffle=False)
+    pack(data, tmp_path / "fresh", workers=1, shard_size="80KiB", shuffle=False)
+    assert tree(out) == tree(tmp_path / "fresh")
+    assert second.stat().st_mtime_ns == times[second]
+    assert first.stat().st_mtime_ns != times[first]
+
+
+def test_an_error_of_the_dataset_comes_through_and_leaves_nothing(tmp_path: Path) -> None:
+    def samples() -> Iterator[dict[str, Any]]:
+        yield {"text": "a"}
+        raise RuntimeError("the disk is on fire")
+
+    with pytest.raises(RuntimeError, match="the disk is on fire"):
+        pack(samples(), tmp_path / "new" / "out", workers=1)
+    assert not (tmp_path / "new").exists()
+
+
+class _Half:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ([], {}, "list has no samples"),
+        ([{"key": "a"}], {}, "list: its samples have a key and no field"),
+        ([{"text": "a"}, {"text": None}], {}, "sample 2 of list: field 'text' is None; fill it, or"),
+        ([{"text": "a", "n": 1}, {"text": "b"}], {}, "sample 2 of list: the sample lacks 'n', unlike the first one"),
+        ([{"n": 1}, {"n": 1, "m": 2}], {}, "sample 2 of list: the sample also has 'm', unlike the first one"),
+        ([{"n": 1}, {"n": "x"}], {}, "sample 2 of list: field 'n' is str, and scalar of int64 in the first sample"),
+        ([{"n": True}, {"n": 1}], {}, "sample 2 of list: field 'n' is int, and scalar of bool in the first sample"),
+        ([{"n": 1 << 63}], {}, "sample 1 of list: field 'n': 9223372036854775808 does not fit into 64 bits"),
+        ([{"label": "a"}, {"label": 1}], {}, "sample 2 of list: field 'label' is int, and text of any type in"),
+        ([{"v": np.zeros(2)}, {"v": np.zeros(2, "f4")}], {}, "sample 2 of list: field 'v' is an array of float32, and"),
+        ([{"v": np.array(["a"])}], {}, "sample 1 of list: field 'v' is an array of <U1; make it one of booleans"),
+        ([{"v": torch.zeros(2, dtype=torch.bfloat16)}], {}, r"field 'v': .*; cast it first, as with .float\(\)"),
+        ([{"v": _Half()}], {}, r"sample 1 of list: field 'v' is a .*_Half, which no field holds; pass text, bytes"),
+        ([{"v": {1, 2}}], {}, r"field 'v' is a builtins.set, which no field holds"),
+        ([{"v": [_Half()]}], {}, "field 'v' is a list that JSON cannot hold"),
+        ([{"v": [float("nan")]}], {}, "field 'v' is a list that JSON cannot hold"),
+        ([{"tokens": [1.5]}], {}, "field 'tokens': tokens are one list of integers"),
+        ([{"image": jpeg(1)}, {"image": jpeg(2)[:-200]}], {}, "sample 2 of list: field 'image': JPEG of .* cut off"),
+        ([{"image": PIL.Image.new("CMYK", (2, 2))}], {}, "sample 1 of list: a picture of mode 'CMYK' cannot"),
+        ([{"key": "a", "n": 1}, {"key": "a", "n": 2}], {}, "the key 'a': sample 1 of list and sample 2"),
+        ([{"key": "a/", "n": 1}], {}, "sample 1 of list: 'a/' cannot be a key"),
+        ([{"a b": 1}], {}, "a field cannot be called 'a b'"),
+    ],
+)  # fmt: skip
+def test_faulty_samples_are_named(tmp_path: Path, data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PackError, match=message):
+        pack(data, tmp_path / "out", workers=1, **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (7, {}, "a int is no source: pass a path, or a data set whose samples are dicts"),
+        ({"a": 1}, {}, "a dict is no source"),
+        ([(1, 2)], {}, "sample 1 of list is a tuple of 2: name its parts, in order, as in columns='image,label'"),
+        ([(1, 2)], {"columns": "a"}, "sample 1 of list is a tuple of 2, and columns names 1 fields"),
+        ([1], {"columns": "a,b"}, "sample 1 of list is a int, and columns names 2 fields; make it a dict"),
+        ([{"a": 1}], {"columns": "b"}, "columns: sample 1 of list has no 'b'; it has 'a'"),
+        ([{"a": 1}], {"kind": "text"}, "kind and label_regex are of files; a data set of Python's says itself"),
+    ],
+)
+def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pack(data, tmp_path / "out", workers=1, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_spool_is_the_contents_one_after_the_other(tmp_path: Path) -> None:
+    samples = [Sample(f"line {i}", {"text": "x" * i, "n": i}) for i in range(4)]
+    table = spool(Stream(name="lines", read=lambda: iter(samples)), tmp_path / "spool")
+    assert (tmp_path / "spool").read_bytes() == b"x" * 6
+    column = table.columns["text"]
+    assert isinstance(column, Spans)
+    assert (column.starts.tolist(), column.sizes.tolist()) == ([0, 0, 1, 3], [0, 1, 2, 3])
+    assert table.fields["text"] == FieldInfo(kind="text", extension="txt")
+
+
+def test_a_class_beyond_the_names_is_named(tmp_path: Path) -> None:
+    samples = [Sample(f"row {i}", {"label": i}) for i in (0, -1)]
+    source = Stream(name="rows", read=lambda: iter(samples), classes={"label": ("a", "b")})
+    with pytest.raises(PackError, match="sample 2 has the class -1, and there are names of 2; correct it at"):
+        spool(source, tmp_path / "spool")
+
+
+FULL_DISK = """
+import resource, sys, fastload
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+fastload.pack([{"blob": bytes(60_000)}] * 4, sys.argv[1], workers=1)
+"""
+
+
+def test_no_space_for_the_spool_is_said(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert "such a source is read into a file there first, and takes the space of all contents twice" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_and_json_as_they_are(tmp_path: Path) -> None:
+    data = [{"a": np.float32(0.5), "b": np.int8(3), "c": np.bool_(True), "d": np.str_("x"), "e": torch.tensor(2.5)}]
+    index = pack(data, tmp_path / "out", workers=1)
+    assert [info.dtype for info in index.fields.values()] == ["float64", "int64", "bool", None, "float64"]
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["packed"]["options"]["columns"] is None
