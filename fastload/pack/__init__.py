@@ -1,8 +1,11 @@
 """The sharding tool: raw samples in, shards and their index out, the same bytes however often it was interrupted.
 
 source --inputs--> table --plan--> shards to write --writing--> tasks --workers--> encode --> files --> index.json
+          \-----> stream --spool--^
 
 inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
+streams.py    sources that have to be read first: foreign.py, objects.py; their values are those of values.py
+spool.py      a stream goes through one file into a table
 splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import ConfigError
-from fastload.pack.table import Inline, Int64s, Table, Values
+from fastload.pack.table import Inline, Int64s, Spans, Table, Values
 
 
 def numbers(table: Table, field: str, rows: Int64s) -> npt.NDArray[np.generic] | None:
@@ -21,7 +21,7 @@ def numbers(table: Table, field: str, rows: Int64s) -> npt.NDArray[np.generic] |
 
 
 def texts(table: Table, field: str, rows: Int64s) -> Sequence[str]:
-    """The values of a field at some rows as text, [m]: the name of a class, a manifest's text, a number as written.
+    """The values of a field at some rows as text, [m]: the name of a class, a text, a number as written.
 
     Raises: ConfigError for a field that the source does not have, or whose values are contents of files.
     """
@@ -31,6 +31,8 @@ def texts(table: Table, field: str, rows: Int64s) -> Sequence[str]:
         return [str(value) for value in listed] if info.classes is None else [info.classes[value] for value in listed]
     if isinstance(column, Inline) and info.kind in ("text", "json"):
         return [column.contents[row].decode() for row in rows.tolist()]
+    if isinstance(column, Spans) and column.digests is not None and info.kind in ("text", "json"):
+        return [content.decode() for content in column.read(rows)]
     raise ConfigError(f"the field {field!r} holds {info.kind} contents; name one with a value for each sample")
 
 

@@ -5,6 +5,7 @@ Nothing but manifests' own values is read yet: a table of a million files is a l
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ class Spans:
     mtime: int
     types: str | Sequence[str] = ""
     digests: npt.NDArray[np.uint64] | None = None
+
+    def read(self, rows: Int64s) -> list[bytes]:
+        """The pieces at some rows."""
+        with open(self.path, "rb") as file:
+            return [
+                os.pread(file.fileno(), size, start)
+                for start, size in zip(self.starts[rows].tolist(), self.sizes[rows].tolist(), strict=True)
+            ]
 
     def place(self, key: str) -> str:
         """What errors call one piece: the line of a file whose keys are line numbers."""

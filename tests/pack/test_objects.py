@@ -115,6 +115,14 @@ def test_columns_choose_and_rename(tmp_path: Path) -> None:
     assert {sample["__key__"] for sample in stream(tmp_path / "out")} == {"größe 0", "größe 1"}
 
 
+def test_samples_are_split_by_a_text_of_theirs(tmp_path: Path) -> None:
+    data = [{"n": i, "patient": f"p{i % 8}"} for i in range(64)]
+    pack(data, tmp_path / "out", workers=1, split=fastload.Splitting(shares="train=0.5,val=0.5", group_by="patient"))
+    found = [{row["patient"] for row in stream(tmp_path / "out" / split)} for split in ("train", "val")]
+    assert found[0] | found[1] == {f"p{i}" for i in range(8)}
+    assert not found[0] & found[1]
+
+
 def test_jpegs_become_crop_seekable_and_the_spool_is_gone(tmp_path: Path) -> None:
     index = pack(rows(6), tmp_path / "out", workers=2, split="train=0.5,val=0.5")
     counts = index.statistics["jpeg"]
