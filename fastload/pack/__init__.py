@@ -1,4 +1,4 @@
-"""The sharding tool: raw samples in, shards and their index out, the same bytes however often it was interrupted.
+r"""The sharding tool: raw samples in, shards and their index out, the same bytes however often it was interrupted.
 
 source --inputs--> table --plan--> shards to write --writing--> tasks --workers--> encode --> files --> index.json
           \-----> stream --spool--^
