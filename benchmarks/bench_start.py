@@ -80,7 +80,9 @@ def test_first_batch(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     folder = write_set(tmp_path / "set", SHARDS, ROWS)
     seconds: list[float] = []
     benchmark.pedantic(lambda: seconds.append(run(FIRST_BATCH, folder)["seconds"]), rounds=5, iterations=1)
-    benchmark.extra_info.update(unit="seconds", shards=SHARDS, median_seconds=round(float(np.median(seconds)), 4))
+    benchmark.extra_info.update(
+        unit="seconds", shards=SHARDS, median_seconds=round(float(np.median(seconds)), 4), seconds=seconds
+    )
     with capsys.disabled():
         print(f"\n  first batch of {SHARDS} shards after {np.median(seconds):.3f} s (at most {max(seconds):.3f})")
 

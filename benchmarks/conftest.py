@@ -3,20 +3,22 @@
     pytest benchmarks                                   all, on samples made on the spot
     pytest benchmarks/bench_images.py --images DIR      on your own JPEGs (searched recursively)
     pytest benchmarks --benchmark-json=benchmarks/results/NAME.json
+    fastload bench --compare OLD.json NEW.json          whether a change is real; every round is kept for it
 
 The machine's speed drifts; the ratio of two runs a second apart does not. Results are in `extra_info` of the JSON.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fastload.bench.rounds import Rounds
+from fastload.machine import describe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,16 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    cpu = machine_info["cpu"]
-    kept = {"cpu": cpu.get("brand_raw"), "cores": os.cpu_count(), "python": machine_info["python_version"]}
     machine_info.clear()
-    machine_info.update(kept)
+    machine_info.update(describe())
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
     output_json.pop("commit_info", None)
     for entry in output_json["benchmarks"]:
-        entry["stats"].pop("data", None)
         entry.pop("options", None)
 
 
@@ -63,21 +62,19 @@ def paired(benchmark: Any, capsys: Any) -> Callable[..., float]:
         benchmark.pedantic(
             lambda: clock(ours, mine), setup=lambda: clock(reference, theirs), rounds=rounds, iterations=1
         )
-        ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
-        benchmark.extra_info.update(
+        rounds_of = Rounds(
+            name=benchmark.name,
             unit=unit,
             items=items,
-            per_second=round(items / statistics.median(mine)),
+            seconds=tuple(mine),
             reference=reference_name,
-            reference_per_second=round(items / statistics.median(theirs)),
-            ratio=round(statistics.median(ratios), 3),
-            ratio_min=round(min(ratios), 3),
-            ratio_max=round(max(ratios), 3),
+            reference_seconds=tuple(theirs),
         )
+        benchmark.extra_info.update(rounds_of.facts())
         info = benchmark.extra_info
         with capsys.disabled():
             print(
-                f"\n  {info['per_second']:,} {unit}/s; {reference_name}: {info['reference_per_second']:,}; "
+                f"\n  {info['per_second']:,.0f} {unit}/s; {reference_name}: {info['reference_per_second']:,.0f}; "
                 f"ratio {info['ratio']} ({info['ratio_min']} to {info['ratio_max']})"
             )
         return float(info["ratio"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,3 +21,17 @@ def memory_bytes() -> int:
     with suppress(OSError, ValueError):
         return min(whole, int(_CONTAINER_LIMIT.read_text()))
     return whole
+
+
+def processor() -> str:
+    """The processor's name, as far as the system says it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, str | int]:
+    """What results of measuring depend on, as JSON values."""
+    return {"cpu": processor(), "cores": cores(), "python": platform.python_version()}

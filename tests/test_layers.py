@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pack",),
     ("inspect", "verify"),
     ("profile",),
-    ("outlook",),
+    ("bench", "outlook"),
     ("",),
     ("demo",),
     ("cli",),

@@ -1,16 +1,16 @@
-"""The command line: fastload pack | index | convert | inspect | verify | check | profile | demo.
+"""The command line: fastload pack | index | convert | inspect | verify | check | profile | bench | demo.
 
-Exit codes: 0 done; 1 it failed, or verify found faults; 2 the arguments are wrong. Results go to standard output,
-progress and errors to standard error.
+Exit codes: 0 done; 1 it failed, or verify found faults, check an error, bench a loss; 2 the arguments are wrong.
+Results go to standard output, progress and errors to standard error.
 
 app.py        the program, its errors, what commands share
 packing.py    pack, index, convert
 looking.py    inspect, verify
-measuring.py  check, profile
+measuring.py  check, profile, bench
 trying.py     demo
 
 Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.verify, fastload.loader, fastload.outlook, fastload.profile, fastload.demo.
+fastload.pack, fastload.verify, fastload.loader, fastload.outlook, fastload.profile, fastload.bench, fastload.demo.
 """
 
 from __future__ import annotations

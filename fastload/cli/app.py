@@ -20,7 +20,17 @@ from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
 from fastload.inspect import size_text
 
-COMMANDS = ("pack", "index", "convert", "inspect", "verify", "check", "profile", "demo")  # as --help lists them
+COMMANDS = (
+    "pack",
+    "index",
+    "convert",
+    "inspect",
+    "verify",
+    "check",
+    "profile",
+    "bench",
+    "demo",
+)  # as --help lists them
 PLAIN_WIDTH = 160  # of tables that do not go to a terminal, so that pipes get whole lines
 
 

@@ -1,4 +1,4 @@
-"""fastload check | profile: what a run will be like, and what limits loading."""
+"""fastload check | profile | bench: what a run will be like, what limits loading, and how fast it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fastload.cli.app import Json, app, show
+from fastload.errors import ConfigError
 from fastload.shards.open import open_index
 
 
@@ -99,3 +100,58 @@ def check(
         show(render_outlook(outlook))
     if not outlook.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 64,
+    num_workers: Annotated[
+        int | None, typer.Option("--workers", "--num-workers", help="Most threads; default: one per core.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where batches go, such as cuda; default: the CPU.")] = None,
+    rounds: Annotated[int, typer.Option(help="Of each benchmark.")] = 5,
+    seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 30.0,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Compare two results in place of measuring: before, after.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="The loss that --compare puts up with, as a share.")] = 0.05,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+) -> None:
+    """Measure how fast a data set loads here, or compare two results. Exit code 1: slower beyond the threshold."""
+    from fastload.bench import Results, run
+    from fastload.bench import compare as run_compare
+    from fastload.bench.report import changes_to_html, render, render_changes, to_html
+    from fastload.profile.spec import parse_fields
+
+    if (shards is None) == (compare is None):
+        raise ConfigError("bench: name a data set to measure, or two files with --compare")
+    if compare is not None:
+        found = run_compare(Results.load(compare[0]), Results.load(compare[1]), threshold)
+        if json_file is not None:
+            json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        if html_file is not None:
+            html_file.write_text(changes_to_html(found), encoding="utf-8")
+        show(render_changes(found))
+        raise typer.Exit(0 if found.ok else 1)
+    assert shards is not None
+    results = run(
+        shards,
+        batch_size,
+        num_workers=num_workers,
+        rounds=rounds,
+        seconds=seconds,
+        device=device,
+        split=split,
+        fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
+    )
+    if json_file is not None:
+        results.save(json_file)
+    if html_file is not None:
+        html_file.write_text(to_html(results), encoding="utf-8")
+    show(render(results))

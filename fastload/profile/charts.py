@@ -12,6 +12,7 @@ COLOURS = {
     "copy": "#2b6cb0",
     "augment": "#b0397a",
     "step": "#4a5568",
+    "loader": "#2b6cb0",
 }
 _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH, _HEIGHT = 58, 12, 12, 38, 340, 220
 

@@ -1,0 +1,181 @@
+"""Measuring a data set, the files of results, and the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import fastload
+from fastload.bench import Results, Rounds, compare, run
+from fastload.bench.report import changes_to_html, to_html
+from fastload.cli import app
+from fastload.dataset import StreamingDataset
+from fastload.errors import ConfigError
+
+Packed = Callable[..., Path]
+IMAGE = {"image": fastload.Image(8)}
+
+
+@pytest.fixture(scope="module")
+def measured(packed: Packed) -> Results:
+    return run(packed("tar", [40, 40]), 8, num_workers=2, rounds=3, seconds=0.6, fields=IMAGE, window=1)
+
+
+def test_every_number_of_threads_first_batch_and_resume_are_measured_in_every_round(measured: Results) -> None:
+    assert list(measured.rounds) == ["rate, 1 thread", "rate, 2 threads", "first batch", "resume at 90%"]
+    for name, rounds in measured.rounds.items():
+        assert len(rounds.seconds) == 3
+        assert min(rounds.seconds) > 0
+        assert (rounds.items > 1) == name.startswith("rate")
+    rate = measured.rounds["rate, 1 thread"]
+    assert rate.items % 8 == 0
+    assert rate.per_second == pytest.approx(rate.items / sorted(rate.seconds)[1])
+    assert measured.setting["window"] == "1"
+    assert measured.machine["cores"] >= 1
+
+
+def test_what_threads_do_not_help_is_measured_without(packed: Packed) -> None:
+    found = run(packed("tar", [10]), 4, num_workers=2, rounds=1, seconds=0.1, fields={"label": fastload.Scalar()})
+    assert list(found.rounds) == ["rate, 0 threads", "first batch", "resume at 90%"]
+
+
+def test_results_come_back_from_their_file(measured: Results, tmp_path: Path) -> None:
+    paired = replace(
+        measured.rounds["first batch"], name="paired", reference="another", reference_seconds=(0.5, 0.25, 0.5)
+    )
+    whole = replace(measured, rounds={**measured.rounds, "paired": paired})
+    whole.save(tmp_path / "a.json")
+    read = Results.load(tmp_path / "a.json")
+    assert list(read.rounds) == list(whole.rounds)
+    for name, rounds in read.rounds.items():
+        assert rounds.seconds == pytest.approx(whole.rounds[name].seconds, abs=1e-6)
+        assert (rounds.items, rounds.unit) == (whole.rounds[name].items, whole.rounds[name].unit)
+    assert read.rounds["paired"].reference_seconds == (0.5, 0.25, 0.5)
+    assert (read.machine, read.setting) == (whole.machine, whole.setting)
+
+
+BENCHMARK = """
+def test_sums(paired):
+    paired(lambda: sum(range(20_000)), lambda: sum(range(10_000)), items=20_000, unit="numbers", rounds=4,
+           reference_name="half as many")
+
+def test_alone(benchmark):
+    benchmark.pedantic(lambda: sum(range(1000)), rounds=4)
+"""
+
+
+def test_the_project_s_own_benchmarks_keep_rounds_that_can_be_compared(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "benchmarks/conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(BENCHMARK)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json", "r.json", "test_it.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    read = Results.load(tmp_path / "r.json")
+    assert [len(rounds.seconds) for rounds in read.rounds.values()] == [4, 4]
+    sums = read.rounds["test_sums"]
+    assert (sums.unit, sums.items, sums.reference) == ("numbers", 20_000, "half as many")
+    assert len(sums.reference_seconds) == 4
+    assert sums.ratios == tuple(b / a for a, b in zip(sums.seconds, sums.reference_seconds, strict=True))
+    assert read.machine["cores"] >= 1
+
+
+def test_results_without_rounds_are_left_out_by_name(tmp_path: Path) -> None:
+    entry: dict[str, Any] = {"name": "old", "extra_info": {"seconds": 0.5}, "stats": {"median": 1.0}}
+    (tmp_path / "old.json").write_text(json.dumps({"benchmarks": [entry]}))
+    assert Results.load(tmp_path / "old.json").left_out == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is no result of `fastload bench` or pytest-benchmark"),
+        ("{}", "KeyError: 'benchmarks'"),
+        ("[]", "is no result"),
+        (
+            '{"benchmarks": [{"name": "a", "stats": {"data": [0.1, 0]}}]}',
+            "'a' has rounds or items that are not positive",
+        ),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        Results.load(tmp_path / "x.json")
+
+
+def test_arguments_out_of_range(packed: Packed) -> None:
+    data = packed("tar", [10])
+    for wrong in ({"rounds": 0}, {"num_workers": -1}, {"seconds": 0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
+            run(data, 4, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="the data set has no samples"):
+        run(packed("tar", []), 4)
+    with pytest.raises(ConfigError, match="bench: pass the path"):
+        run(StreamingDataset(data), 4)
+
+
+def test_the_page_has_every_benchmark_and_a_curve(measured: Results) -> None:
+    page = to_html(measured)
+    assert "samples/s</h1>" in page
+    assert all(f"<td>{name}</td>" in page for name in measured.rounds)
+    assert page.count('aria-label="loader: samples per second by threads"') == 1
+    assert "<script" not in page
+    assert "http" not in page, "nothing is fetched"
+
+
+def test_the_command_measures_and_compares(packed: Packed, tmp_path: Path, measured: Results) -> None:
+    options = ["--batch-size", "8", "--workers", "1", "--rounds", "1", "--seconds", "0.1", "--fields", "image:8"]
+    files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]
+    done = CliRunner().invoke(app, ["bench", str(packed("tar", [40, 40])), *options, *files])
+    assert done.exit_code == 0, done.output
+    assert "rate, 1 thread" in done.output
+    assert set(Results.load(tmp_path / "a.json").rounds) == {"rate, 1 thread", "first batch", "resume at 90%"}
+    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+
+
+def same_or(slower: float, tmp_path: Path) -> list[str]:
+    steady = Rounds(name="rate, 1 thread", unit="samples", items=10, seconds=(1.0, 1.01, 0.99, 1.0, 1.0))
+    slow = replace(steady, seconds=tuple(each * slower for each in steady.seconds))
+    for name, rounds in (("before", steady), ("after", slow)):
+        Results(rounds={rounds.name: rounds}).save(tmp_path / f"{name}.json")
+    return ["bench", "--compare", str(tmp_path / "before.json"), str(tmp_path / "after.json")]
+
+
+def test_the_command_exits_with_1_on_a_loss_only(tmp_path: Path) -> None:
+    page = tmp_path / "c.html"
+    found = CliRunner().invoke(app, [*same_or(1.2, tmp_path), "--json", str(tmp_path / "c.json"), "--html", str(page)])
+    assert found.exit_code == 1
+    assert found.output.splitlines()[0] == "slower by more than 5%: rate, 1 thread"
+    assert json.loads((tmp_path / "c.json").read_text())["changes"][0]["verdict"] == "loss"
+    assert "Slower by more than 5%: rate, 1 thread" in page.read_text()
+    assert CliRunner().invoke(app, [*same_or(1.2, tmp_path), "--threshold", "0.3"]).exit_code == 0
+    good = CliRunner().invoke(app, same_or(1.0, tmp_path))
+    assert good.exit_code == 0
+    assert "nothing is slower by more than 5%" in good.output
+
+
+def test_the_page_of_a_comparison_without_losses(measured: Results) -> None:
+    page = changes_to_html(compare(measured, measured))
+    assert "Nothing is slower by more than 5%" in page
+    assert page.count("no difference that these rounds can tell") == 4
+
+
+def test_the_command_wants_one_thing_to_do() -> None:
+    done = CliRunner().invoke(app, ["bench"])
+    assert done.exit_code == 2
+    assert "error: bench: name a data set to measure, or two files with --compare" in done.output
