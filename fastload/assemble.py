@@ -245,7 +245,7 @@ class BatchJob:
         like = getattr(self.recipe.decoders[name], "like", None)
         if like is None or column.array is None:
             return None
-        return cast(CopyingReader, reader), Integers(field=name, head=like[0], stored=like[1], out=column.array[rows])
+        return cast(CopyingReader, reader), Integers(name, like[0], like[1], column.array[rows])
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""
@@ -348,7 +348,7 @@ class BatchJob:
             fields,
             valid=torch.from_numpy(self.valid),
             sample_keys=torch.from_numpy(self.sample_keys.view(np.int64)),
-            state=State(consumed=self.step.consumed, fingerprint=self.recipe.fingerprint).to_dict(),
+            state=State(self.step.consumed, self.recipe.fingerprint).to_dict(),
         )
 
 

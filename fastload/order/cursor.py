@@ -6,7 +6,6 @@ State is data: how many samples all ranks together were handed, and the fingerpr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -128,8 +127,7 @@ def _positions(order: Ordering, share: Share, start: int, stop: int) -> Ints:
     return share.rows(start, stop)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(NamedTuple):
     """Where a run stands: `{"version", "consumed", "fingerprint"}`, a few hundred bytes at any size of data.
 
     Attributes:

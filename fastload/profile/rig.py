@@ -183,7 +183,7 @@ class Recorded:
                 name: [bytes(v) if isinstance(v, memoryview) and v.format == "B" else v for v in values]
                 for name, values in found.raw.items()
             }
-            found = self.rows[about] = replace(found, raw=raw)
+            found = self.rows[about] = found._replace(raw=raw)
             self.bytes += sum(len(v) for values in raw.values() for v in values if isinstance(v, bytes))
         return found
 

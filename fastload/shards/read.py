@@ -11,8 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +34,12 @@ Handle = TypeVar("Handle")
 # Shorter contents are copied, longer ones are views of the map: a view costs what a copy of about 4 kB costs.
 _BYTES_BELOW = 4096
 
-# Stored and wanted dtypes that the extension copies between; see `copies` there.
-_COPIES = {("i4", "i8"), ("u4", "i8"), ("u2", "i8"), ("u2", "i4"), ("i8", "i8"), ("i4", "i4"), ("u2", "u2")}
+# Stored and wanted dtypes, in this machine's byte order, that the extension copies between; see COPIES there.
+_PAIRS = [("i4", "i8"), ("u4", "i8"), ("u2", "i8"), ("u2", "i4"), ("i8", "i8"), ("i4", "i4"), ("u2", "u2")]
+_COPIES = {(np.dtype(stored).str, np.dtype(wanted).str): (stored, wanted) for stored, wanted in _PAIRS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Integers:
+class Integers(NamedTuple):
     """Where rows of integers may be copied to as they are read, if they are stored as expected.
 
     Attributes:
@@ -61,8 +60,7 @@ class Integers:
         return len(self.head) + int(self.out.shape[1]) * self.stored.itemsize
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Rows(NamedTuple):
     """What was read of k samples, in the order asked for.
 
     Attributes:
@@ -242,11 +240,11 @@ class TarReader:
 
     def read_into(self, shards: Ints, rows: Ints, into: Integers) -> Rows:
         """The one stored field's integers straight into place, in one call without the GIL; other rows as ever."""
-        pair = (into.stored.str[1:], into.out.dtype.str[1:])
-        if _rows is None or self._stored != (into.field,) or not into.stored.isnative or pair not in _COPIES:
+        pair = _COPIES.get((into.stored.str, into.out.dtype.str))
+        if _rows is None or pair is None or self._stored != (into.field,):
             return self.read(shards, rows)
         opened, at = self._shards.get_all(shards), rows.tolist()
-        native = [shard.native for shard in opened if shard.native is not None]
+        native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
         keys, left = _rows.fill(native, at, 0, into.head, pair[0], into.out, pair[1])
         scalars = {
             name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])

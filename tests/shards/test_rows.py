@@ -210,5 +210,5 @@ def test_filling_refuses_what_does_not_fit() -> None:
 
 def test_every_pair_that_is_named_is_there() -> None:
     assert read._rows is not None
-    for stored, wanted in read._COPIES:
+    for stored, wanted in read._COPIES.values():
         assert read._rows.fill([], [], 0, b"", stored, np.zeros(0), wanted) == ([], [])
