@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("collated", "dataset"),
     ("mixed", "mixture", "samplers"),
     ("loader",),
-    ("pack",),
+    ("pack", "reshape"),
     ("inspect", "verify"),
     ("profile",),
     ("bench", "outlook"),

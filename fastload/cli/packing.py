@@ -109,17 +109,20 @@ def index(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A data set of MosaicML (MDS) or LitData, or a folder of splits.")],
+    source: Annotated[str, typer.Argument(help="Shards: packed, of WebDataset, in Parquet, or of MDS or LitData.")],
     out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
     format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
+    shard_size: Annotated[
+        str | None, typer.Option(help="Largest size of a shard, such as 256MiB; default: one for each of the source.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Convert shards of MosaicML Streaming or LitData."""
+    """Convert shards: tar to Parquet and back, to other sizes, or from MosaicML Streaming or LitData."""
     from fastload.pack.convert import convert as run
 
     started = time.perf_counter()
     with bar("converting", shown=not quiet) as advance:
-        made = run(source, out, format=format.value, progress=advance)
+        made = run(source, out, format=format.value, shard_size=shard_size, progress=advance)
     if not quiet:
         say(f"converted {contents(made)} into {out}, {time.perf_counter() - started:.1f} s")
 

@@ -1,72 +1,120 @@
-"""`convert`: data sets of MosaicML (MDS) and LitData into shards, one for one."""
+"""`convert`: data sets of MosaicML (MDS) and LitData into shards, one for one; packed ones into another shape."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from itertools import accumulate, pairwise
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+import xxhash
+
 from fastload.errors import ConfigError, DecodeError, PackError
-from fastload.pack.foreign import Part, find_splits, foreign_parts, part_samples
-from fastload.pack.journal import Finished, Journal, refuse_foreign
-from fastload.pack.plan import SHARD_NAMES
+from fastload.pack.checks import FACTS
+from fastload.pack.foreign import Part as ForeignPart
+from fastload.pack.foreign import find_splits, foreign_parts, part_samples
+from fastload.pack.journal import Journal, refuse_foreign
+from fastload.pack.plan import parse_size
 from fastload.pack.streams import split_key
 from fastload.pack.values import field_of, store
-from fastload.shards.idx import Idx, idx_path
-from fastload.shards.index import FieldInfo, IndexFile, ShardFile, ShardFormat, merge_fields
-from fastload.shards.parquet import ParquetShardWriter
-from fastload.shards.tar import TarShardWriter
-
-OnShard = Callable[[int, int, int], None]
+from fastload.reshape.recast import recast
+from fastload.reshape.records import Record
+from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
+from fastload.reshape.sources import open_set
+from fastload.shards.foreign import JOURNAL_NAME, is_shard, names_below
+from fastload.shards.index import INDEX_NAME, FieldInfo, IndexFile, ShardFormat
 
 
 def convert(
-    source: str | Path, out: str | Path, *, format: ShardFormat = "tar", progress: OnShard | None = None
+    source: str | Path,
+    out: str | Path,
+    *,
+    format: ShardFormat = "tar",
+    shard_size: int | str | None = None,
+    progress: OnShard | None = None,
 ) -> IndexFile:
-    """Convert an MDS or LitData data set: each of its shards becomes one of `out`, with its samples in their order.
+    """Convert a data set: each shard of the source becomes one of `out`, or as many as `shard_size` asks for.
 
-    A field "__key__" or "key" of text is the samples' key, otherwise they are numbered. A run that was stopped in any
-    way goes on when it is started again; finished shards are kept, and index.json is written last.
+    The source is an MDS or LitData data set, or a packed one: of fastload (tar to Parquet and back without loss, see
+    `fastload.reshape.recast`), WebDataset tars, Parquet files. Samples keep their order. In MDS and LitData, a field
+    "__key__" or "key" of text is the samples' key, otherwise they are numbered. A run that was stopped in any way goes
+    on when it is started again; finished shards are kept, and index.json is written last.
 
     Args:
-        source: a folder with an index.json, or one whose subfolders have one: these are then the splits.
-        out: a new or empty folder, or one with an unfinished run of the same source and format.
+        source: a folder with an index.json, or one whose subfolders have one: these are then the splits; a folder of
+            tar or Parquet files; a file, or a pattern such as "a-{000..099}.tar".
+        out: a new or empty folder, or one with an unfinished run of the same source and options.
         format: "tar" (WebDataset) or "parquet".
-        progress: called with shards done, shards in all, and bytes written.
+        shard_size: most bytes of a shard, as a number or like "256MiB"; None: one for each shard of the source.
+        progress: called with shards of the source done, shards in all, and bytes written.
 
     Returns: what index.json says.
 
     Raises:
-        ConfigError: an unknown format.
+        ConfigError: an unknown format, or a shard size that is none.
         PackError: no such data set, something in it that no field can hold (which), or a faulty sample (where).
+        ShardIndexError: packed shards that do not fit each other, or whose packing was not finished.
         CorruptError: a shard of the source is cut off or damaged.
     """
-    source, out = Path(source), Path(out)
     if format not in get_args(ShardFormat):
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
-    refuse_foreign(out)
+    shard_bytes = None if shard_size is None else parse_size(shard_size)
+    refuse_foreign(Path(out))
+    if _is_packed(source):
+        return recast(open_set(source), Path(out), shard_format=format, shard_bytes=shard_bytes, progress=progress)
+    return _convert_streams(Path(source), Path(out), format, shard_bytes, progress)
+
+
+def _is_packed(source: str | Path) -> bool:
+    """Whether these are tar or Parquet shards; else it is a data set of others, or nothing."""
+    folder = Path(source)
+    if (folder / INDEX_NAME).is_file():
+        try:
+            return bool(json.loads((folder / INDEX_NAME).read_bytes()).get("format") == "fastload")
+        except (ValueError, AttributeError):
+            return False
+    if folder.is_dir():
+        return not any(folder.glob(f"*/{INDEX_NAME}")) and (_has_shards(folder) or _is_unfinished(folder))
+    return folder.is_file() or any(c in os.fspath(source) for c in "{*?[")
+
+
+def _has_shards(folder: Path) -> bool:
+    return any(is_shard(name) for name in names_below(folder))
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return (folder / JOURNAL_NAME).exists()
+
+
+def _convert_streams(
+    source: Path, out: Path, shard_format: ShardFormat, shard_bytes: int | None, progress: OnShard | None
+) -> IndexFile:
+    """MDS and LitData."""
     parts = foreign_parts(find_splits(source))
     fields = _fields(parts)
-    with Journal(out, {"source": str(source.absolute()), "convert": format}) as journal:
-        journal.remove_leftovers()
-        files: list[ShardFile] = []
-        for number, (part, name) in enumerate(zip(parts, _names(parts, format), strict=True), 1):
-            digest = json.dumps(part.entry, sort_keys=True)
-            known = journal.finished.get(name)
-            if known is None or known.digest != digest or not (out / name).exists():
-                file = replace(_write(part, out / name, fields, format), name=name)
-                journal.record(name, Finished(digest=digest, file=file))
-            files.append(journal.finished[name].file)
-            if progress is not None:
-                progress(number, len(parts), sum(file.bytes for file in files))
+    splits: dict[str, list[Part]] = {part.split: [] for part in parts}
+    for part in parts:
+        read = partial(_records, part, fields)
+        splits[part.split].append(Part(name=str(part.path), samples=_count(part), read=read))
+    facts = tuple(f"{name}.{what}" for name, info in fields.items() for what in FACTS.get(info.kind, ()))
+    entries = json.dumps([part.entry for part in parts], sort_keys=True)
+    identity = {
+        "source": str(source.absolute()),
+        "convert": shard_format,
+        "shard_size": shard_bytes,
+        "entries": xxhash.xxh3_64_hexdigest(entries.encode()),
+    }
+    with Journal(out, identity) as journal:
+        shape = Shape(shard_format=shard_format, fields=fields, shard_bytes=shard_bytes, facts=facts)
+        shaped = write_shaped(out, journal, splits, shape, progress)
         index = IndexFile(
-            shard_format=format,
-            fields=_written_fields(out, files, fields, format),
-            shards=tuple(files),
-            splits=_spans(parts),
+            shard_format=shard_format,
+            fields=shaped.fields,
+            shards=shaped.files,
+            splits=shaped.splits,
             packed={"by": "fastload convert", "source": source.resolve().name},
         )
         index.save(out)
@@ -74,7 +122,7 @@ def convert(
     return index
 
 
-def _fields(parts: list[Part]) -> dict[str, FieldInfo]:
+def _fields(parts: list[ForeignPart]) -> dict[str, FieldInfo]:
     """The fields of all samples, from the first one."""
     for part in parts:
         for _, values in part_samples(part):
@@ -82,41 +130,17 @@ def _fields(parts: list[Part]) -> dict[str, FieldInfo]:
     raise PackError("the data set has no samples")
 
 
-def _write(part: Part, path: Path, fields: Mapping[str, FieldInfo], shard_format: ShardFormat) -> ShardFile:
-    path.parent.mkdir(exist_ok=True)
-    writer = TarShardWriter(path, fields) if shard_format == "tar" else ParquetShardWriter(path, fields)
-    try:
-        for number, (where, values) in enumerate(part_samples(part), part.first + 1):
-            key = None
-            try:
-                key, values = split_key(values, number)
-                writer.add(key, *store(values, fields))
-            except (PackError, DecodeError) as error:
-                raise PackError(f"{where}: {error.message}", key=key) from error
-        return writer.finish()
-    except BaseException:
-        writer.abort()
-        raise
+def _count(part: ForeignPart) -> int:
+    return int(part.entry.get("samples", part.entry.get("chunk_size", 0)))
 
 
-def _names(parts: list[Part], shard_format: ShardFormat) -> list[str]:
-    names, counts = [], dict.fromkeys((part.split for part in parts), 0)
-    for part in parts:
-        names.append(f"{part.split}/{SHARD_NAMES[shard_format].format(counts[part.split])}")
-        counts[part.split] += 1
-    return names
-
-
-def _spans(parts: list[Part]) -> dict[str, tuple[int, int]]:
-    splits = [part.split for part in parts]
-    names = list(dict.fromkeys(splits))
-    return dict(zip(names, pairwise([0, *accumulate(splits.count(name) for name in names)]), strict=True))
-
-
-def _written_fields(
-    out: Path, files: list[ShardFile], fields: dict[str, FieldInfo], shard_format: ShardFormat
-) -> dict[str, FieldInfo]:
-    """The fields as the shards have them: in tars with the extensions that all members share."""
-    if shard_format == "parquet":
-        return fields
-    return merge_fields("tar", ((file.name, Idx(idx_path(str(out / file.name))).fields) for file in files))
+def _records(part: ForeignPart, fields: Mapping[str, FieldInfo], start: int) -> Iterator[Record]:
+    """The samples of a part, from a row on, as they are stored."""
+    for number, (where, values) in islice(enumerate(part_samples(part), part.first + 1), start, None):
+        key = None
+        try:
+            key, values = split_key(values, number)
+            contents, scalars, facts = store(values, fields)
+        except (PackError, DecodeError) as error:
+            raise PackError(f"{where}: {error.message}", key=key) from error
+        yield Record(key=key, contents=contents, scalars=scalars, facts=facts)

@@ -72,7 +72,9 @@ def find_splits(source: Path) -> dict[str, Path]:
         return {"train": source}
     found = {path.parent.name: path.parent for path in sorted(source.glob(f"*/{INDEX_NAME}"))}
     if not found:
-        raise PackError(f"{source} has no {INDEX_NAME}, nor has a folder in it; pass a data set of MDS or LitData")
+        raise PackError(
+            f"{source} has no {INDEX_NAME}, nor has a folder in it; pass a data set of MDS or LitData, or shards"
+        )
     return found
 
 

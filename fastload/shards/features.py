@@ -48,11 +48,14 @@ def arrow_type(info: FieldInfo) -> pa.DataType:
             return pa.binary()
 
 
-def huggingface_metadata(fields: Mapping[str, FieldInfo], key_column: str, facts: Iterable[str]) -> bytes:
+def huggingface_metadata(
+    fields: Mapping[str, FieldInfo], key_column: str, facts: Iterable[str], texts: Iterable[str] = ()
+) -> bytes:
     """The schema's entry that makes `datasets` read images, sounds and labels as such."""
     features = {key_column: _value("string")}
     features |= {name: _feature(info) for name, info in fields.items()}
     features |= {name: _value(str(FACT_TYPE)) for name in facts}
+    features |= {name: _value("string") for name in texts}
     return json.dumps({"info": {"features": features}}, ensure_ascii=False).encode()
 
 

@@ -3,10 +3,11 @@
     __key__         string    the sample's key
     <field>         see `fastload.shards.features`; a sample that lacks the field has null
     <field>.<what>  int64     facts the packer learned: image width and height, audio frames
+    <field>.type    string    the file type of bytes that came from a tar, where it is not "bin": for the way back
 
 The schema's metadata has the features for `datasets` under "huggingface" and JSON under "fastload": version, fields,
-facts. Pages carry a CRC-32. Bytes are stored plain, without compression (JPEG and FLAC do not shrink), dictionary and
-statistics.
+facts, types. Pages carry a CRC-32. Bytes are stored plain, without compression (JPEG and FLAC do not shrink),
+dictionary and statistics.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = ["KEY_COLUMN", "ParquetShardWriter", "scan_parquet"]
 SUFFIX = ".parquet"
 ROW_GROUP_BYTES = 8 << 20  # a window of 64 row groups is then 512 MiB: it fits in memory
 NPY_MAGIC = b"\x93NUMPY"
+TYPE_SUFFIX = ".type"
 BLOB_KINDS = ("image", "audio", "tensor", "bytes", "tokens")
 
 
@@ -47,15 +49,26 @@ class ParquetShardWriter:
         path: of the finished file.
         fields: what its samples have; every content and scalar that is added must be among them.
         row_group_bytes: a row group is closed when its contents reach this size.
+        types: fields of bytes whose file types are kept.
+        facts: all that samples may have; None: those of the first row group.
     """
 
-    def __init__(self, path: Path, fields: Mapping[str, FieldInfo], *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: Mapping[str, FieldInfo],
+        *,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        types: Sequence[str] = (),
+        facts: Sequence[str] | None = None,
+    ) -> None:
         self.path = path
         self.fields = {name: replace(info, extension=None) for name, info in fields.items()}
         self._row_group_bytes = row_group_bytes
+        self._types = tuple(types)
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._sink = _HashingFile(self._partial)
-        self._facts: tuple[str, ...] | None = None  # of the first row group; the schema cannot grow after it
+        self._facts = None if facts is None else tuple(sorted(facts))  # the schema cannot grow after a row group
         self._writer: pq.ParquetWriter | None = None
         self._row_groups: list[int] = []
         self._clear()
@@ -64,6 +77,7 @@ class ParquetShardWriter:
         self._keys: list[str] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in self.fields}
         self._fact_rows: list[Mapping[str, int]] = []
+        self._type_rows: list[list[str | None]] = []
         self._pending_bytes = 0
 
     def add(
@@ -91,6 +105,7 @@ class ParquetShardWriter:
             self._columns[name].append(_value(name, info, key, given[name]) if name in given else None)
         self._keys.append(key)
         self._fact_rows.append(facts)
+        self._type_rows.append([contents[name][0] if name in contents else None for name in self._types])
         self._pending_bytes += sum(len(content) for _, content in contents.values())
         if self._pending_bytes >= self._row_group_bytes:
             self._flush()
@@ -122,13 +137,14 @@ class ParquetShardWriter:
     def _flush(self) -> None:
         found = tuple(sorted({name for row in self._fact_rows for name in row}))
         if self._writer is None or self._facts is None:
-            self._facts = found
-            self._writer = self._open_writer(found)
+            self._facts = found if self._facts is None else self._facts
+            self._writer = self._open_writer(self._facts)
         if not set(found) <= set(self._facts):
             raise PackError(f"facts {found} came after the first row group had {self._facts}", shard=self.path.name)
         arrays = [pa.array(self._keys, pa.string())]
         arrays += [_column(info, self._columns[name]) for name, info in self.fields.items()]
         arrays += [pa.array([row.get(name) for row in self._fact_rows], FACT_TYPE) for name in self._facts]
+        arrays += [pa.array([row[at] for row in self._type_rows], pa.string()) for at in range(len(self._types))]
         if self._keys:
             table = pa.Table.from_arrays(arrays, schema=self._writer.schema)
             self._writer.write_table(table, row_group_size=len(self._keys))
@@ -136,7 +152,7 @@ class ParquetShardWriter:
         self._clear()
 
     def _open_writer(self, facts: tuple[str, ...]) -> pq.ParquetWriter:
-        schema = self._schema(facts)
+        schema = self._schema(facts, tuple(name + TYPE_SUFFIX for name in self._types))
         blobs = [name for name, info in self.fields.items() if info.kind in BLOB_KINDS]
         texts = [name for name, info in self.fields.items() if info.kind in ("text", "json")]
         leaves = [leaf for name in schema.names for leaf in _leaves(name, schema.field(name).type)]
@@ -151,19 +167,22 @@ class ParquetShardWriter:
             write_page_checksum=True,
         )
 
-    def _schema(self, facts: tuple[str, ...]) -> pa.Schema:
-        for name in (*self.fields, *facts):
-            if name == KEY_COLUMN or (name in self.fields and name in facts):
+    def _schema(self, facts: tuple[str, ...], types: tuple[str, ...]) -> pa.Schema:
+        for name in (*self.fields, *facts, *types):
+            if name == KEY_COLUMN or (name in self.fields and name in (*facts, *types)):
                 raise PackError(f"the field {name!r} clashes with a column of the shard; rename the field")
         columns = [pa.field(KEY_COLUMN, pa.string(), nullable=False)]
         columns += [pa.field(name, arrow_type(info)) for name, info in self.fields.items()]
         columns += [pa.field(name, FACT_TYPE) for name in facts]
-        about = {
+        columns += [pa.field(name, pa.string()) for name in types]
+        about: dict[str, Any] = {
             "version": INDEX_VERSION,
             "fields": {name: info.to_json() for name, info in self.fields.items()},
             "facts": list(facts),
         }
-        features = huggingface_metadata(self.fields, KEY_COLUMN, facts)
+        if types:
+            about["types"] = list(types)
+        features = huggingface_metadata(self.fields, KEY_COLUMN, facts, types)
         metadata = {HUGGINGFACE_KEY: features, METADATA_KEY: json.dumps(about, ensure_ascii=False)}
         return pa.schema(columns, metadata=metadata)
 

@@ -41,7 +41,7 @@ class ParquetReader:
 
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
         self._scalars, self._stored = tuple(scalars), tuple(stored)
-        self._shards: ShardCache[_RowGroup] = ShardCache(_Opener(index, self._scalars, self._stored), capacity)
+        self._shards: ShardCache[RowGroup] = ShardCache(_Opener(index, self._scalars, self._stored), capacity)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         groups, at = self._shards.get_all(shards), rows.tolist()
@@ -63,11 +63,11 @@ class _Opener:
         self._index, self._scalars, self._stored = index, scalars, stored
         self._footers: ShardCache[pq.FileMetaData] = ShardCache(partial(_read_footer, index), 256)
 
-    def __call__(self, shard: int) -> _RowGroup:
+    def __call__(self, shard: int) -> RowGroup:
         with naming(self._index, shard):
             return self._load(shard)
 
-    def _load(self, shard: int) -> _RowGroup:
+    def _load(self, shard: int) -> RowGroup:
         file, group = int(self._index.file_of_shard[shard]), int(self._index.row_group_of_shard[shard])
         path, footer = self._index.paths[file], self._footers.get(file)
 
@@ -77,7 +77,7 @@ class _Opener:
             wanted = [name for name in (KEY_COLUMN, *self._scalars, *self._stored) if name in columns]
             return parquet.read_row_group(group, columns=wanted, use_threads=False)
 
-        return _RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
+        return RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
 
 
 def _read_footer(index: Index, file: int) -> pq.FileMetaData:
@@ -92,8 +92,13 @@ def _read_footer(index: Index, file: int) -> pq.FileMetaData:
     return footer
 
 
-class _RowGroup:
-    """One decoded row group."""
+class RowGroup:
+    """One decoded row group.
+
+    Attributes:
+        scalars: field -> its values, [rows].
+        blobs: field -> its contents, [rows].
+    """
 
     def __init__(self, table: pa.Table, scalars: Sequence[str], stored: Sequence[str], key_prefix: str) -> None:
         def column(name: str) -> pa.Array:
@@ -101,9 +106,9 @@ class _RowGroup:
             return pa.concat_arrays(chunks) if len(chunks) != 1 else chunks[0]
 
         self._key_prefix = key_prefix
-        self._keys = _Blobs(KEY_COLUMN, column(KEY_COLUMN)) if KEY_COLUMN in table.schema.names else None
+        self._keys = Blobs(KEY_COLUMN, column(KEY_COLUMN)) if KEY_COLUMN in table.schema.names else None
         self.scalars = {name: _numbers(name, column(name)) for name in scalars}
-        self.blobs = {name: _Blobs(name, column(name)) for name in stored}
+        self.blobs = {name: Blobs(name, column(name)) for name in stored}
 
     def key(self, row: int) -> str:
         """The key of one sample; files of others may have none: file, row group and row then."""
@@ -118,7 +123,7 @@ def _numbers(name: str, array: pa.Array) -> memoryview:
     return np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).data
 
 
-class _Blobs:
+class Blobs:
     """The values of one column: binary and string as bytes, lists of integers as typed views of the column, which know
     their dtype; other lists become a .npy, which says its shape too. So do fixed-size lists of uint8, whose views could
     not be told from bytes; other lists of uint8 are bytes.
@@ -179,8 +184,7 @@ class _Blobs:
         if self._plain:
             return self._data[self._bounds[row] : self._bounds[row + 1]]
         if self._missing is not None and self._missing[row]:
-            outside = self._path[row].as_py() if self._path is not None else None
-            if outside:
+            if outside := self.path(row):
                 return CorruptError(
                     f"its bytes are outside of the Parquet file, in {outside!r}; embed them before streaming"
                 )
@@ -189,6 +193,14 @@ class _Blobs:
             return CorruptError(f"the list in field {self._name!r} has a null in it; drop or fill missing values")
         raw = self._data[self._bounds[row] : self._bounds[row + 1]]
         return self._as_npy(raw) if self._npy else raw
+
+    def lacks(self, row: int) -> bool:
+        """Whether the sample has no such field: null, and no path to a file elsewhere."""
+        return self._missing is not None and bool(self._missing[row]) and not self.path(row)
+
+    def path(self, row: int) -> str:
+        """What `datasets` notes of the file that an image or a sound was; "" where there is nothing."""
+        return (self._path[row].as_py() or "") if self._path is not None else ""
 
     def _as_npy(self, raw: memoryview) -> bytes:
         out = io.BytesIO()

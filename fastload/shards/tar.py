@@ -159,11 +159,14 @@ class TarShardWriter:
     Args:
         path: of the finished tar.
         fields: what its samples have; every content and scalar that is added must be among them.
+        infer: note the extension that all members of a field share, where `fields` says none; False: it is known to
+            vary over the data set.
     """
 
-    def __init__(self, path: Path, fields: Mapping[str, FieldInfo]) -> None:
+    def __init__(self, path: Path, fields: Mapping[str, FieldInfo], *, infer: bool = True) -> None:
         self.path = path
         self.fields = dict(fields)
+        self._infer = infer
         self._prefixes = member_prefixes(fields)
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._file = open(self._partial, "wb", buffering=0)  # noqa: SIM115 - closed by finish and abort
@@ -229,7 +232,7 @@ class TarShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         for name, endings in self._seen.items():
-            if len(endings) == 1 and self.fields[name].extension is None:
+            if self._infer and len(endings) == 1 and self.fields[name].extension is None:
                 self.fields[name] = replace(self.fields[name], extension=next(iter(endings)))
         shard = ShardFile(
             name=self.path.name, samples=len(self._keys), bytes=self._written, xxh3=self._hash.hexdigest()
@@ -266,7 +269,7 @@ class TarShardWriter:
                     view[start : start + len(content)] = content
         columns = run.columns(
             {name: np.array(v, np.int64) for name, v in self._facts.items()},
-            {name: np.array(v) for name, v in self._scalars.items()},
+            {name: np.array(v, self.fields[name].dtype) for name, v in self._scalars.items()},
         )
         self._runs.append(replace(columns, offsets=np.asarray(columns.offsets) + self._written))
         self._keys += keys

@@ -224,7 +224,7 @@ def set_first(name: str, value: Any) -> Callable[[Any], None]:
         (set_first("format", "xsv"), "a shard of format 'xsv', version 2; only MDS 2 is read"),
         (set_first("version", 3), "version 3; only MDS 2"),
         (lambda index: index.pop("shards"), "is no index of MDS or LitData"),
-        (lambda index: index.update(format="fastload"), "is packed by fastload already"),
+        (lambda index: index.update(format="fastload"), "has version 2; this fastload reads up to 1"),
         (lambda index: index.update(shards=[]), "the data set has no samples"),
         (
             lambda index: index["shards"][0]["column_encodings"].__setitem__(0, "pkl"),

@@ -1,0 +1,10 @@
+"""Packed data sets made into others: the other format, other shard sizes, several into one, more samples in one.
+
+packed shards --sources--> splits --records--> samples, checked --parts, shaping--> shards, and their index last
+
+sources.py    what a packed data set is, and whether its keys are unique
+records.py    one sample at a time out of tar and Parquet
+parts.py      files of data sets as parts to be written; facts that some lack
+shaping.py    parts into shards, by a journal, so that an interrupted run goes on
+recast.py     the other format, or other shard sizes: `fastload convert`
+"""
