@@ -17,6 +17,7 @@ import torch
 
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
 from fastload.decode import Decoder, decode_rows
+from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
@@ -267,17 +268,20 @@ class BatchJob:
     def _decode_whole(self, name: str, start: int, values: list[Any]) -> bool:
         """Decode a field of rows that were all read; False if it is kept as a list and some row fails."""
         column, decoder, rows = self.columns[name], self.recipe.decoders[name], slice(start, start + len(values))
-        keys = self.sample_keys[rows].tolist()
         if column.array is not None:
             lengths = None if column.lengths is None else column.lengths[rows]
+            keys = self.sample_keys[rows].tolist()
             outcomes = decode_rows(decoder, values, column.array[rows], keys, lengths)
             for row, outcome in enumerate(outcomes, start):
                 if outcome is not None:
                     self._fault(name, row, outcome)
             return True
-        decode = decoder.decode
         try:
-            column.values[rows] = [decode(raw, key) for raw, key in zip(values, keys, strict=True)]
+            if isinstance(decoder, ListDecoder):
+                column.values[rows] = decoder.decode_all(values)
+            else:
+                decode, keys = decoder.decode, self.sample_keys[rows].tolist()
+                column.values[rows] = [decode(raw, key) for raw, key in zip(values, keys, strict=True)]
         except DecodeError:
             return False  # row by row, to tell which
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -20,6 +21,14 @@ class ListDecoder:
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
         raise TypeError(f"{type(self).__name__} gives values for a list; call decode, which returns one")
+
+    def decode(self, raw: Raw, key: int) -> object:
+        """One value; see `base.Decoder`."""
+        raise TypeError(f"{type(self).__name__} does not say how to decode")
+
+    def decode_all(self, raws: Sequence[Raw]) -> list[Any]:
+        """Many values. Raises DecodeError if any of them does not decode, without telling which."""
+        return [self.decode(raw, 0) for raw in raws]
 
 
 class TextDecoder(ListDecoder):
@@ -54,3 +63,6 @@ class BytesDecoder(ListDecoder):
 
     def decode(self, raw: Raw, key: int) -> bytes:
         return bytes(raw)
+
+    def decode_all(self, raws: Sequence[Raw]) -> list[bytes]:
+        return [raw if type(raw) is bytes else bytes(raw) for raw in raws]
