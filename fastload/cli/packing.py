@@ -27,6 +27,11 @@ class SourceKind(StrEnum):
     manifest = "manifest"
 
 
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
 class Jpeg(StrEnum):
     seekable = "seekable"
     keep = "keep"
@@ -60,6 +65,12 @@ def pack(
         bool, typer.Option("--statistics", help="Also the mean and deviation of all pixels; decodes every picture.")
     ] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Mix samples over the shards.")] = True,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: on the machines of a Ray cluster; source and out in a folder that they share.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, or this machine.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Pack raw samples into shards and their index."""
@@ -89,6 +100,8 @@ def pack(
         kind=None if kind is None else kind.value,
         jpeg=jpeg.value,
         statistics=statistics,
+        engine=engine.value,
+        address=address,
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:

@@ -11,7 +11,7 @@ plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do
 encode.py     how: read (contents.py), check (checks.py), change (steps.py), count (tally.py), hash, write
 prepare.py    which steps change which field; jpeg.py: JPEGs made crop-seekable
-workers.py    processes
+workers.py    processes; cluster.py: the same on several machines, through Ray
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published
 job.py        `pack`, which is also what calling this module does: `fastload.pack(source, out)`

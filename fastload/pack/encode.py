@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +17,7 @@ import xxhash
 
 from fastload.pack.checks import inspector
 from fastload.pack.contents import Look, fill
-from fastload.pack.plan import Plan
+from fastload.pack.plan import Plan, PlannedShard
 from fastload.pack.steps import Chain, Recipe
 from fastload.pack.table import Values, file_types
 from fastload.pack.tally import Tally
@@ -29,14 +30,16 @@ from fastload.pack.tasks import (
     Task,
     Tell,
     Verify,
-    WriteParquet,
+    WholeShard,
     WriteRun,
+    WriteShard,
 )
 from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.idx import IdxColumns, idx_path
 from fastload.shards.index import ShardFile
 from fastload.shards.parquet import ParquetShardWriter
-from fastload.shards.tar import RUN_BYTES, TarRun, layout, write_all
+from fastload.shards.tar import RUN_BYTES, TarRun, join_columns, layout, write_all
+from fastload.shards.ustar import END_MARKER
 from fastload.statistics import measured
 
 Bytes = npt.NDArray[np.uint8]
@@ -85,13 +88,22 @@ class Encoder:
                 return hash_file(self._partial(task.shard))
             case SyncTar():
                 return _sync(self._partial(task.shard))
-            case WriteParquet():
-                return self._write_parquet(task, tell)
+            case WriteShard():
+                return self._write_shard(task, tell)
             case Verify():
-                return _is_whole(self.out / self.plan.shards[task.shard].name, task.file)
+                return is_whole(self.out / task.file.name, task.file)
 
     def _partial(self, shard: int) -> Path:
         return self.out / (self.plan.shards[shard].name + PARTIAL_SUFFIX)
+
+    def _write_shard(self, task: WriteShard, tell: Tell) -> WholeShard:
+        planned = self.plan.shards[task.shard]
+        stem, dot, ending = planned.name.rpartition(".")
+        attempt = f"{stem}.{secrets.token_hex(8)}{dot}{ending}"
+        write = self._write_tar if self.plan.shard_format == "tar" else self._write_parquet
+        file, columns, tally = write(planned, self.out / attempt, tell)
+        file = replace(file, name=planned.name)
+        return WholeShard(partial=attempt + PARTIAL_SUFFIX, file=file, columns=columns, tally=tally)
 
     # tar
 
@@ -104,15 +116,19 @@ class Encoder:
         return EncodedRun(columns=columns, bytes=run.bytes, tally=_tally(chains))
 
     def _encode_run(self, task: EncodeRun) -> EncodedRun:
-        rows = self.plan.order[task.start : task.stop]
+        self._held[task.start], encoded = self._encode(task.start, task.stop)
+        return encoded
+
+    def _encode(self, start: int, stop: int) -> tuple[TarRun, EncodedRun]:
+        """A run as it is to be stored, and what is to be known of it."""
+        rows = self.plan.order[start:stop]
         run, facts, chains = self._fill_run(rows)
         made = {name: chain.made for name, chain in chains.items() if chain.made}
         if made:
             source = run
             run = self._with(source, rows, made)
             self._let_go(source.buffer)
-        self._held[task.start] = run
-        return EncodedRun(columns=self._columns(run, facts), bytes=run.bytes, tally=_tally(chains))
+        return run, EncodedRun(columns=self._columns(run, facts), bytes=run.bytes, tally=_tally(chains))
 
     def _fill_run(self, rows: Int64s) -> tuple[TarRun, dict[str, Int64s], dict[str, Chain]]:
         """Samples as they are in the source, laid out; their facts; what could be stored instead, by field."""
@@ -148,6 +164,26 @@ class Encoder:
         endings = {n: e if isinstance(e, str) else [e[row] for row in listed] for n, e in table.endings.items()}
         return layout(keys, endings, sizes, self._spare.pop() if self._spare else None)
 
+    def _write_tar(self, planned: PlannedShard, path: Path, tell: Tell) -> tuple[ShardFile, IdxColumns | None, Tally]:
+        parts, tallies, offset, state = [], [], 0, xxhash.xxh3_64()
+        with open(path.with_name(path.name + PARTIAL_SUFFIX), "xb", buffering=0) as file:
+            for start, stop in self.plan.runs(planned):
+                run, encoded = self._encode(start, stop)
+                view = run.buffer.data[: run.bytes]
+                write_all(file.fileno(), view, offset)
+                state.update(view)
+                parts.append(replace(encoded.columns, offsets=np.asarray(encoded.columns.offsets) + offset))
+                tallies.append(encoded.tally)
+                offset += run.bytes
+                self._let_go(run.buffer)
+                tell(stop - start, run.bytes)
+            write_all(file.fileno(), memoryview(END_MARKER), offset)
+            os.fsync(file.fileno())
+        state.update(END_MARKER)
+        size = offset + len(END_MARKER)
+        shard = ShardFile(name=path.name, samples=planned.samples, bytes=size, xxh3=state.hexdigest())
+        return shard, join_columns((), parts), Tally.total_of(tallies)
+
     def _columns(self, run: TarRun, facts: dict[str, Int64s]) -> IdxColumns:
         scalars = (name for name, column in self.plan.table.columns.items() if isinstance(column, Values))
         return run.columns(facts, dict.fromkeys(scalars))
@@ -167,16 +203,17 @@ class Encoder:
 
     # Parquet
 
-    def _write_parquet(self, task: WriteParquet, tell: Tell) -> tuple[ShardFile, Tally]:
-        planned = self.plan.shards[task.shard]
-        writer = ParquetShardWriter(self.out / planned.name, self.plan.table.fields)
+    def _write_parquet(
+        self, planned: PlannedShard, path: Path, tell: Tell
+    ) -> tuple[ShardFile, IdxColumns | None, Tally]:
+        writer = ParquetShardWriter(path, self.plan.table.fields)
         tallies = []
         try:
             for start, stop in self.plan.runs(planned):
                 written, tally = self._add_run(writer, self.plan.order[start:stop])
                 tallies.append(tally)
                 tell(stop - start, written)
-            return replace(writer.finish(), name=planned.name), Tally.total_of(tallies)
+            return writer.complete(), None, Tally.total_of(tallies)
         except BaseException:
             writer.abort()
             raise
@@ -253,7 +290,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_whole(path: Path, file: ShardFile) -> bool:
+def is_whole(path: Path, file: ShardFile) -> bool:
+    """Whether a finished shard, and the `.idx` of a tar, are the files that were written."""
     wanted = [(path, file.xxh3)]
     if file.index_xxh3 is not None:
         wanted.append((Path(idx_path(str(path))), file.index_xxh3))

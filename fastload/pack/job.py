@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastload.decode import native
 from fastload.errors import ConfigError, FastloadError, PackError
+from fastload.pack.cluster import RayPool, own_version
+from fastload.pack.encode import Encoder
 from fastload.pack.inputs import SourceKind, open_source
 from fastload.pack.journal import Finished, Journal, refuse_foreign
 from fastload.pack.jpeg import JpegMode
@@ -32,9 +33,11 @@ from fastload.pack.streams import Stream
 from fastload.pack.table import Table
 from fastload.pack.tally import Counts
 from fastload.pack.tasks import Tell
+from fastload.pack.workers import LocalPool, Pool, ProcessPool
 from fastload.pack.writing import class_counts, tallies, write_shards
 from fastload.shards.index import IndexFile, ShardFormat
 
+Engine = Literal["local", "ray"]
 OnProgress = Callable[[int, int, int], None]
 DEFAULT_SHARD_SIZE = "256MiB"  # large enough that a remote store's latency does not count, small enough to fetch ahead
 _log = logging.getLogger(__name__)
@@ -57,6 +60,8 @@ def pack(
     kind: SourceKind | None = None,
     jpeg: JpegMode = "seekable",
     statistics: bool = False,
+    engine: Engine = "local",
+    address: str | None = None,
     progress: bool | OnProgress = False,
 ) -> IndexFile:
     """Pack a source into shards with an index: OUT/<split>/shard-000000.tar or part-000000.parquet, and OUT/index.json.
@@ -82,6 +87,7 @@ def pack(
         shuffle: spread samples over the shards; False keeps the source's order.
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
             samples (4 MiB, or one sample if that is larger) in memory; up to six where JPEGs are made crop-seekable.
+            With Ray: most shards at a time; None: as many as the cluster has processors for.
         columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text". Of dicts
             and of shards: field -> name in the source. Of tuples: the names of their parts, in order.
         label_regex: of a folder: the first group, searched in the file name, is the class.
@@ -93,13 +99,21 @@ def pack(
         statistics: also sum up the pixels of all pictures, for the mean and standard deviation of each channel
             (`augment.Normalize.from_index`). Each picture is decoded for it: 1.5 ms for one of 500 x 375 pixels, which
             adds about a third to the time of packing. Sizes, lengths and classes are counted always.
+        engine: "ray" hands whole shards to the processors of a Ray cluster, and hands them out again when a machine
+            is lost. Source and `out` must then be in a folder that all its machines share (a network file system, not
+            an object store), and fastload of this version be installed on each. The bytes are those of "local", and
+            either goes on with what the other began.
+        address: of the Ray cluster; None: the one that is connected to, else RAY_ADDRESS, else one that runs on this
+            machine, else a new one for this run.
         progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done).
 
     Returns: what index.json says.
 
     Raises:
         ConfigError: an argument out of range, or one that does not fit the source.
-        PackError: the source is faulty (which file or row, and why), the folder is in use, or the disk is full.
+        PackError: the source is faulty (which file or row, and why), the folder is in use, the disk is full, or the Ray
+            cluster is not there or does not share the folder.
+        MissingExtraError: engine="ray", and Ray is not installed.
     """
     source, out = Path(source) if isinstance(source, str | os.PathLike) else source, Path(out)
     if format not in get_args(ShardFormat):
@@ -112,6 +126,10 @@ def pack(
         raise ConfigError(f"jpeg={jpeg!r}: pass 'seekable' or 'keep'")
     if not isinstance(statistics, bool):
         raise ConfigError(f"statistics={statistics!r}: pass True or False")
+    if engine not in get_args(Engine):
+        raise ConfigError(f"engine={engine!r}: pass 'local' or 'ray'")
+    if address is not None and engine != "ray":
+        raise ConfigError(f"address={address!r} is that of a Ray cluster; pass engine='ray' too")
     size, splitting = parse_size(shard_size), parse_splitting(split)
     if isinstance(source, Path):
         _refuse_overlap(source, out)
@@ -140,9 +158,13 @@ def pack(
             about["jpeg_kernel"] = _has_kernel()
         with _telling(progress, plan) as tell:
             try:
-                shards = write_shards(
-                    plan, out, journal, workers=workers or len(os.sched_getaffinity(0)), recipes=recipes, tell=tell
-                )
+                encoder = Encoder(plan, out, recipes)
+                if engine == "ray":
+                    pool: Pool = RayPool(encoder, owner=journal.owner, workers=workers, address=address)
+                else:
+                    pool = _local_pool(encoder, workers, journal)
+                in_place = not any(recipe.steps for recipe in recipes.values())
+                shards = write_shards(plan, out, journal, pool=pool, in_place=in_place, tell=tell)
                 index = _index(plan, shards, recipes, about)
                 index.save(out)
             except FastloadError:
@@ -183,6 +205,11 @@ def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
         ) from error
 
 
+def _local_pool(encoder: Encoder, workers: int | None, journal: Journal) -> Pool:
+    workers = min(workers or len(os.sched_getaffinity(0)), encoder.plan.tasks)
+    return LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
+
+
 def _has_kernel() -> bool:
     """Whether JPEGs can be made crop-seekable here; says that they cannot."""
     if not native.available():
@@ -195,14 +222,13 @@ def _index(plan: Plan, shards: list[Finished], recipes: Mapping[str, Recipe], pa
     fields = dict(plan.table.fields)
     if plan.shard_format == "parquet":
         fields = {name: replace(info, extension=None) for name, info in fields.items()}
-    version = sys.modules[__name__.partition(".")[0]].__version__  # the package above, which this layer does not import
     return IndexFile(
         shard_format=plan.shard_format,
         fields=fields,
         shards=tuple(shard.file for shard in shards),
         splits=plan.splits,
         statistics=_statistics(plan, shards, recipes),
-        packed={"fastload": version, **packed, "ignored_files": plan.table.ignored_files},
+        packed={"fastload": own_version(), **packed, "ignored_files": plan.table.ignored_files},
     )
 
 

@@ -28,7 +28,10 @@ RECORDS_NAME, LOCK_NAME, SPOOL_NAME = "journal.jsonl", "lock", "spool"
 JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
-_OURS = re.compile(r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?")
+_OURS = re.compile(
+    r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?"
+    r"|(shard-\d{6,}\.[0-9a-f]{16}\.tar|part-\d{6,}\.[0-9a-f]{16}\.parquet)\.partial"  # one attempt of several
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,12 @@ class Journal:
     def spool(self) -> Path:
         """Where contents may be kept while the folder is held."""
         return self._folder / SPOOL_NAME
+
+    @property
+    def owner(self) -> bytes:
+        """What the lock says of this run; synced, so that other machines can read it."""
+        os.fsync(self._lock)
+        return os.pread(self._lock, 256, 0)
 
     def forget(self, shard: str) -> None:
         """A recorded shard is not what it was."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -92,6 +92,19 @@ class Plan:
             stop = min(max(stop, start + 1), start + RUN_SAMPLES, shard.stop)
             yield start, stop
             start = stop
+
+    def alone(self, number: int) -> Plan:
+        """The plan of one shard, as its shard 0: what another machine that sees the same files needs to write it."""
+        shard = self.shards[number]
+        table = self.table.take(self.order[shard.start : shard.stop])
+        return Plan(
+            table=table,
+            shard_format=self.shard_format,
+            order=np.arange(shard.samples),
+            sample_bytes=self.sample_bytes[shard.start : shard.stop],
+            shards=(replace(shard, start=0, stop=shard.samples),),
+            splits={},
+        )
 
     def digest(self, shard: PlannedShard) -> str:
         """XXH3-64 over all that is known of a shard's samples: keys, origins, sizes, times, values."""

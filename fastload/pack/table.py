@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,16 @@ class Files:
     mtimes: Int64s
     types: str | Sequence[str]
 
+    def take(self, rows: Int64s) -> Files:
+        return replace(
+            self,
+            root=os.path.abspath(self.root),
+            paths=[self.paths[row] for row in rows.tolist()],
+            sizes=self.sizes[rows],
+            mtimes=self.mtimes[rows],
+            types=_types_of(self.types, rows),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
@@ -54,6 +64,9 @@ class Values:
         lengths = np.array([len(scalar_bytes(v)) for v in distinct], np.int64)
         return lengths[inverse.reshape(-1)] if len(lengths) else np.zeros(0, np.int64)
 
+    def take(self, rows: Int64s) -> Values:
+        return Values(values=self.values[rows])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inline:
@@ -64,6 +77,9 @@ class Inline:
     @cached_property
     def sizes(self) -> Int64s:
         return np.array([len(content) for content in self.contents], np.int64)
+
+    def take(self, rows: Int64s) -> Inline:
+        return Inline(contents=[self.contents[row] for row in rows.tolist()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +113,16 @@ class Spans:
         """What errors call one piece: the line of a file whose keys are line numbers."""
         return f"sample {key!r}" if self.digests is not None else f"{self.path}, line {int(key)}"
 
+    def take(self, rows: Int64s) -> Spans:
+        return replace(
+            self,
+            path=os.path.abspath(self.path),
+            starts=self.starts[rows],
+            sizes=self.sizes[rows],
+            types=_types_of(self.types, rows),
+            digests=None if self.digests is None else self.digests[rows],
+        )
+
 
 Column = Files | Values | Inline | Spans
 
@@ -117,6 +143,14 @@ class Table:
     fields: Mapping[str, FieldInfo]
     ignored_files: int = 0
 
+    def take(self, rows: Int64s) -> Table:
+        """Some of the samples, in the order of `rows`, with absolute paths: a table that can be sent elsewhere."""
+        return replace(
+            self,
+            keys=[self.keys[row] for row in rows.tolist()],
+            columns={name: column.take(rows) for name, column in self.columns.items()},
+        )
+
     @property
     def pictures(self) -> tuple[str, ...]:
         """The fields that may hold JPEGs."""
@@ -136,6 +170,10 @@ class Table:
                 each = [by_type[t] for t in types]
                 endings[name] = each if len(set(by_type.values())) > 1 else each[0]
         return endings
+
+
+def _types_of(types: str | Sequence[str], rows: Int64s) -> str | Sequence[str]:
+    return types if isinstance(types, str) else [types[row] for row in rows.tolist()]
 
 
 def file_types(column: Column) -> str | Sequence[str]:

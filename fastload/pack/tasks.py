@@ -6,6 +6,9 @@ which goes to the same worker, writes it once the runs before it in the tar have
 once, where it stays, by the process that made it. Pieces in files of their own, joined by copy_file_range, took 3 times
 the system's time (1% of making them) but also the disk's space twice and files to clear after a kill; making all twice,
 the first time to learn the sizes, takes twice as long.
+
+A Parquet file is one WriteShard, and so is a tar where workers share no memory and may be lost: it leaves nothing that
+another attempt would need, and each attempt has a file of its own.
 """
 
 from __future__ import annotations
@@ -62,8 +65,8 @@ class SyncTar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteParquet:
-    """Write one Parquet file; gives its `ShardFile` and its `Tally`."""
+class WriteShard:
+    """Write one shard from start to end under a temporary name that is new each time; gives a `WholeShard`."""
 
     shard: int
 
@@ -76,7 +79,7 @@ class Verify:
     file: ShardFile
 
 
-Task = WriteRun | EncodeRun | PlaceRun | HashTar | SyncTar | WriteParquet | Verify
+Task = WriteRun | EncodeRun | PlaceRun | HashTar | SyncTar | WriteShard | Verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,4 +94,21 @@ class EncodedRun:
 
     columns: IdxColumns
     bytes: int
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeShard:
+    """A shard that is complete and durable, but for its final name.
+
+    Attributes:
+        partial: its temporary name, relative to the output folder.
+        file: what index.json says of it, but for a tar's `index_xxh3`.
+        columns: of a tar, without keys and scalars; None for Parquet.
+        tally: what was counted on the way.
+    """
+
+    partial: str
+    file: ShardFile
+    columns: IdxColumns | None
     tally: Tally

@@ -1,5 +1,6 @@
 """Processes that carry out tasks. A worker that dies or fails ends the run, and killing the run ends the workers.
 
+    Pool          what carries tasks out; cluster.py has one on several machines
     LocalPool     in this process
     ProcessPool   forked where that is safe, else fresh interpreters; one pipe each, two tasks in it so that none waits
 
@@ -24,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from fastload.errors import FastloadError, PackError
 from fastload.pack.encode import Encoder
@@ -36,8 +37,37 @@ RUNS_PER_WORKER = 4  # held or queued; so many wait in memory while one before t
 _START = "import sys; from fastload.pack.workers import serve_descriptor; serve_descriptor(int(sys.argv[1]))"
 
 
+class Pool(Protocol):
+    """Carries out tasks, from entering to leaving the context.
+
+    Attributes:
+        whole_shards: whether it takes whole shards (WriteShard) rather than runs of one.
+    """
+
+    whole_shards: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self, tasks: Iterator[Task], done: Done, tell: Tell) -> None:
+        """Carry out all tasks, in any order.
+
+        Args:
+            tasks: taken one by one, as workers become free.
+            done: called with each task and its result; the tasks that it gives back go first.
+            tell: called with the samples and bytes of each step.
+
+        Raises: what a worker raised; PackError if one died.
+        """
+
+
 class LocalPool:
     """Carries tasks out where it is called."""
+
+    whole_shards = False
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -49,7 +79,7 @@ class LocalPool:
         pass
 
     def run(self, tasks: Iterator[Task], done: Done, tell: Tell) -> None:
-        """Carry out `tasks` and what `done` adds; see `ProcessPool.run`."""
+        """See `Pool.run`."""
         urgent: deque[Task] = deque()
         while (task := urgent.popleft() if urgent else next(tasks, None)) is not None:
             urgent.extend(done(task, self._encoder.carry_out(task, tell)))
@@ -63,6 +93,8 @@ class ProcessPool:
         workers: how many.
         keep_open: descriptors that every worker holds until it ends, such as a lock.
     """
+
+    whole_shards = False
 
     def __init__(self, encoder: Encoder, workers: int, keep_open: tuple[int, ...] = ()) -> None:
         self._encoder = encoder
@@ -95,15 +127,7 @@ class ProcessPool:
         self._workers.clear()
 
     def run(self, tasks: Iterator[Task], done: Done, tell: Tell) -> None:
-        """Carry out all tasks, in any order.
-
-        Args:
-            tasks: taken one by one, as workers become free.
-            done: called with each task and its result; the tasks that it gives back go first.
-            tell: called with the samples and bytes of each step.
-
-        Raises: what a worker raised; PackError if one died.
-        """
+        """See `Pool.run`."""
         urgent: deque[Task] = deque()
         self._feed(tasks, urgent)
         while busy := [connection for connection, worker in self._workers.items() if worker.tasks]:
@@ -231,7 +255,7 @@ def serve(connection: Connection, encoder: Encoder) -> None:
             try:
                 answer = ("result", encoder.carry_out(task, tell))
             except Exception as error:
-                answer = ("error", _portable(error))
+                answer = ("error", portable(error))
             connection.send(answer)
     except (EOFError, ConnectionError):
         return
@@ -243,7 +267,7 @@ def serve_descriptor(descriptor: int) -> None:
     serve(connection, connection.recv())
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or one that says the same and survives the way to the parent."""
     if isinstance(error, FastloadError | OSError):
         try:

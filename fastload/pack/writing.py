@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastload.pack.encode import Encoder
 from fastload.pack.journal import Finished, Journal
 from fastload.pack.plan import Plan
-from fastload.pack.steps import Recipe
 from fastload.pack.table import Values
 from fastload.pack.tally import Tally
 from fastload.pack.tasks import (
@@ -25,11 +23,12 @@ from fastload.pack.tasks import (
     Task,
     Tell,
     Verify,
-    WriteParquet,
+    WholeShard,
     WriteRun,
+    WriteShard,
 )
-from fastload.pack.workers import LocalPool, ProcessPool
-from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory
+from fastload.pack.workers import Pool
+from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, publish
 from fastload.shards.idx import IdxColumns
 from fastload.shards.index import ShardFile
 from fastload.shards.tar import join_columns, publish_tar
@@ -69,25 +68,21 @@ class OpenTar:
             yield first, offset
 
 
-def write_shards(
-    plan: Plan, out: Path, journal: Journal, *, workers: int, recipes: Mapping[str, Recipe], tell: Tell
-) -> list[Finished]:
+def write_shards(plan: Plan, out: Path, journal: Journal, *, pool: Pool, in_place: bool, tell: Tell) -> list[Finished]:
     """Write every shard that the journal does not have; give all, in the plan's order.
 
     Args:
         plan: what to write.
         out: the output folder.
         journal: of this run; gets each shard once it is durable.
-        workers: most processes; 1: none but this.
-        recipes: by field, what becomes of its contents.
+        pool: what carries out the work; entered and left here.
+        in_place: contents are stored as they are, so that the plan says where each run of a tar goes.
         tell: called with samples and bytes as they are done.
 
     Raises: PackError, OSError; what is finished is then recorded, and no half shard has its final name.
     """
-    encoder = Encoder(plan, out, recipes)
-    workers = min(workers, plan.tasks)
-    pool = LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
-    writing = _Writing(plan, out, journal, in_place=not any(recipe.steps for recipe in recipes.values()))
+    whole = plan.shard_format == "parquet" or pool.whole_shards
+    writing = _Writing(plan, out, journal, in_place=in_place, whole=whole)
     with pool:
         pool.run(writing.verifications(), writing.verified, tell)
         journal.remove_leftovers()
@@ -103,14 +98,16 @@ class _Writing:
 
     Args:
         plan, out, journal: as for `write_shards`.
-        in_place: contents are stored as they are, so that the plan says where each run of a tar goes.
+        in_place: as for `write_shards`.
+        whole: a shard is one task, not one for each run.
     """
 
-    def __init__(self, plan: Plan, out: Path, journal: Journal, in_place: bool) -> None:
+    def __init__(self, plan: Plan, out: Path, journal: Journal, *, in_place: bool, whole: bool) -> None:
         self._plan = plan
         self._out = out
         self._journal = journal
         self._in_place = in_place
+        self._whole = whole
         self._open: dict[int, OpenTar] = {}
 
     def verifications(self) -> Iterator[Task]:
@@ -137,8 +134,8 @@ class _Writing:
             if not path.parent.exists():
                 path.parent.mkdir()
                 fsync_directory(self._out)
-            if self._plan.shard_format == "parquet":
-                yield WriteParquet(shard=number)
+            if self._whole:
+                yield WriteShard(shard=number)
                 continue
             runs = list(self._plan.runs(shard))
             tar = OpenTar(starts=[start for start, _ in runs], bytes=shard.bytes if self._in_place else 0)
@@ -151,8 +148,8 @@ class _Writing:
 
     def done(self, task: Task, result: Any) -> Iterable[Task]:
         """Take a result; gives the tasks that it makes possible."""
-        if isinstance(task, WriteParquet):
-            self._record(task.shard, *result)
+        if isinstance(task, WriteShard):
+            self._publish_whole(task.shard, result)
             return ()
         tar = self._open[task.shard]
         match task:
@@ -186,17 +183,28 @@ class _Writing:
         return self._out / (self._plan.shards[number].name + PARTIAL_SUFFIX)
 
     def _publish(self, number: int, tar: OpenTar, xxh3: str) -> None:
+        planned = self._plan.shards[number]
+        columns = join_columns((), [tar.runs[start] for start in sorted(tar.runs)])
+        file = ShardFile(name=planned.name, samples=planned.samples, bytes=tar.bytes, xxh3=xxh3)
+        self._publish_tar(number, self._partial(number), file, columns, Tally.total_of(tar.tallies))
+        del self._open[number]
+
+    def _publish_whole(self, number: int, shard: WholeShard) -> None:
+        partial = self._out / shard.partial
+        if shard.columns is not None:
+            self._publish_tar(number, partial, shard.file, shard.columns, shard.tally)
+            return
+        publish(partial, self._out / shard.file.name)
+        self._record(number, shard.file, shard.tally)
+
+    def _publish_tar(self, number: int, partial: Path, file: ShardFile, columns: IdxColumns, tally: Tally) -> None:
         planned, table = self._plan.shards[number], self._plan.table
         rows = self._plan.order[planned.start : planned.stop]
-        columns = join_columns([table.keys[row] for row in rows], [tar.runs[start] for start in sorted(tar.runs)])
         scalars = {name: column.values[rows] for name, column in table.columns.items() if isinstance(column, Values)}
-        shard = ShardFile(name=planned.name, samples=planned.samples, bytes=tar.bytes, xxh3=xxh3)
-        columns = replace(columns, scalars=scalars)
-        published = publish_tar(self._out / planned.name, columns, shard, table.fields)
+        columns = replace(columns, keys=[table.keys[row] for row in rows], scalars=scalars)
+        published = publish_tar(self._out / file.name, columns, file, table.fields, partial)
         sizes = {name: lengths for name, (_, lengths) in columns.spans.items()}
-        counted = Tally(fields=measured(sizes, columns.facts))
-        self._record(number, published, Tally.total_of((*tar.tallies, counted)))
-        del self._open[number]
+        self._record(number, published, Tally.total_of((tally, Tally(fields=measured(sizes, columns.facts)))))
 
     def _record(self, number: int, file: ShardFile, tally: Tally) -> None:
         planned = self._plan.shards[number]

@@ -66,8 +66,8 @@ class ParquetShardWriter:
         self.fields = {name: replace(info, extension=None) for name, info in fields.items()}
         self._row_group_bytes = row_group_bytes
         self._types = tuple(types)
-        self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        self._sink = _HashingFile(self._partial)
+        self.partial = path.with_name(path.name + PARTIAL_SUFFIX)
+        self._sink = _HashingFile(self.partial)
         self._facts = None if facts is None else tuple(sorted(facts))  # the schema cannot grow after a row group
         self._writer: pq.ParquetWriter | None = None
         self._row_groups: list[int] = []
@@ -111,14 +111,19 @@ class ParquetShardWriter:
             self._flush()
 
     def finish(self) -> ShardFile:
-        """Write what is pending and the footer, sync, rename. The name in the result is the file's own."""
+        """`complete`, and give the file its name. The name in the result is the file's own."""
+        shard = self.complete()
+        publish(self.partial, self.path)
+        return shard
+
+    def complete(self) -> ShardFile:
+        """Write what is pending and the footer, and sync: `partial` is then the whole file."""
         if self._keys or self._writer is None:
             self._flush()
         assert self._writer is not None
         self._writer.close()
         self._sink.sync()
         self._sink.close()
-        publish(self._partial, self.path)
         return ShardFile(
             name=self.path.name,
             samples=sum(self._row_groups),
@@ -132,7 +137,7 @@ class ParquetShardWriter:
         self._sink.close()
         if self._writer is not None:
             self._writer.close()  # else it writes its footer when it is collected
-        self._partial.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         found = tuple(sorted({name for row in self._fact_rows for name in row}))

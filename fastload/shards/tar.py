@@ -307,13 +307,15 @@ def join_columns(keys: Sequence[str], runs: Sequence[IdxColumns]) -> IdxColumns:
     )
 
 
-def publish_tar(path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping[str, FieldInfo]) -> ShardFile:
+def publish_tar(
+    path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping[str, FieldInfo], partial: Path | None = None
+) -> ShardFile:
     """Write the `.idx` of a tar that is complete and synced under its temporary name, then give the tar its own.
 
-    In this order a crash never leaves a tar with its final name that lacks its index. Returns `shard` with
-    `index_xxh3`.
+    In this order a crash never leaves a tar with its final name that lacks its index. `partial` is the temporary name
+    where it is not `path`'s own. Returns `shard` with `index_xxh3`.
     """
     idx = Path(idx_path(str(path)))
     digest = write_idx(idx, columns, shard, fields)
-    publish(path.with_name(path.name + PARTIAL_SUFFIX), path)
+    publish(partial or path.with_name(path.name + PARTIAL_SUFFIX), path)
     return replace(shard, index_xxh3=digest)

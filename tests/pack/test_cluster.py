@@ -1,0 +1,217 @@
+"""Packing through Ray: on two nodes, one of them lost on the way, the same bytes as here; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pack_sources import photo, tree
+from ray.cluster_utils import Cluster
+from typer.testing import CliRunner
+
+from fastload.cli import app
+from fastload.decode import native
+from fastload.errors import ConfigError, MissingExtraError, PackError
+from fastload.pack import cluster as module
+from fastload.pack import pack
+from fastload.pack.cluster import ParentNode, carry_out
+from fastload.pack.journal import Journal
+from fastload.shards.foreign import JOURNAL_NAME
+
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # no token in the home folder
+FAST_CHECKS = {"health_check_period_ms": 500, "health_check_failure_threshold": 4, "health_check_initial_delay_ms": 0}
+STORE = 80 << 20
+OPTIONS: dict[str, Any] = {"shard_size": "40KiB", "split": {"train": 0.6, "val": 0.4}}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    """A cluster of one node with one processor; tests add others."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": FAST_CHECKS}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def source(images: Path) -> Path:
+    """Small pictures, and some that are made crop-seekable: about 20 shards."""
+    for number in range(30):
+        (images / f"class{number % 3}" / f"large{number}.jpg").write_bytes(photo(number))
+    return images
+
+
+def kill(node: Any) -> None:
+    """End a node as a power cut does: its raylet and all workers at once, by their process ids."""
+    for processes in node.all_processes.values():
+        for one in processes:
+            raylet = psutil.Process(one.process.pid)
+            for process in (raylet, *raylet.children(recursive=True)):
+                process.send_signal(signal.SIGKILL)
+            one.process.wait()
+
+
+@pytest.mark.parametrize("options", [{}, {"jpeg": "keep"}, {"format": "parquet"}], ids=["seekable", "keep", "parquet"])
+def test_a_node_lost_on_the_way_changes_no_byte(
+    nodes: Cluster, source: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    node = nodes.add_node(num_cpus=1, object_store_memory=STORE)
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, written: int) -> None:
+        calls.append((done, total))
+        if len(calls) == 2:
+            kill(node)
+
+    try:
+        index = pack(
+            source, tmp_path / "ray", engine="ray", address=nodes.address, progress=progress, **OPTIONS, **options
+        )
+    finally:
+        nodes.remove_node(node, allow_graceful=False)
+    assert len(calls) == len(index.shards) > 10
+    assert calls[-1] == (90, 90)
+    assert pack(source, tmp_path / "local", workers=1, **OPTIONS, **options) == index
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+KILLED = """
+import json, os, signal, sys
+from fastload.pack import pack
+def progress(done, total, written):
+    if done > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+pack(sys.argv[1], sys.argv[2], progress=progress, **json.loads(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("first", ["ray", "local"])
+def test_either_engine_goes_on_with_what_the_other_began(
+    nodes: Cluster, source: Path, tmp_path: Path, first: str
+) -> None:
+    ray, local = {"engine": "ray", "address": nodes.address}, {"engine": "local", "workers": 1}
+    begun, ended = (ray, local) if first == "ray" else (local, ray)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, "source", str(out), json.dumps(OPTIONS | begun)]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    kept = {path: path.stat().st_ino for path in out.rglob("*.tar")}
+    assert 2 <= len(kept) < 20
+    pack(source, out, **OPTIONS, **ended)  # type: ignore[arg-type]
+    assert {path: path.stat().st_ino for path in kept} == kept
+    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
+    assert tree(out) == tree(tmp_path / "clean")
+
+
+def test_what_a_task_refuses_ends_the_run_and_leaves_no_attempt(nodes: Cluster, source: Path, tmp_path: Path) -> None:
+    bad = source / "class1" / "large1.jpg"
+    bad.write_bytes(photo(1)[:-400])
+    out = tmp_path / "out"
+    with pytest.raises(PackError, match=r"large1.jpg: JPEG of \d+ bytes has no end: it was cut off; remove or mend"):
+        pack(source, out, engine="ray", address=nodes.address, workers=1, **OPTIONS)
+    assert not list(out.rglob("*.partial"))
+    finished = len(list(out.rglob("*.tar")))
+    bad.write_bytes(photo(1))
+    done = CliRunner().invoke(
+        app,
+        ["pack", str(source), str(out), "--shard-size", "40KiB", "--split", "train=0.6,val=0.4", "--engine", "ray"],
+        env={"RAY_ADDRESS": nodes.address},
+    )
+    assert done.exit_code == 0, done.output
+    assert finished < len(list(out.rglob("*.tar")))
+    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
+    assert tree(out) == tree(tmp_path / "clean")
+
+
+ALONE = """
+import os, signal, sys
+from pathlib import Path
+import psutil
+from fastload.pack import pack
+
+def state():
+    return dict(os.environ), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.excepthook
+
+before = state()
+pack(sys.argv[1], sys.argv[2], engine="ray", workers=2, shard_size=200_000)
+assert state() == before
+assert psutil.Process().children(recursive=True) == []
+import ray
+assert not ray.is_initialized()
+ray.init(sys.argv[4], log_to_driver=False)
+pack(sys.argv[1], sys.argv[3], engine="ray", shard_size=200_000)
+assert ray.is_initialized()  # the caller's own stays
+ray.shutdown()
+"""
+
+
+def test_a_cluster_of_its_own_ends_with_the_run_and_the_callers_stays(
+    nodes: Cluster, source: Path, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | ENVIRONMENT
+    with tempfile.TemporaryDirectory() as folder:  # where no cluster of others is found; sockets need a short path
+        environment["RAY_TMPDIR"] = folder
+        command = [sys.executable, "-c", ALONE, str(source), str(tmp_path / "a"), str(tmp_path / "b"), nodes.address]
+        subprocess.run(command, env=environment, check=True)
+        left = [process.info for process in psutil.process_iter(["cmdline"]) if folder in str(process.info["cmdline"])]
+        assert left == []
+    pack(source, tmp_path / "clean", workers=1, shard_size=200_000)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b") == tree(tmp_path / "clean")
+
+
+# What is refused, without a cluster
+
+
+def test_arguments(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="engine='dask': pass 'local' or 'ray'"):
+        pack(source, tmp_path / "out", engine="dask")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="address='auto' is that of a Ray cluster; pass engine='ray' too"):
+        pack(source, tmp_path / "out", address="auto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(PackError, match=f"no Ray cluster answers at {address} .*refused.*; start one"):
+            pack(source, tmp_path / "out", engine="ray", address=address)
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    with pytest.raises(MissingExtraError, match=r"needs ray, which is not installed; pip install 'fastload\[ray\]'"):
+        pack(source, tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_that_would_write_other_bytes_or_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARED_SECONDS", 0.2)
+    with Journal(tmp_path / "out", {}) as journal:
+        parent = ParentNode.here(tmp_path / "out", journal.owner)
+        assert carry_out(parent, lambda: 7) == ("result", 7)
+        other = replace(parent, host="elsewhere", owner=journal.owner + b"0")  # another run's folder
+        expected = {
+            replace(other, version="0.0.1"): r"fastload is [\d.]+, and 0.0.1 on elsewhere; install one version on all",
+            replace(
+                other, jpeg_kernel=not native.available()
+            ): "the native JPEG kernel is .*built on elsewhere; install",
+            other: "out is not the folder that elsewhere packs into; with engine='ray', source and output must be in a",
+            replace(other, out=tmp_path / "none"): "none is not the folder that elsewhere packs into",
+        }
+        for wanted, message in expected.items():
+            what, error = carry_out(wanted, lambda: 7)
+            assert what == "error"
+            with pytest.raises(PackError, match=message + rf".* \(on {socket.gethostname()}\)$"):
+                raise error
+    assert not (tmp_path / "out" / JOURNAL_NAME).exists()
