@@ -19,11 +19,13 @@ from rich.text import Text
 from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
 from fastload.inspect import size_text
+from fastload.shards.index import IndexFile
 
 COMMANDS = (
     "pack",
     "index",
     "convert",
+    "merge",
     "inspect",
     "verify",
     "check",
@@ -96,6 +98,13 @@ def say(text: str, style: str = "") -> None:
 def show(table: RenderableType) -> None:
     """Print a table on standard output."""
     Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+
+
+def contents(index: IndexFile) -> str:
+    """A data set in a few words: samples, splits, files, bytes."""
+    samples, size = (sum(getattr(shard, what) for shard in index.shards) for what in ("samples", "bytes"))
+    splits = ", ".join(f"{name} {index.samples(name):,}" for name in index.splits)
+    return f"{samples:,} samples ({splits}) as {len(index.shards):,} {index.shard_format} files, {size_text(size)},"
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from fastload.cli.app import Format, Quiet, app, bar, say
-from fastload.inspect import jpeg_text, size_text
+from fastload.cli.app import Format, Quiet, app, bar, contents, say
+from fastload.inspect import jpeg_text
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
@@ -138,12 +138,6 @@ def convert(
         made = run(source, out, format=format.value, shard_size=shard_size, progress=advance)
     if not quiet:
         say(f"converted {contents(made)} into {out}, {time.perf_counter() - started:.1f} s")
-
-
-def contents(index: IndexFile) -> str:
-    samples, size = (sum(getattr(shard, what) for shard in index.shards) for what in ("samples", "bytes"))
-    splits = ", ".join(f"{name} {index.samples(name):,}" for name in index.splits)
-    return f"{samples:,} samples ({splits}) as {len(index.shards):,} {index.shard_format} files, {size_text(size)},"
 
 
 def jpegs(index: IndexFile) -> str:

@@ -6,5 +6,13 @@ sources.py    what a packed data set is, and whether its keys are unique
 records.py    one sample at a time out of tar and Parquet
 parts.py      files of data sets as parts to be written; facts that some lack
 shaping.py    parts into shards, by a journal, so that an interrupted run goes on
+unite.py      several data sets seen as one: fields, classes, counts
 recast.py     the other format, or other shard sizes: `fastload convert`
+merge.py      several data sets into one: `fastload merge`
 """
+
+from __future__ import annotations
+
+from fastload.reshape.merge import merge
+
+__all__ = ["merge"]

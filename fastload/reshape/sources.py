@@ -38,6 +38,11 @@ class PackedSet:
     own: bool = False
 
     @property
+    def samples(self) -> int:
+        """Of all splits."""
+        return sum(index.samples for index in self.splits.values())
+
+    @property
     def digest(self) -> str:
         """XXH3-64 over all shards and fields: another digest, another data set."""
         parts = [(split, index.digest) for split, index in self.splits.items()]

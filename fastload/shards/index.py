@@ -331,9 +331,10 @@ def merge_fields(
 ) -> dict[str, FieldInfo]:
     """The fields of shards that are read as one; each part is (what errors call it, its fields).
 
-    All must have the same fields of the same kinds; names of classes, where given, must be the same too. Where tensor
-    shapes or extensions differ, the result says None; where dtypes differ, the wider one of the same sort of number.
-    Tokens in Parquet do not say their dtype with each row, so that it must be the same in all.
+    All must have the same fields of the same kinds; names of classes, where given, must be the same too, or those of
+    one go on where the other's end, as after appending. Where tensor shapes or extensions differ, the result says
+    None; where dtypes differ, the wider one of the same sort of number. Tokens in Parquet do not say their dtype with
+    each row, so that it must be the same in all.
 
     Raises:
         ShardIndexError: a field that one lacks, or that has another kind, classes or sort of number in it.
@@ -359,7 +360,8 @@ def _merge_field(name: str, a: FieldInfo, b: FieldInfo, place: str) -> FieldInfo
         return a
     if a.kind != b.kind:
         raise ShardIndexError(f"field {name!r} has another kind ({b.kind}, not {a.kind}) in {place}")
-    if None not in (a.classes, b.classes) and a.classes != b.classes:
+    shorter, longer = sorted((a.classes or (), b.classes or ()), key=len)
+    if longer[: len(shorter)] != shorter:
         raise ShardIndexError(
             f"field {name!r} has other classes in {place}; pack them as one, with one list of classes"
         )
@@ -372,6 +374,6 @@ def _merge_field(name: str, a: FieldInfo, b: FieldInfo, place: str) -> FieldInfo
         kind=a.kind,
         dtype=dtype,
         shape=a.shape if a.shape == b.shape else None,
-        classes=a.classes or b.classes,
+        classes=longer or None,
         extension=a.extension if a.extension == b.extension else None,
     )
