@@ -25,6 +25,7 @@ class SourceKind(StrEnum):
     audio = "audio"
     text = "text"
     manifest = "manifest"
+    shards = "shards"
 
 
 class Engine(StrEnum):
@@ -39,7 +40,10 @@ class Jpeg(StrEnum):
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of files, a manifest (.csv, .tsv, .jsonl) or a .txt file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder of files or shards, a manifest (.csv, .tsv, .jsonl, .parquet), .tar or .txt."),
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
     format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
     shard_size: Annotated[str, typer.Option(help="Largest size of a shard, such as 256MiB or 1GB.")] = "256MiB",

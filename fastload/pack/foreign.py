@@ -60,6 +60,19 @@ def foreign_stream(source: Path) -> Stream:
     return Stream(name=str(source), read=read)
 
 
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder, or those in it, have an index.json that fastload did not write."""
+    paths = [folder / INDEX_NAME, *sorted(folder.glob(f"*/{INDEX_NAME}"))]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        return False
+    try:
+        index = json.loads(found.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(index, dict) and ("chunks" in index or (index.get("format") != "fastload" and "shards" in index))
+
+
 def foreign_parts(splits: Mapping[str, Path]) -> list[Part]:
     """The shards of all splits."""
     parts = [part for split, folder in splits.items() for part in _parts(split, folder)]

@@ -1,30 +1,39 @@
 """What a source is: a table where its files tell the sizes of contents, a stream where they have to be read first.
 
-folder of images, sounds or texts            folders.py    table
-manifest: CSV, JSON Lines                    manifest.py   table
-text file, one sample per line               here          table
-folder of MDS or LitData                     foreign.py    stream
-Python's iterables, lists and data sets      objects.py    stream
+folder of images, sounds or texts        folders.py      table
+manifest: CSV, JSON Lines                manifest.py     table
+Parquet file of names, metadata.csv      described.py    table
+text file, one sample per line           here            table
+tar and Parquet shards                   stored.py       stream
+folder of MDS or LitData                 foreign.py      stream
+folder that `datasets` saved             huggingface.py  stream
+Python's iterables, lists, data sets     objects.py      stream
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.described import described_table, names_files
 from fastload.pack.folders import folder_table
-from fastload.pack.foreign import foreign_stream
+from fastload.pack.foreign import foreign_stream, is_foreign
+from fastload.pack.huggingface import is_saved, saved_stream
 from fastload.pack.manifest import Columns, manifest_table, parse_columns
 from fastload.pack.objects import Samples, object_stream
+from fastload.pack.stored import is_pattern, shard_stream
 from fastload.pack.streams import KEY_DIGITS, Stream, chosen
 from fastload.pack.table import Spans, Table
 from fastload.shards.index import INDEX_NAME, FieldInfo
+from fastload.shards.members import KIND_OF_EXTENSION
 
-SourceKind = Literal["image", "audio", "text", "manifest"]
+SourceKind = Literal["image", "audio", "text", "manifest", "shards"]
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+SHARDS = (".tar", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -54,6 +63,8 @@ def open_source(
         if kind is not None or label_regex is not None:
             raise ConfigError("kind and label_regex are of files; a data set of Python's says itself what it holds")
         return object_stream(source, wanted)
+    if not source.exists() and is_pattern(source):
+        return shard_stream(source, wanted)
     if not source.exists():
         raise PackError(f"{source} does not exist")
     if label_regex is not None and not source.is_dir():
@@ -66,20 +77,53 @@ def _of_folder(
 ) -> Table | Stream:
     if kind == "manifest":
         raise ConfigError(f"kind='manifest' needs a file; {source} is a folder")
-    if kind is None and (source / INDEX_NAME).is_file():
-        return chosen(foreign_stream(source), columns)
+    stream = _stream_of_folder(source, kind, columns) if label_regex is None else None
+    if stream is not None or kind == "shards":
+        return stream or shard_stream(source, columns)
+    described = described_table(source, columns) if kind is None and label_regex is None else None
+    if described is not None:
+        return described
     _refuse_columns(source, columns)
     return folder_table(source, kind, label_regex)
 
 
+def _stream_of_folder(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Stream | None:
+    """The samples of a folder that some program wrote; None for one of files."""
+    if kind not in (None, "shards"):
+        return None
+    if is_saved(source):
+        return chosen(saved_stream(source), columns)
+    if is_foreign(source):
+        return chosen(foreign_stream(source), columns)
+    endings = _endings(source)
+    media = any(KIND_OF_EXTENSION.get(ending) in ("image", "audio") for ending in endings)
+    if (source / INDEX_NAME).is_file() or (endings & {"tar", "parquet"} and not media):
+        return shard_stream(source, columns)
+    return None
+
+
+def _endings(folder: Path) -> set[str]:
+    """The endings of all files in a folder and in the folders in it."""
+    found = set()
+    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
+        with os.scandir(place) as entries:
+            found |= {entry.name.rpartition(".")[2].lower() for entry in entries if entry.name[0] != "."}
+    return found
+
+
 def _of_file(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Table | Stream:
     ending = source.suffix.lower()
-    if kind == "manifest" or (kind is None and ending in MANIFESTS):
+    if kind == "manifest" or (kind is None and (ending in MANIFESTS or names_files(source))):
         return manifest_table(source, columns)
+    if kind == "shards" or (kind is None and ending in SHARDS):
+        return shard_stream(source, columns)
     _refuse_columns(source, columns)
     if kind == "text" or ending == ".txt":
         return lines_table(source)
-    raise PackError(f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}) and a .txt file; pass kind=")
+    raise PackError(
+        f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}), a .txt file and a shard"
+        f" ({', '.join(SHARDS)}); pass kind="
+    )
 
 
 def _refuse_columns(source: Path, columns: dict[str, str] | None) -> None:

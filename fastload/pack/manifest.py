@@ -1,4 +1,4 @@
-"""CSV and JSON Lines manifests as tables: columns of paths, numbers, texts and class names."""
+"""CSV, JSON Lines and Parquet manifests as tables: columns of paths, numbers, texts and class names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import Any, get_args
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.arrow import is_plain
 from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
 from fastload.pack.table import Column, Files, Inline, Table, Values, check_keys, class_table, label_info, one_or_all
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import DEFAULT_NAMES, content_extension, file_extension, member_prefixes, sample_key
 from fastload.shards.members import KIND_OF_EXTENSION as KINDS
+from fastload.shards.parquetscan import open_parquet
 from fastload.shards.tarscan import npy_header
 
 Columns = str | Mapping[str, str] | Sequence[str]
@@ -64,14 +66,15 @@ def manifest_table(source: Path, columns: Columns | None) -> Table:
     from a column "key", else from the first file column, else they are row numbers.
 
     Args:
-        source: a .csv, .tsv, .jsonl or .ndjson file; paths in it are relative to its folder.
+        source: a .csv, .tsv, .jsonl, .ndjson or .parquet file; paths in it are relative to its folder.
         columns: field -> column or "column:kind"; None: every column, under its own name.
 
     Raises:
         PackError: no rows, a row that is cut or lacks a value, a file that is missing or empty, keys that clash.
         ConfigError: an unknown column or kind.
     """
-    data = _read_csv(source) if source.suffix.lower() in (".csv", ".tsv") else _read_jsonl(source)
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
+    data = readers.get(source.suffix.lower(), _read_jsonl)(source)
     if not data or not next(iter(data.values())):
         raise PackError(f"{source} has no rows")
     key_column, wanted = _wanted(parse_columns(columns), data, source)
@@ -162,6 +165,17 @@ def _read_jsonl(source: Path) -> dict[str, list[Any]]:
         for name, value in row.items():
             columns[name].append(value)
     return columns
+
+
+def _read_parquet(source: Path) -> dict[str, list[Any]]:
+    table = open_parquet(source, verify_pages=True).read()
+    for column in table.schema:
+        if not is_plain(column.type):
+            raise PackError(
+                f"{source}: column {column.name!r} is of type {column.type}, which a manifest cannot hold beside names"
+                " of files; pack the contents from files, or without the names (kind='shards')"
+            )
+    return {name: table.column(name).to_pylist() for name in table.schema.names}
 
 
 def _json_rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -18,7 +18,8 @@ import numpy as np
 import PIL.Image
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.streams import Sample, Stream
+from fastload.pack.huggingface import is_table, table_stream
+from fastload.pack.streams import Sample, Stream, chosen
 from fastload.pack.values import Document, Picture, Value, encode_picture, field_of
 from fastload.shards.members import DEFAULT_NAMES
 
@@ -39,13 +40,16 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
     """The samples of a data set of dicts, of tuples, or of single values.
 
     Args:
-        dataset: what has `__len__` and `__getitem__` is asked for 0, 1, 2, ...; anything else is iterated over, once.
+        dataset: a `datasets.Dataset` gives its rows as it stores them, what has `__len__` and `__getitem__` is asked
+            for 0, 1, 2, ...; anything else is iterated over, once.
         columns: of dicts: field -> key of the dict; None: all. Of tuples: the names of their parts, in order.
 
     Raises:
         ConfigError: an object that is no data set; when it is read, tuples without names or with others.
         PackError: when it is read, a value that no field can hold.
     """
+    if is_table(dataset):
+        return chosen(table_stream(dataset), columns)
     name = _name(dataset)
     if isinstance(dataset, Mapping) or not (isinstance(dataset, Indexed | Iterable) or hasattr(dataset, "__getitem__")):
         raise ConfigError(

@@ -65,6 +65,7 @@ def split_key(values: dict[str, Value], number: int) -> tuple[str, dict[str, Val
 
 def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
     """A stream with some of its fields, under other names: field -> name in the source; None: all, as they are.
+    Keys stay, unless others are chosen.
 
     Raises:
         ConfigError: when it is read, for a name that a sample does not have.
@@ -78,7 +79,9 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
                 if name not in sample.values:
                     known = ", ".join(map(repr, sample.values))
                     raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {known}")
-            yield Sample(sample.where, {new: sample.values[name] for new, name in columns.items()})
+            key = {} if any(name in columns for name in KEY_NAMES) else {"__key__": sample.values.get("__key__")}
+            values = {new: sample.values[name] for new, name in columns.items()}
+            yield Sample(sample.where, values | {name: value for name, value in key.items() if value is not None})
 
     classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
     return replace(stream, read=read, classes=classes)

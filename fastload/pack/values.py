@@ -1,7 +1,8 @@
 """Values that come out of other formats, and what they become in a shard: their field, their stored bytes, their facts.
 
 str -> text        bool, int, float -> scalar        bytes -> image or audio where they begin like one, else bytes
-Picture -> image   array of one dimension of integers -> tokens, other arrays -> tensor   Document -> json
+Picture -> image   Sound -> audio   Blob -> bytes    Document -> json
+array of one dimension of integers -> tokens         other arrays -> tensor
 """
 
 from __future__ import annotations
@@ -33,13 +34,27 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """An encoded sound."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes that stay bytes, whatever they begin like."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """JSON text."""
 
     content: bytes
 
 
-Value = str | bool | int | float | bytes | Picture | Document | npt.NDArray[Any]
+Value = str | bool | int | float | bytes | Picture | Sound | Blob | Document | npt.NDArray[Any]
 
 
 class Stored(NamedTuple):
@@ -63,6 +78,10 @@ def field_of(value: Value) -> FieldInfo:
             return FieldInfo(kind="text")
         case Picture():
             return FieldInfo(kind="image")
+        case Sound():
+            return FieldInfo(kind="audio")
+        case Blob():
+            return FieldInfo(kind="bytes")
         case Document():
             return FieldInfo(kind="json")
         case bytes():
@@ -116,6 +135,10 @@ def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
             return "", value.content
         case Picture() if info.kind == "image":
             return _file_type(value.content), value.content
+        case Sound() if info.kind == "audio":
+            return _file_type(value.content), value.content
+        case Blob() if info.kind == "bytes":
+            return "", value.content
         case bytes() if info.kind in ("image", "audio", "bytes"):
             return "" if info.kind == "bytes" else _file_type(value), value
         case np.ndarray() if info.kind in ("tokens", "tensor") and value.dtype.name == info.dtype:

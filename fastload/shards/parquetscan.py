@@ -106,7 +106,7 @@ def _own_fields(path: Path, about: bytes) -> dict[str, FieldInfo]:
 
 def _foreign_fields(path: Path, file: pq.ParquetFile) -> dict[str, FieldInfo]:
     schema = file.schema_arrow
-    features = _features(path, (schema.metadata or {}).get(HUGGINGFACE_KEY))
+    features = features_of(path, (schema.metadata or {}).get(HUGGINGFACE_KEY))
     fields = {}
     for column in schema:
         if column.name == KEY_COLUMN:
@@ -129,7 +129,8 @@ def _foreign_fields(path: Path, file: pq.ParquetFile) -> dict[str, FieldInfo]:
     return fields
 
 
-def _features(path: Path, metadata: bytes | None) -> Mapping[str, Any]:
+def features_of(path: Path, metadata: bytes | None) -> Mapping[str, Any]:
+    """Column -> Hugging Face feature, from the schema's entry; none where there is none."""
     if metadata is None:
         return {}
     try:

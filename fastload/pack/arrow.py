@@ -1,0 +1,217 @@
+"""Columns of Arrow as values: Parquet files of any writer, and data sets of Hugging Face, on disk or in memory.
+
+    Image, Audio features; struct<bytes, path>    image, audio; a path without bytes is read from its file
+    ClassLabel                                    label with its classes
+    string, numbers, booleans                     text, scalar
+    binary                                        image or audio where it begins like one, else bytes
+    list of integers                              tokens
+    other lists of numbers                        tensor where it is one list, has a fixed size or an Array feature
+    records, lists of anything else               json
+
+Columns that fastload wrote say themselves what they are. Dates, durations and decimals have to be made text or numbers
+first, or left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from fastload.decode.sniff import sniff
+from fastload.decode.tensor import read_npy
+from fastload.errors import CorruptError, FastloadError, PackError
+from fastload.pack.streams import Sample
+from fastload.pack.values import Blob, Document, Picture, Sound, Value
+from fastload.shards.features import field_of_column, is_encoded
+from fastload.shards.index import FieldInfo
+
+BATCH_ROWS = 64  # decoded at once; pictures of several megabytes stay below a gigabyte
+Convert = Callable[[pa.Array], list[Value | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrowColumns:
+    """What the columns of a table are.
+
+    Attributes:
+        features: column -> feature as Hugging Face writes it as JSON; for columns that have one.
+        own: column -> field, of files that fastload wrote; these have no other columns.
+        folder: where paths of pictures and sounds without bytes start.
+    """
+
+    features: Mapping[str, Any]
+    own: Mapping[str, FieldInfo] | None = None
+    folder: Path
+
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Column -> names of its classes."""
+        if self.own is not None:
+            return {name: info.classes for name, info in self.own.items() if info.classes is not None}
+        found = {}
+        for name, feature in self.features.items():
+            if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and feature.get("names"):
+                found[name] = tuple(map(str, feature["names"]))
+        return found
+
+
+def batch_samples(batches: Iterable[pa.RecordBatch], columns: ArrowColumns, name: str) -> Iterator[Sample]:
+    """The rows of some batches as samples; `name` is what errors call the table, rows count from 1.
+
+    Raises:
+        PackError: a null, or a column of a type that no field holds.
+    """
+    first = 1
+    for batch in batches:
+        found = {column: _values(batch.column(column), column, columns) for column in batch.schema.names}
+        for row in range(batch.num_rows):
+            where = f"{name}, row {first + row}"
+            values = {}
+            for column, listed in found.items():
+                value = listed[row]
+                if value is None:
+                    raise PackError(f"{where}: column {column!r} is null; fill it, or leave the row or the column out")
+                values[column] = value
+            yield Sample(where, values)
+        first += batch.num_rows
+
+
+def _values(array: pa.Array, name: str, columns: ArrowColumns) -> list[Value | None]:
+    """One column of a batch."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    feature = columns.features.get(name)
+    feature = feature if isinstance(feature, Mapping) else {}
+    if columns.own is not None and name in columns.own:
+        return _own(array, columns.own[name], columns.folder)
+    if is_encoded(array.type) or feature.get("_type") in _MEDIA:
+        return _media(array, _MEDIA.get(str(feature.get("_type"))), columns.folder)
+    if str(feature.get("_type", "")).startswith("Array"):
+        return _arrays(array, tuple(feature["shape"]), np.dtype(feature["dtype"]))
+    info = field_of_column(array.type, feature)
+    if info is None:
+        return _documents(array, name)
+    if info.kind in ("tokens", "tensor"):
+        return _lists(array, info)
+    return list(array.to_pylist())  # text, numbers, bytes
+
+
+_MEDIA: dict[str, Callable[[bytes], Value]] = {"Image": Picture, "Audio": Sound}
+
+
+def _own(array: pa.Array, info: FieldInfo, folder: Path) -> list[Value | None]:
+    if info.kind in ("image", "audio"):
+        return _media(array, Picture if info.kind == "image" else Sound, folder)
+    if info.kind == "tokens":
+        return _lists(array, info)
+    made: dict[str, Callable[[Any], Value]] = {
+        "tensor": read_npy,
+        "json": lambda text: Document(text.encode()),
+        "bytes": Blob,
+    }
+    make = made.get(info.kind)
+    return [value if value is None or make is None else make(value) for value in array.to_pylist()]
+
+
+def _media(array: pa.Array, make: Callable[[bytes], Value] | None, folder: Path) -> list[Value | None]:
+    """Pictures or sounds; `make` None: whichever they begin like."""
+    found: list[Value | None] = []
+    for value in array.to_pylist():
+        content = value
+        if isinstance(value, Mapping):
+            content = value["bytes"]
+            if content is None and value.get("path"):
+                content = _file(folder / value["path"])
+        if content is None:
+            found.append(None)
+        elif make is not None:
+            found.append(make(content))
+        else:
+            found.append(content if sniff(content) else Blob(content))
+    return found
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PackError(f"{path}, which a row names, cannot be read: {error.strerror}") from error
+
+
+def _lists(array: pa.Array, info: FieldInfo) -> list[Value | None]:
+    """Lists of numbers; of a fixed size with its shape."""
+    found: list[Value | None] = []
+    for item in array:
+        if not item.is_valid:
+            found.append(None)
+            continue
+        leaf = item.values
+        while pt.is_list(leaf.type) or pt.is_large_list(leaf.type) or pt.is_fixed_size_list(leaf.type):
+            leaf = leaf.flatten()
+        if leaf.null_count:
+            raise PackError("a list has a null among its numbers; fill it at the source")
+        numbers = leaf.to_numpy(zero_copy_only=False)
+        found.append(numbers.reshape(info.shape) if info.shape is not None and info.kind == "tensor" else numbers)
+    return found
+
+
+def _arrays(array: pa.Array, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> list[Value | None]:
+    """Nested lists of an Array2D to Array5D feature, whose first dimension may differ from row to row."""
+    tail = [size for size in shape[1:] if size is not None]
+    found: list[Value | None] = []
+    for item in array:
+        if not item.is_valid:
+            found.append(None)
+            continue
+        leaf = item.values
+        while pt.is_list(leaf.type) or pt.is_large_list(leaf.type):
+            leaf = leaf.flatten()
+        numbers = leaf.to_numpy(zero_copy_only=False).astype(dtype)
+        if leaf.null_count or len(numbers) % max(math.prod(tail), 1):
+            raise PackError(f"an array of shape {shape} has {len(numbers)} numbers, or a null among them")
+        found.append(numbers.reshape(-1, *tail))
+    return found
+
+
+def is_plain(arrow: pa.DataType) -> bool:
+    """Whether a type is one of text, numbers, and lists and records of these."""
+    if pt.is_nested(arrow) and not pt.is_union(arrow) and not pt.is_map(arrow):
+        return all(is_plain(arrow.field(i).type) for i in range(arrow.num_fields))
+    numbers = pt.is_integer(arrow) or pt.is_floating(arrow) or pt.is_boolean(arrow)
+    return bool(numbers or pt.is_string(arrow) or pt.is_large_string(arrow))
+
+
+def _documents(array: pa.Array, name: str) -> list[Value | None]:
+    if not pt.is_nested(array.type):
+        raise PackError(
+            f"column {name!r} is of type {array.type}, which no field holds; make it text or numbers, or leave it out"
+            " by naming the others with columns="
+        )
+    try:
+        return [
+            None if value is None else Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+            for value in array.to_pylist()
+        ]
+    except (TypeError, ValueError) as error:
+        raise PackError(f"column {name!r} of type {array.type} cannot be JSON ({error}); leave it out") from error
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Errors of Arrow inside are those of a file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FastloadError):
+            raise
+        raise CorruptError(f"{path} cannot be read: {error}; fetch it again") from error

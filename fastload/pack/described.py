@@ -1,0 +1,62 @@
+"""Files that a table beside them describes: Parquet manifests, and the metadata of Hugging Face's imagefolder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.types as pt
+
+from fastload.errors import PackError
+from fastload.pack.arrow import damaged
+from fastload.pack.manifest import manifest_table
+from fastload.pack.table import Files, Table
+from fastload.shards.foreign import names_below
+from fastload.shards.members import KIND_OF_EXTENSION, file_extension
+from fastload.shards.parquetscan import open_parquet
+
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_MEDIA = ("image", "audio")
+
+
+def names_files(source: Path) -> bool:
+    """Whether the first row of a Parquet file names a picture, sound or other file that is there: a manifest."""
+    if source.suffix.lower() != ".parquet":
+        return False
+    with damaged(source):
+        return _names_files(source)
+
+
+def _names_files(source: Path) -> bool:
+    file = open_parquet(source)
+    texts = [c.name for c in file.schema_arrow if pt.is_string(c.type) or pt.is_large_string(c.type)]
+    first = next(file.iter_batches(batch_size=1, columns=texts), None) if texts else None
+    values = first.to_pylist()[0].values() if first is not None and first.num_rows else ()
+    known = [value for value in values if value and file_extension(value) in KIND_OF_EXTENSION]
+    return any(os.path.isfile(source.parent / value) for value in known)
+
+
+def described_table(folder: Path, columns: Mapping[str, str] | None) -> Table | None:
+    """The files of a folder that a manifest in it describes, in a column "file_name"; None for a folder without.
+
+    Raises:
+        PackError: as of `manifest_table`; or a picture or sound in the folder that no row names.
+    """
+    metadata = next((folder / name for name in METADATA_NAMES if (folder / name).is_file()), None)
+    if metadata is None:
+        return None
+    table = manifest_table(metadata, columns)
+    named = {path for column in table.columns.values() if isinstance(column, Files) for path in column.paths}
+    if not named and columns is None:
+        return None  # it describes something else
+    loose = [
+        name for name in names_below(folder)
+        if KIND_OF_EXTENSION.get(file_extension(name)) in _MEDIA and os.path.normpath(name) not in named
+    ]  # fmt: skip
+    if loose and columns is None:
+        raise PackError(
+            f"{metadata} has no row for {min(loose)!r} and {len(loose) - 1} more; add them, remove the files, or choose"
+            " what is to be packed with columns="
+        )
+    return table

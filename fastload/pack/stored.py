@@ -1,0 +1,165 @@
+"""Shards as a source: WebDataset tars, Parquet of any writer, what fastload packed.
+
+So shards are split, sized and made crop-seekable anew. A folder that has several splits is refused: pass one of them.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from fastload.decode.tensor import stored_array
+from fastload.decode.tokens import TokensDecoder
+from fastload.errors import DecodeError, FastloadError, PackError
+from fastload.fields import Tokens
+from fastload.pack.arrow import BATCH_ROWS, ArrowColumns, batch_samples, damaged
+from fastload.pack.streams import Sample, Stream, chosen
+from fastload.pack.values import Blob, Document, Picture, Sound, Value
+from fastload.shards.foreign import find_splits, natural_key, refuse_unfinished
+from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile
+from fastload.shards.open import expand_braces, open_index
+from fastload.shards.parquetscan import KEY_COLUMN, METADATA_KEY, fact_names, features_of, open_parquet, scan_parquet
+from fastload.shards.read import Raw, TarReader
+
+_HUGGINGFACE = b"huggingface"
+_TAR_ROWS = 256
+
+
+def is_pattern(source: Path) -> bool:
+    """Whether a name that is no file's stands for several."""
+    return "{" in str(source) or glob.has_magic(str(source))
+
+
+def shard_stream(source: Path, columns: Mapping[str, str] | None) -> Stream:
+    """The samples of tar or Parquet files: of one, of a folder, of a pattern, or of a split that fastload packed.
+
+    Args:
+        source: a file, a folder or a pattern.
+        columns: field -> name in the source; of Parquet, no other column is read. None: all.
+
+    Raises:
+        PackError: no files, several splits, files of both formats; when it is read, a sample that lacks a field.
+        CorruptError: a file that is not what its name says, or damaged.
+    """
+    files = _shard_files(source)
+    endings = sorted({path.suffix for path in files})
+    if endings == [".parquet"]:
+        return chosen(_parquet_stream(source, files, columns), columns)
+    if endings != [".tar"]:
+        raise PackError(f"{source}: pass .tar files or .parquet files, not {' and '.join(endings)}")
+    index = open_index([str(path) for path in files]) if not source.is_dir() else open_index(str(source))
+    classes = {name: info.classes for name, info in index.fields.items() if info.classes is not None}
+    return chosen(Stream(name=str(source), read=partial(_tar_samples, index), classes=classes), columns)
+
+
+def _shard_files(source: Path) -> list[Path]:
+    """The shards that a file, a folder or a pattern stands for, in natural order."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        found = [
+            sorted((Path(path) for path in glob.glob(name, recursive=True)), key=natural_key)
+            for name in expand_braces(str(source))
+        ]
+        if not all(found):
+            raise PackError(f"{source}: no file matches")
+        return [path for one in found for path in one]
+    refuse_unfinished(source)
+    if (source / INDEX_NAME).is_file():
+        index = IndexFile.load(source / INDEX_NAME)
+        splits = {split: [source / shard.name for shard in index.shards[a:b]] for split, (a, b) in index.splits.items()}
+    else:
+        splits = find_splits(source)
+    if len(splits) > 1:
+        names = ", ".join(map(repr, splits))
+        raise PackError(f"{source} has the splits {names}: pass one of its folders, or a pattern of its files")
+    return next(iter(splits.values()))
+
+
+def _tar_samples(index: Index) -> Iterator[Sample]:
+    scalars = [name for name, info in index.fields.items() if info.kind == "scalar"]
+    stored = {name: info for name, info in index.fields.items() if info.kind != "scalar"}
+    reader = TarReader(index, scalars, tuple(stored), capacity=1)
+    for shard, size in enumerate(index.sizes.tolist()):
+        for start in range(0, size, _TAR_ROWS):
+            rows = np.arange(start, min(start + _TAR_ROWS, size))
+            found = reader.read(np.full(len(rows), shard), rows)
+            for at, key in enumerate(found.keys):
+                where = f"{index.shard_name(shard)}, sample {key!r}"
+                values: dict[str, Value] = {"__key__": key}
+                for name in index.fields:
+                    if name in scalars:
+                        values[name] = found.scalars[name][at].item()
+                        continue
+                    raw = found.raw[name][at]
+                    if isinstance(raw, FastloadError):
+                        raise PackError(f"{where}: {raw.message}") from raw
+                    values[name] = _value(f"{where}: field {name!r}", raw, stored[name])
+                yield Sample(where, values)
+
+
+def _value(where: str, raw: Raw, info: FieldInfo) -> Value:
+    """What a tar holds of one field."""
+    try:
+        match info.kind:
+            case "image":
+                return Picture(bytes(raw))
+            case "audio":
+                return Sound(bytes(raw))
+            case "text":
+                return str(raw, "utf-8")
+            case "json":
+                return Document(bytes(raw))
+            case "tokens":
+                return TokensDecoder(Tokens(), info.dtype).tokens(raw)
+            case "tensor":
+                return stored_array(raw)
+        return Blob(bytes(raw))
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise PackError(f"{where}: {error}") from error
+
+
+def _parquet_stream(source: Path, files: Sequence[Path], columns: Mapping[str, str] | None) -> Stream:
+    """The rows of some Parquet files, in order.
+
+    Args:
+        source: what errors call them.
+        files: with the same columns.
+        columns: field -> column, to read no others; None: all.
+
+    Raises:
+        PackError: a column that is not there; when it is read, as of `arrow.batch_samples`.
+        CorruptError: a file that is no Parquet file, or damaged.
+    """
+    first = open_parquet(files[0])
+    about = ArrowColumns(
+        features=features_of(files[0], (first.schema_arrow.metadata or {}).get(_HUGGINGFACE)),
+        own=scan_parquet(files[0])[1] if METADATA_KEY in (first.schema_arrow.metadata or {}) else None,
+        folder=files[0].parent,
+    )
+
+    def read() -> Iterator[Sample]:
+        for path in files:
+            file = open_parquet(path, verify_pages=True)
+            names = _names(file.schema_arrow, columns, path, set(fact_names(file)))
+            with damaged(path):
+                batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False)
+                yield from batch_samples(batches, about, str(path))
+
+    return Stream(name=str(source), read=read, classes=about.classes())
+
+
+def _names(schema: pa.Schema, columns: Mapping[str, str] | None, path: Path, facts: set[str]) -> list[str]:
+    """The columns to read."""
+    if columns is None:
+        return [name for name in schema.names if name not in facts]
+    for name in columns.values():
+        if name not in schema.names:
+            raise PackError(f"{path} has no column {name!r}; it has {', '.join(map(repr, schema.names))}")
+    key = [KEY_COLUMN] if KEY_COLUMN in schema.names else []
+    return list(dict.fromkeys([*columns.values(), *key]))

@@ -1,0 +1,334 @@
+"""Shards as a source: tars, Parquet, what fastload packed, MDS and LitData, Hugging Face's folders and objects."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pack_sources import check_alike, jpeg, photo, png, wav
+from test_convert import GOLDEN, check_common, unpack
+
+import fastload
+from fastload.errors import CorruptError, FastloadError, PackError
+from fastload.pack import pack
+from fastload.shards.index import FieldInfo
+
+
+def stream(out: Path) -> list[dict[str, Any]]:
+    return list(fastload.StreamingDataset(out, shuffle=False))
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def members(first: int, last: int) -> dict[str, bytes]:
+    """Samples as WebDataset's own writer stores them."""
+    return {
+        f"{i:04d}.{ending}": content
+        for i in range(first, last)
+        for ending, content in {
+            "jpg": photo(i), "mask.png": png(i), "txt": f"größe {i}".encode(), "cls": b"%d" % (i % 3),
+            "json": b'{"i": %d}' % i, "npy": npy(np.full((2, 2), i, "f4")), "wav": wav(10 + i), "bin": b"BM" + b"x" * i,
+        }.items()
+    }  # fmt: skip
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    for shard in range(3):
+        write_tar(tmp_path / "tars" / f"part-{shard}.tar", members(8 * shard, 8 * shard + 8))
+    return tmp_path / "tars"
+
+
+KINDS = {
+    "image": "image", "mask": "image", "text": "text", "label": "scalar", "json": "json", "tensor": "tensor",
+    "audio": "audio", "bytes": "bytes",
+}  # fmt: skip
+
+
+def check_samples(samples: list[dict[str, Any]]) -> None:
+    for i, sample in enumerate(samples):
+        assert sample["__key__"] == f"{i:04d}"
+        assert sample["text"] == f"größe {i}"
+        assert sample["label"].item() == i % 3
+        assert sample["json"] == {"i": i}
+        assert sample["tensor"].tolist() == [[i, i]] * 2
+        assert sample["bytes"] == b"BM" + b"x" * i
+        assert sample["audio"].shape[-1] == 10 + i
+        assert sample["image"].shape == (3, 150, 200)
+        assert int(sample["mask"][0, 0, 0]) == i
+    assert len(samples) == 24
+
+
+@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+def test_tars_are_packed_anew_and_again(tars: Path, tmp_path: Path, shard_format: Any) -> None:
+    index = pack(tars, tmp_path / "out", format=shard_format, shuffle=False, workers=1, shard_size="60KB")
+    assert {name: info.kind for name, info in index.fields.items()} == KINDS
+    assert index.statistics["jpeg"]["train"]["seekable"] == 24
+    check_samples(stream(tmp_path / "out"))
+    again = pack(tmp_path / "out", tmp_path / "again", shuffle=False, workers=1)
+    assert {name: info.kind for name, info in again.fields.items()} == KINDS
+    assert len(again.shards) == 1
+    check_samples(stream(tmp_path / "again"))
+
+
+def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(tars: Path, tmp_path: Path) -> None:
+    def run(out: Path, **options: Any) -> None:
+        pack(tars, out, **options)
+
+    check_alike(run, tmp_path / "tar", shard_size="100KiB", split="train=0.6,val=0.4")
+
+    def from_mds(out: Path, **options: Any) -> None:
+        pack(unpack("mds", tmp_path / "mds"), out, **options)
+
+    check_alike(from_mds, tmp_path / "mds_out", shard_size="4KiB")
+
+
+def test_files_patterns_and_splits(tars: Path, tmp_path: Path) -> None:
+    def keys(source: Path, name: str) -> list[str]:
+        pack(source, tmp_path / name, workers=1, shuffle=False, columns="text")
+        return [sample["__key__"] for sample in stream(tmp_path / name)]
+
+    expected = [f"{i:04d}" for i in range(24)]
+    assert keys(tars / "part-1.tar", "a") == expected[8:16]
+    assert keys(tars / "part-{2..2}.tar", "b") == expected[16:]
+    assert keys(tars / "part-[01].tar", "c") == expected[:16]
+    packed = pack(tars, tmp_path / "both", split="train=0.5,val=0.5", workers=1)
+    assert len(keys(tmp_path / "both" / "val", "d")) == packed.samples("val")
+    with pytest.raises(PackError, match=r"both has the splits 'train', 'val': pass one of its folders, or a pattern"):
+        keys(tmp_path / "both", "e")
+    with pytest.raises(PackError, match=r"part-7\*.tar: no file matches"):
+        keys(tars / "part-7*.tar", "f")
+
+
+def test_class_names_stay(images: Path, tmp_path: Path) -> None:
+    first = pack(images, tmp_path / "a", workers=1, split="train=0.5,val=0.5")
+    again = pack(tmp_path / "a" / "train", tmp_path / "b", workers=1)
+    assert again.fields["label"].classes == ("class0", "class1", "class2")
+    assert again.statistics["classes"]["train"] == first.statistics["classes"]["train"]
+
+
+def test_faulty_tars_are_named(tmp_path: Path) -> None:
+    source = write_tar(tmp_path / "a.tar", members(0, 4) | {"0009.txt": b"alone"})
+    with pytest.raises(PackError, match=r"a.tar, sample '0009': the sample has no field"):
+        pack(source, tmp_path / "out", workers=1)
+    source = write_tar(tmp_path / "b.tar", {"1.txt": b"good", "2.txt": b"b\xffd"})
+    with pytest.raises(PackError, match=r"b.tar, sample '2': field 'text': .*invalid start byte"):
+        pack(source, tmp_path / "out", workers=1)
+    source = write_tar(tmp_path / "c.tar", {"1.jpg": jpeg(1), "2.jpg": jpeg(2)[:-200]})
+    with pytest.raises(PackError, match=r"c.tar, sample '2': field 'image': JPEG of \d+ bytes has no end"):
+        pack(source, tmp_path / "out", workers=1)
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FastloadError, match=r"c.tar"):
+        pack(source, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+# MDS and LitData
+
+
+@pytest.mark.parametrize("name", ["mds", "litdata", "litdata_sample"])
+def test_mds_and_litdata_are_packed_as_they_are_converted(tmp_path: Path, name: str) -> None:
+    source = unpack(name, tmp_path / "source")
+    index = pack(source, tmp_path / "out", workers=2, shuffle=False, shard_size="4KiB")
+    check_common(stream(tmp_path / "out"))
+    assert len(index.shards) > 1
+    assert index.packed["source"] == "source"
+
+
+def test_several_splits_of_mds_are_refused_by_name(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        unpack("mds", tmp_path / "source" / split)
+    with pytest.raises(PackError, match="source has the splits 'train', 'val': pass one of these folders, or keep all"):
+        pack(tmp_path / "source", tmp_path / "out", workers=1)
+    pack(tmp_path / "source" / "val", tmp_path / "out", workers=1, columns="text,label")
+    assert stream(tmp_path / "out")[0].keys() == {"text", "label", "__key__"}
+    assert "mds" in GOLDEN
+
+
+def test_damaged_mds_is_named(tmp_path: Path) -> None:
+    source = unpack("mds", tmp_path / "source")
+    shard = sorted(source.glob("*.mds*"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CorruptError, match=rf"{shard.name}: it has \d+ bytes, and its index says"):
+        pack(source, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+# Hugging Face
+
+
+def dataset() -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            "picture": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+            "input_ids": datasets.List(datasets.Value("int32")),
+            "grid": datasets.Array2D((2, 3), "float32"),
+            "embedding": datasets.List(datasets.Value("float32"), length=4),
+            "text": datasets.Value("string"),
+            "about": {"a": datasets.Value("int64"), "b": datasets.List(datasets.Value("string"))},
+            "ok": datasets.Value("bool"),
+        }
+    )
+    rows = [
+        {
+            "picture": {"bytes": photo(i), "path": None}, "label": i % 2, "input_ids": list(range(i)),
+            "grid": [[i] * 3] * 2, "embedding": [i / 2] * 4, "text": f"größe {i}", "about": {"a": i, "b": ["x"] * i},
+            "ok": i % 2 == 0,
+        }
+        for i in range(20)
+    ]  # fmt: skip
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def check_rows(out: Path) -> None:
+    samples = stream(out)
+    assert len(samples) == 20
+    for i, sample in enumerate(samples):
+        assert sample["picture"].shape == (3, 150, 200)
+        assert sample["label"].item() == i % 2
+        assert sample["input_ids"].tolist() == list(range(i))
+        assert sample["grid"].tolist() == [[i] * 3] * 2
+        assert sample["embedding"].tolist() == [i / 2] * 4
+        assert sample["text"] == f"größe {i}"
+        assert sample["about"] == {"a": i, "b": ["x"] * i}
+        assert sample["ok"].item() == (i % 2 == 0)
+
+
+def test_folders_that_datasets_saved(tmp_path: Path) -> None:
+    data = dataset()
+    data.save_to_disk(str(tmp_path / "saved"), num_shards=3)
+    index = pack(tmp_path / "saved", tmp_path / "out", shuffle=False, workers=1)
+    assert index.fields["label"].classes == ("cat", "dog")
+    assert index.fields["grid"] == FieldInfo(kind="tensor", dtype="float32", shape=(2, 3), extension="grid.npy")
+    assert index.statistics["jpeg"]["train"]["seekable"] == 20
+    check_rows(tmp_path / "out")
+    datasets.DatasetDict({"train": data, "test": data}).save_to_disk(str(tmp_path / "dict"))
+    with pytest.raises(PackError, match="dict has the splits 'train', 'test': pass one of these folders"):
+        pack(tmp_path / "dict", tmp_path / "two", workers=1)
+    pack(tmp_path / "dict" / "test", tmp_path / "two", shuffle=False, workers=1)
+    check_rows(tmp_path / "two")
+
+
+def test_datasets_in_memory_and_as_parquet(tmp_path: Path) -> None:
+    data = dataset()
+    pack(data, tmp_path / "a", shuffle=False, workers=1)
+    check_rows(tmp_path / "a")
+    assert b"".join(sorted((tmp_path / "a").rglob("*.tar"))[0].read_bytes().split(b"nothing")).count(b"JFIF") == 20
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    (tmp_path / "hub" / "README.md").write_text("x")
+    for shard in range(2):
+        path = tmp_path / "hub" / "data" / f"train-{shard:05d}-of-00002.parquet"
+        data.shard(2, shard, contiguous=True).to_parquet(path)
+    index = pack(tmp_path / "hub", tmp_path / "b", shuffle=False, workers=1)
+    assert index.fields["label"].classes == ("cat", "dog")
+    check_rows(tmp_path / "b")
+    picked = data.select([7, 3])
+    pack(picked, tmp_path / "c", shuffle=False, workers=1, columns="caption:text,label")
+    assert [sample["caption"] for sample in stream(tmp_path / "c")] == ["größe 7", "größe 3"]
+
+
+def test_parquet_of_others(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "blob": [b"BX", b"\0"], "photo": [jpeg(1), jpeg(2)], "when": pa.array([1, 2], pa.timestamp("s")),
+            "word": pa.array(["a", "b"]).dictionary_encode(), "label": ["dog", "cat"],
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(
+        PackError, match=r"column 'when' is of type timestamp\[ms\], which no field holds; make it text"
+    ):
+        pack(tmp_path / "t.parquet", tmp_path / "out", workers=1)
+    index = pack(tmp_path / "t.parquet", tmp_path / "out", workers=1, columns="blob,photo,word,label", shuffle=False)
+    assert {name: info.kind for name, info in index.fields.items()} == {
+        "blob": "bytes", "photo": "image", "word": "text", "label": "scalar",
+    }  # fmt: skip
+    assert index.fields["label"].classes == ("cat", "dog")
+    assert [sample["word"] for sample in stream(tmp_path / "out")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": ["x", None]}, r"t.parquet, row 2: column 'a' is null; fill it, or leave the row or the column out"),
+        ({"a": pa.array([[1, None]])}, "a list has a null among its numbers"),
+        ({"a": pa.array([{"x": float("nan")}])}, "column 'a' of type struct.* cannot be JSON"),
+    ],
+)
+def test_faulty_rows_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(PackError, match=message):
+        pack(tmp_path / "t.parquet", tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": ["x" * 100] * 50}), tmp_path / "t.parquet", write_page_checksum=True)
+    data = bytearray((tmp_path / "t.parquet").read_bytes())
+    data[60] ^= 1
+    (tmp_path / "t.parquet").write_bytes(data)
+    with pytest.raises(CorruptError, match=r"t.parquet cannot be read: .*; fetch it again"):
+        pack(tmp_path / "t.parquet", tmp_path / "out", workers=1)
+
+
+# Tables that name files
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    """Four pictures in folders, as imagefolder has them."""
+    for i in range(4):
+        path = tmp_path / "gallery" / "ab"[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(i))
+    return tmp_path / "gallery"
+
+
+def test_parquet_manifests(gallery: Path, tmp_path: Path) -> None:
+    names = [f"{'ab'[i % 2]}/{i}.jpg" for i in range(4)]
+    pq.write_table(pa.table({"path": names, "label": [5, 6, 7, 8], "text": list("wxyz")}), gallery / "list.parquet")
+    index = pack(gallery / "list.parquet", tmp_path / "out", workers=1, shuffle=False, jpeg="keep")
+    assert index.fields["image"] == FieldInfo(kind="image", extension="jpg")
+    samples = stream(tmp_path / "out")
+    assert [sample["__key__"] for sample in samples] == ["a/0", "b/1", "a/2", "b/3"]
+    assert [sample["label"].item() for sample in samples] == [5, 6, 7, 8]
+    pq.write_table(pa.table({"path": names[:1], "blob": [b"x"]}), gallery / "list.parquet")
+    with pytest.raises(PackError, match="column 'blob' is of type binary, which a manifest cannot hold beside names"):
+        pack(gallery / "list.parquet", tmp_path / "two", workers=1)
+
+
+def test_metadata_of_an_imagefolder(gallery: Path, tmp_path: Path) -> None:
+    rows = [{"file_name": f"{'ab'[i % 2]}/{i}.jpg", "text": f"t{i}"} for i in range(4)]
+    (gallery / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    index = pack(gallery, tmp_path / "out", workers=1, shuffle=False)
+    assert set(index.fields) == {"image", "text"}
+    assert [sample["text"] for sample in stream(tmp_path / "out")] == ["t0", "t1", "t2", "t3"]
+    (gallery / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    with pytest.raises(PackError, match=r"metadata.jsonl has no row for 'a/2.jpg' and 1 more; add them, remove"):
+        pack(gallery, tmp_path / "two", workers=1)
+    (gallery / "metadata.jsonl").write_text('{"author": "nobody"}\n')
+    assert pack(gallery, tmp_path / "two", workers=1).fields["label"].classes == ("a", "b")
