@@ -214,4 +214,4 @@ def damaged(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FastloadError):
             raise
-        raise CorruptError(f"{path} cannot be read: {error}; fetch it again") from error
+        raise CorruptError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from error
