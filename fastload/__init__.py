@@ -11,6 +11,7 @@
     device      host buffers                 -> tensors on the GPU, one batch ahead
     augment     Batch                        -> Batch
     outlook     a run's arguments            -> what it will be like
+    previews    samples and a chain          -> what the model will see, as pictures and a page
     profile     a loader                     -> what limits it, and what would help
     DataLoader  wires the path and keeps its place in the run
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fastload.outlook import check as check
     from fastload.pack import pack as pack
     from fastload.pack.splitting import Splitting as Splitting
+    from fastload.previews import preview as preview
     from fastload.profile import profile as profile
 
 _HOME = {
@@ -55,6 +57,7 @@ _HOME = {
     "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",
     "check": "fastload.outlook",
+    "preview": "fastload.previews",
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }
 

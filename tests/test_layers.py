@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loader",),
     ("pack", "reshape"),
     ("inspect", "verify"),
-    ("profile",),
+    ("profile", "previews"),
     ("bench", "outlook"),
     ("",),
     ("demo",),

@@ -127,7 +127,7 @@ class EachText:
         self.field, self.function = field, function
 
     def __repr__(self) -> str:
-        return f"EachText({self.field!r}, {self.function!r})"
+        return f"EachText({self.field!r}, {getattr(self.function, '__name__', repr(self.function))})"
 
     def __call__(self, batch: Batch) -> Batch:
         texts = batch.get(self.field)

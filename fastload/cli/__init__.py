@@ -1,4 +1,4 @@
-"""The command line: fastload pack | index | convert | merge | inspect | verify | check | profile | bench | demo.
+"""The command line: `fastload COMMAND`, the commands by file below.
 
 Exit codes: 0 done; 1 it failed, or verify found faults, check an error, bench a loss; 2 the arguments are wrong.
 Results go to standard output, progress and errors to standard error.
@@ -7,20 +7,21 @@ app.py        the program, its errors, what commands share
 packing.py    pack, index, convert
 reshaping.py  merge
 looking.py    inspect, verify
+previewing.py preview
 measuring.py  check, profile, bench
 trying.py     demo
 
 Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.reshape, fastload.verify, fastload.loader, fastload.outlook, fastload.profile, fastload.bench,
-fastload.demo.
+fastload.pack, fastload.reshape, fastload.verify, fastload.loader, fastload.outlook, fastload.previews,
+fastload.profile, fastload.bench, fastload.demo.
 """
 
 from __future__ import annotations
 
-from fastload.cli import looking, measuring, packing, reshaping, trying
+from fastload.cli import looking, measuring, packing, previewing, reshaping, trying
 from fastload.cli.app import app
 
-__all__ = ["app", "looking", "main", "measuring", "packing", "reshaping", "trying"]
+__all__ = ["app", "looking", "main", "measuring", "packing", "previewing", "reshaping", "trying"]
 
 
 def main() -> None:

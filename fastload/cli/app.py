@@ -29,6 +29,7 @@ COMMANDS = (
     "inspect",
     "verify",
     "check",
+    "preview",
     "profile",
     "bench",
     "demo",
