@@ -18,6 +18,7 @@ from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
 SPLITS = partial(typer.Option, rich_help_panel="Splits")
+PREPARE = partial(typer.Option, rich_help_panel="Prepared once, instead of in every epoch")
 
 
 class SourceKind(StrEnum):
@@ -31,6 +32,11 @@ class SourceKind(StrEnum):
 class Engine(StrEnum):
     local = "local"
     ray = "ray"
+
+
+class AudioFormat(StrEnum):
+    flac = "flac"
+    wav = "wav"
 
 
 class Jpeg(StrEnum):
@@ -65,6 +71,15 @@ def pack(
     jpeg: Annotated[
         Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
     ] = Jpeg.seekable,
+    resize_longer: Annotated[int | None, PREPARE(help="Most pixels of the longer side of pictures.")] = None,
+    resize_shorter: Annotated[int | None, PREPARE(help="Most pixels of the shorter side of pictures.")] = None,
+    quality: Annotated[int, PREPARE(help="Of JPEGs that are resized.")] = 90,
+    masks: Annotated[
+        str | None, PREPARE(help="Picture fields whose pixels are class numbers: mask,depth; '' for none.")
+    ] = None,
+    sample_rate: Annotated[int | None, PREPARE(help="Of sounds, in Hz.")] = None,
+    mono: Annotated[bool, PREPARE("--mono", help="One channel: the mean of all.")] = False,
+    audio_format: Annotated[AudioFormat | None, PREPARE(help="Of sounds, 16 or 24 bits.")] = None,
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Also the mean and deviation of all pixels; decodes every picture.")
     ] = False,
@@ -78,7 +93,9 @@ def pack(
     quiet: Quiet = False,
 ) -> None:
     """Pack raw samples into shards and their index."""
+    from fastload.pack import Prepare
     from fastload.pack import pack as run
+    from fastload.pack.prepare import summary
     from fastload.pack.splitting import Splitting
 
     started = time.perf_counter()
@@ -103,13 +120,23 @@ def pack(
         label_regex=label_regex,
         kind=None if kind is None else kind.value,
         jpeg=jpeg.value,
+        prepare=Prepare(
+            resize_longer=resize_longer,
+            resize_shorter=resize_shorter,
+            quality=quality,
+            masks=None if masks is None else tuple(filter(None, masks.split(","))),
+            sample_rate=sample_rate,
+            mono=mono,
+            audio_format=None if audio_format is None else audio_format.value,
+        ),
         statistics=statistics,
         engine=engine.value,
         address=address,
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:
-        say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{jpegs(index)}")
+        done = "".join(f"; {text}" for text in summary(index.statistics))
+        say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{done}{jpegs(index)}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastload.decode.base import Raw
 from fastload.decode.sniff import beginning, sniff
-from fastload.decode.wav import read_wav_frames, read_wav_header
+from fastload.decode.wav import COMPANDED, read_wav_frames, read_wav_header
 from fastload.errors import DecodeError, missing_extra
 
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is (RFC 3533)
@@ -21,11 +21,16 @@ Samples = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """An encoded clip whose header has been read; `read(start, stop)` gives float32 [C, stop - start]."""
+    """An encoded clip whose header has been read; `read(start, stop)` gives float32 [C, stop - start].
+
+    Attributes:
+        bits: how many a value has: of PCM those of the file; 32 of floats and 64-bit floats; 16 of compressed ones.
+    """
 
     frames: int
     sample_rate: int
     channels: int
+    bits: int
     read: Callable[[int, int], Samples]
 
 
@@ -53,6 +58,7 @@ def open_clip(raw: Raw) -> Clip:
             frames=header.frames,
             sample_rate=header.sample_rate,
             channels=header.channels,
+            bits=16 if header.codec in COMPANDED else min(header.bits, 32),
             read=lambda start, stop: read_wav_frames(raw, header, start, stop),
         )
     elif kind in ("flac", "ogg", "mp3"):
@@ -86,7 +92,8 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
             raise DecodeError(f"{kind} ends after {start + len(frames)} of {file.frames} samples ({len(raw)} bytes)")
         return np.ascontiguousarray(frames.T)
 
-    return Clip(frames=file.frames, sample_rate=file.samplerate, channels=file.channels, read=read)
+    bits = {"PCM_S8": 8, "PCM_24": 24}.get(file.subtype, 16)
+    return Clip(frames=file.frames, sample_rate=file.samplerate, channels=file.channels, bits=bits, read=read)
 
 
 def _check_last_page(raw: Raw) -> None:

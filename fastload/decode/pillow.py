@@ -22,14 +22,14 @@ from fastload.decode.base import Raw
 from fastload.decode.headers import MAX_PIXELS, PictureHeader
 from fastload.errors import DecodeError
 
-_READERS: dict[str, type[ImageFile]] = {
+READERS: dict[str, type[ImageFile]] = {
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
     "gif": GifImagePlugin.GifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
 }
-_FAILURES = (
+FAILURES = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
     RuntimeError, struct.error, zlib.error, DecompressionBombError,
 )  # what Pillow raises on broken files, as fuzzing shows  # fmt: skip
@@ -48,19 +48,19 @@ def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArra
     float TIFF).
     """
     try:
-        picture = _READERS[header.kind](io.BytesIO(raw))
+        picture = READERS[header.kind](io.BytesIO(raw))
         if picture.width * picture.height > MAX_PIXELS:
             raise DecodeError(f"{header.kind.upper()} frame of {picture.size} pixels is over the limit of {MAX_PIXELS}")
         picture.load()
         picture.info.pop("transparency", None)  # else converting a palette warns, or looks for a colour to give up
         return _sixteen_bit(picture) if mode == "I;16" else _eight_bit(picture, mode)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise DecodeError(f"{header.kind.upper()} of {len(raw)} bytes does not decode: {error}") from error
 
 
 def _eight_bit(picture: ImageFile, mode: str) -> npt.NDArray[np.uint8]:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        grey = (_grey16(picture) >> 8).astype(np.uint8)  # [H, W]
+        grey = (grey16(picture) >> 8).astype(np.uint8)  # [H, W]
         return np.repeat(grey[..., None], 3 if mode == "RGB" else 1, axis=2)
     converted = picture if picture.mode == mode else picture.convert(mode)
     pixels = np.array(converted, np.uint8)  # a copy: asarray's view is read-only, which torch warns about
@@ -69,11 +69,11 @@ def _eight_bit(picture: ImageFile, mode: str) -> npt.NDArray[np.uint8]:
 
 def _sixteen_bit(picture: ImageFile) -> npt.NDArray[np.uint16]:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return _grey16(picture)[..., None]
+        return grey16(picture)[..., None]
     return np.array(picture.convert("L"), np.uint16)[..., None] * np.uint16(257)  # 255 -> 65535
 
 
-def _grey16(picture: ImageFile) -> npt.NDArray[np.uint16]:
+def grey16(picture: ImageFile) -> npt.NDArray[np.uint16]:
     """uint16 [H, W] of a picture of one channel of 16 or 32 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:

@@ -23,6 +23,7 @@ _SUPPORTED = {
     (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8", (_A_LAW, 8): "u1", (_MU_LAW, 8): "u1",
 }  # fmt: skip
 _UNKNOWN_BYTES = 0xFFFFFFFF
+COMPANDED = (_A_LAW, _MU_LAW)  # 8 bits that stand for up to 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ra
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do
 encode.py     how: read (contents.py), check (checks.py), change (steps.py), count (tally.py), hash, write
-prepare.py    which steps change which field; jpeg.py: JPEGs made crop-seekable
+prepare.py    which steps change which field: resizing.py, sounds.py; jpeg.py: JPEGs made crop-seekable
 workers.py    processes; cluster.py: the same on several machines, through Ray
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published
@@ -24,8 +24,9 @@ from types import ModuleType
 from typing import Any
 
 from fastload.pack.job import pack
+from fastload.pack.prepare import Prepare
 
-__all__ = ["pack"]
+__all__ = ["Prepare", "pack"]
 
 
 class _CallablePackage(ModuleType):

@@ -25,7 +25,7 @@ from fastload.pack.jpeg import JpegMode
 from fastload.pack.manifest import Columns, parse_columns
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan, parse_size
-from fastload.pack.prepare import recipes_for
+from fastload.pack.prepare import Prepare, prepared
 from fastload.pack.splitting import Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
 from fastload.pack.steps import Recipe
@@ -59,6 +59,7 @@ def pack(
     label_regex: str | None = None,
     kind: SourceKind | None = None,
     jpeg: JpegMode = "seekable",
+    prepare: Prepare | None = None,
     statistics: bool = False,
     engine: Engine = "local",
     address: str | None = None,
@@ -96,6 +97,8 @@ def pack(
             (`fastload.decode.seekable`); metadata other than orientation and colour profile is dropped. Those that
             cannot be copied exactly, or are too small to gain by it, are kept; index.json counts them by reason. It
             takes about 4 ms a file of 110 kB. "keep" stores all bytes as they are.
+        prepare: what is done to samples while they are packed: pictures scaled down, sounds brought to one rate and
+            format (`Prepare`). index.json says what that saved.
         statistics: also sum up the pixels of all pictures, for the mean and standard deviation of each channel
             (`augment.Normalize.from_index`). Each picture is decoded for it: 1.5 ms for one of 500 x 375 pixels, which
             adds about a third to the time of packing. Sizes, lengths and classes are counted always.
@@ -124,6 +127,9 @@ def pack(
         raise ConfigError(f"workers={workers!r}: pass at least 1, or None for one per processor")
     if jpeg not in get_args(JpegMode):
         raise ConfigError(f"jpeg={jpeg!r}: pass 'seekable' or 'keep'")
+    prepare = prepare or Prepare()
+    if not isinstance(prepare, Prepare):
+        raise ConfigError(f"prepare={prepare!r}: pass Prepare(...), from fastload.pack")
     if not isinstance(statistics, bool):
         raise ConfigError(f"statistics={statistics!r}: pass True or False")
     if engine not in get_args(Engine):
@@ -145,17 +151,21 @@ def pack(
         "label_regex": label_regex,
         "kind": kind,
         "jpeg": jpeg,
+        "prepare": prepare.to_json(),
         "statistics": statistics,
     }
     place, name = _origin(source)
-    with Journal(out, {"source": place, **options, "jpeg_kernel": _counts_kernel(opened, jpeg)}) as journal:
+    made_with = {"jpeg_kernel": _counts_kernel(opened, jpeg), "libraries": prepare.libraries()}
+    with Journal(out, {"source": place, **options, **made_with}) as journal:
         table = opened if isinstance(opened, Table) else _spooled(opened, journal, out)
-        recipes = recipes_for(table, jpeg=jpeg, pixels=statistics)
         sharing = share_out(table, splitting, seed=seed)
+        table, recipes = prepared(table, prepare, jpeg=jpeg, pixels=statistics)
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
         about: dict[str, Any] = {"source": name, "options": options}
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
+        if made_with["libraries"]:
+            about["libraries"] = made_with["libraries"]
         with _telling(progress, plan) as tell:
             try:
                 encoder = Encoder(plan, out, recipes)
