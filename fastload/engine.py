@@ -20,6 +20,9 @@ Contract
   7. Fork       In a child process made by fork after the start, next() raises EngineError: threads do not survive a
   fork.
   8. Exit       At interpreter exit every engine that is still open is closed.
+  9. Size       resize() between results sets how many threads run and how many jobs are begun ahead; nothing else
+                changes. Threads that are too many end after the part they run and are joined by the next resize() or
+                close(); jobs that are too many ahead stay begun. After the end, or once closed, it does nothing.
 
 Life of a job:  planned -> queued (its parts wait) -> running -> done (no part left) or failed -> handed over
 """
@@ -83,6 +86,8 @@ class _Shared(Generic[Result]):
         self.parts: deque[tuple[_Ticket[Result], int]] = deque()
         self.closed = False
         self.finished_parts = 0
+        self.running = 0  # threads that were started and have not decided to end
+        self.surplus = 0  # of them, those that are to end when they next look for work
 
 
 def _work(shared: _Shared[Result], meter: Meter) -> None:
@@ -97,9 +102,13 @@ def _work(shared: _Shared[Result], meter: Meter) -> None:
 def _work_on(shared: _Shared[Result], clock: Clock) -> None:
     while True:
         with shared.lock:
-            while not shared.parts and not shared.closed:
+            while not shared.parts and not shared.closed and not shared.surplus:
                 shared.work.wait()
             if shared.closed:
+                return
+            if shared.surplus:
+                shared.surplus -= 1
+                shared.running -= 1
                 return
             ticket, part = shared.parts.popleft()
         error: BaseException | None = None
@@ -154,11 +163,20 @@ class Engine(Generic[Result]):
         self._meter = meter or Meter()
         self.clock = self._meter.start(consumer=True)
         self._threads: list[threading.Thread] = []
+        self._started = 0  # threads, those that ended included
         _open_engines.add(self)
-        for i in range(threads):
-            thread = threading.Thread(target=_work, args=(self._shared, self._meter), name=f"fastload-{i}", daemon=True)
+        self._start(threads)
+
+    def _start(self, threads: int) -> None:
+        with self._shared.lock:
+            self._shared.running += threads
+        for _ in range(threads):
+            thread = threading.Thread(
+                target=_work, args=(self._shared, self._meter), name=f"fastload-{self._started}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
+            self._started += 1
 
     def __iter__(self) -> Engine[Result]:
         return self
@@ -248,6 +266,35 @@ class Engine(Generic[Result]):
                 error = EngineError(_CLOSED)
         if error is not None:
             raise error
+
+    @property
+    def threads(self) -> int:
+        """How many run parts, those that are to end left out."""
+        with self._shared.lock:
+            return self._shared.running - self._shared.surplus
+
+    def resize(self, threads: int, ahead: int) -> None:
+        """Go on with other numbers of threads and of jobs ahead, both at least 1; see Size. For the consumer's thread.
+
+        Raises:
+            ValueError: of an engine that was begun without threads, or numbers below 1.
+        """
+        if not self._threads or threads < 1 or ahead < 1:
+            raise ValueError(f"resize({threads}, {ahead}) of an engine with {len(self._threads)} threads")
+        shared = self._shared
+        with shared.lock:
+            if shared.closed:
+                return
+            self._ahead = ahead
+            more = threads - (shared.running - shared.surplus)
+            kept = max(0, min(more, shared.surplus))  # told to end, and needed again
+            shared.surplus += max(0, -more) - kept
+            shared.work.notify_all()
+        self._start(max(0, more - kept))
+        ended = [thread for thread in self._threads if not thread.is_alive()]
+        self._threads = [thread for thread in self._threads if thread not in ended]
+        for thread in ended:
+            thread.join()
 
     def close(self) -> None:
         """Stop the threads and let go of everything; see Cancel."""

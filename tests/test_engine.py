@@ -427,3 +427,84 @@ def test_threads_wait_without_work_and_take_up_what_comes_later() -> None:
             assert next(engine) == number
         with pytest.raises(StopIteration):
             next(engine)
+
+
+def settle(engine: Engine[int], threads: int) -> None:
+    """Wait until so many threads are left."""
+    for _ in range(int(PATIENCE / 0.005)):
+        if len(workers()) == threads:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(f"{len(workers())} threads, and {threads} were asked for")
+
+
+def test_9_more_and_fewer_threads_run_from_one_result_to_the_next_in_the_same_order() -> None:
+    sizes = [1, 4, 2, 2, 7, 1, 3]
+    tasks = [Task(number, parts=5) for number in range(10 * len(sizes))]
+    with Engine(iter(Plan(tasks)), threads=3, ahead=3) as engine:
+        results = []
+        for number, size in enumerate(sizes):
+            engine.resize(size, 1 + number % 4)
+            assert engine.threads == size
+            results += [next(engine) for _ in range(10)]
+            settle(engine, size)
+        assert results == list(range(70))
+    assert workers() == []
+
+
+def test_9_a_thread_that_is_too_many_ends_after_its_part_and_one_that_is_needed_again_stays() -> None:
+    release, running = threading.Event(), threading.Barrier(4)
+
+    def hold(_: int) -> None:
+        running.wait(PATIENCE)
+        wait(release)
+
+    tasks = [Task(0), Task(1, parts=3, work=hold), Task(2)]
+    with Engine(iter(Plan(tasks)), threads=3, ahead=2) as engine:
+        assert next(engine) == 0
+        running.wait(PATIENCE)  # all three are at work
+        engine.resize(1, 2)
+        assert (engine.threads, len(workers())) == (1, 3)
+        engine.resize(2, 2)
+        assert (engine.threads, len(workers())) == (2, 3), "no thread is started where one has not ended yet"
+        release.set()
+        assert [next(engine), next(engine)] == [1, 2]
+        settle(engine, 2)
+        engine.resize(5, 2)
+        assert len(workers()) == 5
+    assert workers() == []
+
+
+def test_9_more_jobs_are_begun_ahead_and_those_that_are_too_many_stay_begun() -> None:
+    plan = Plan([Task(number) for number in range(30)])
+    with Engine(iter(plan), threads=1, ahead=2) as engine:
+        assert (next(engine), plan.drawn) == (0, 3)
+        engine.resize(1, 6)
+        assert (next(engine), plan.drawn) == (1, 8)
+        engine.resize(1, 1)
+        assert [(next(engine), plan.drawn) for _ in range(5)] == [(2, 8), (3, 8), (4, 8), (5, 8), (6, 8)]
+        assert (next(engine), plan.drawn) == (7, 9)
+
+
+def test_9_a_thread_is_wanted_less_while_others_idle_and_parts_still_find_one() -> None:
+    for _ in range(50):  # a wake-up that is lost would hang here
+        with Engine(iter(Plan([Task(number) for number in range(12)])), threads=4, ahead=4, timeout_seconds=10) as engine:
+            for number in range(12):
+                assert next(engine) == number
+                engine.resize(1 + number % 4, 4)
+
+
+def test_9_after_the_end_nothing_is_started() -> None:
+    engine = Engine(iter(Plan([Task(0)])), threads=2, ahead=2)
+    assert list(engine) == [0]
+    engine.resize(4, 4)
+    assert workers() == []
+
+
+def test_9_what_cannot_be_is_refused() -> None:
+    with Engine(iter(Plan([Task(0)])), threads=0, ahead=2) as engine, pytest.raises(ValueError, match="with 0 threads"):
+        engine.resize(1, 1)
+    with Engine(iter(Plan([Task(0)])), threads=1, ahead=2) as engine:
+        for threads, ahead in ((0, 1), (1, 0)):
+            with pytest.raises(ValueError, match=rf"resize\({threads}, {ahead}\) of an engine with 1 threads"):
+                engine.resize(threads, ahead)
