@@ -24,6 +24,7 @@ from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
 from fastload.fields import Image
 from fastload.flow import flow
+from fastload.machine import cores
 from fastload.meter import Clock, Meter, Stats
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
@@ -32,6 +33,7 @@ from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, detect_rank
 from fastload.trainers import lightning_asks
+from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
 VALID_NAME = "valid"  # in as_tuple: batch.valid
 
@@ -54,7 +56,9 @@ class DataLoader:
             {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch. None: an iterable dataset
             gives whole batches.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
-            undecoded bytes, text and tokens, whose cost is in Python itself.
+            undecoded bytes, text and tokens, whose cost is in Python itself. "auto": as many as the first batches show
+            to be needed, from 1 to 4 a core, and as many batches ahead, from `prefetch_factor` on; what was chosen and
+            why is in `tuned` and logged (INFO). The attributes num_workers and prefetch_factor tell what is in force.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
             this is in all and not per thread.
         pin_memory: host buffers in pinned memory. None: if the device is CUDA.
@@ -75,7 +79,7 @@ class DataLoader:
         data: Streamed | Data | Sequence[Data] | torch.utils.data.IterableDataset[Any] | ByNumber,
         batch_size: int | Mapping[int, int] | None = 1,
         *,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = 0,
         prefetch_factor: int = 2,
         pin_memory: bool | None = None,
         device: torch.device | str | None = None,
@@ -92,8 +96,8 @@ class DataLoader:
         if not isinstance(batch_size, Mapping):
             batch_size = integer("batch_size", batch_size, least=1)  # type: ignore[arg-type]
         self.batch_size: int | Mapping[int, int] = batch_size
-        self.num_workers = integer("num_workers", num_workers, least=0)
         self.prefetch_factor = integer("prefetch_factor", prefetch_factor, least=1)
+        self.num_workers, self._tuner = self._threads(num_workers)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"timeout={timeout!r}: must be positive seconds, or None to wait for ever")
         self.last_batch, self.timeout = last_batch, timeout
@@ -113,7 +117,8 @@ class DataLoader:
         self._before = 0  # batches of the running epoch that a trainer counts as handed over before a resume
         self._handed_out = 0  # batches of it since
         self._meter = Meter()
-        spare = self.prefetch_factor + 4  # batches in work, the one being copied, and those that the consumer holds
+        most_ahead = self.prefetch_factor if self._tuner is None else max(MOST_AHEAD, self.prefetch_factor)
+        spare = most_ahead + 4  # batches in work, the one being copied, and those that the consumer holds
         self._pool = BufferPool(pinned=self.pin_memory, limit=spare * max(1, len(self.dataset.fields)))
         share = self._share()
         self.dataset.check(share)
@@ -129,6 +134,21 @@ class DataLoader:
                 f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "
                 f"{share.global_batch()} ({share.world_size} ranks x {batch_size})"
             )
+
+    def _threads(self, wanted: int | str) -> tuple[int, Tuner | None]:
+        """How many to begin with, and what finds out how many are needed, if they are to be found."""
+        if wanted != AUTO:
+            if isinstance(wanted, str):
+                raise ConfigError(f"num_workers={wanted!r}: pass a number of threads, or 'auto'")
+            return integer("num_workers", wanted, least=0), None
+        most = self.dataset.threads(cores())
+        # where one is all that can be used, there is nothing to find
+        return most, Tuner(ahead=self.prefetch_factor) if self.dataset.threads(2) > 1 else None
+
+    @property
+    def tuned(self) -> Choice | None:
+        """What num_workers="auto" has chosen, and why; None before, and where nothing was to be chosen."""
+        return None if self._tuner is None else self._tuner.choice
 
     def _share(self) -> Share:
         rank, world_size = detect_rank(self.dataset.rank, self.dataset.world_size)
@@ -180,6 +200,9 @@ class DataLoader:
             jobs = dataset.jobs(
                 share, start, self._pool, threads=threads, marks=self._marks(), decoders=self._decoders()
             )
+            tuner = None if self._tuner is None or self._tuner.choice is not None else self._tuner
+            if tuner is not None:
+                tuner.begin()
             engine: Engine[Batch] = Engine(
                 jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout, meter=self._meter
             )
@@ -190,6 +213,8 @@ class DataLoader:
                         self._consumed = batch.state["consumed"]
                         self._handed_out += 1
                     yield self._hand_out(batch)
+                    if tuner is not None and self._current is me:
+                        self._tune(tuner, engine)
         finally:
             self._running -= 1
             if clock is not None:
@@ -197,6 +222,13 @@ class DataLoader:
             if self._current is me:
                 self._current, self._before = None, 0
                 self._take_jump()
+
+    def _tune(self, tuner: Tuner, engine: Engine[Batch]) -> None:
+        """Go on with what the tuner tries next. Neither the order nor the batches depend on it."""
+        setting = tuner.asked(self._meter.stats())
+        if setting is not None:
+            self.num_workers, self.prefetch_factor = setting.threads, setting.ahead
+            engine.resize(setting.threads, setting.ahead)
 
     def _decoders(self) -> dict[str, Decoder]:
         """Decoders in place of the data set's own."""

@@ -488,7 +488,9 @@ def test_9_more_jobs_are_begun_ahead_and_those_that_are_too_many_stay_begun() ->
 
 def test_9_a_thread_is_wanted_less_while_others_idle_and_parts_still_find_one() -> None:
     for _ in range(50):  # a wake-up that is lost would hang here
-        with Engine(iter(Plan([Task(number) for number in range(12)])), threads=4, ahead=4, timeout_seconds=10) as engine:
+        with Engine(
+            iter(Plan([Task(number) for number in range(12)])), threads=4, ahead=4, timeout_seconds=10
+        ) as engine:
             for number in range(12):
                 assert next(engine) == number
                 engine.resize(1 + number % 4, 4)

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("source", "shards"),
     ("batch", "meter", "statistics"),
     ("assemble", "packed"),
-    ("engine",),
+    ("engine", "tune"),
     ("device",),
     ("augment", "flow"),
     ("stream",),
