@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fastload.pack.splitting import Splitting as Splitting
     from fastload.previews import preview as preview
     from fastload.profile import profile as profile
+    from fastload.remote.settings import Remote as Remote
 
 _HOME = {
     "Batch": "fastload.batch",
@@ -54,6 +55,7 @@ _HOME = {
     "FastloadError": "fastload.errors",
     "IndexedDataset": "fastload.dataset",
     "Mix": "fastload.mixture",
+    "Remote": "fastload.remote.settings",
     "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",
     "check": "fastload.outlook",

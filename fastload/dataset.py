@@ -29,6 +29,8 @@ from fastload.order.packing import BoundPacking
 from fastload.order.sampler import Base, Sampler
 from fastload.order.shuffle import DEFAULT_WINDOW, ORDER_VERSION
 from fastload.packed import Packer, token_decoders
+from fastload.remote.settings import Remote, gather
+from fastload.shards.access import check_room, shards_at_hand
 from fastload.shards.columns import read_columns
 from fastload.shards.index import Index
 from fastload.shards.open import Data, open_index
@@ -91,13 +93,14 @@ def make_recipe(
     """Readers and decoders for these fields; opens nothing yet."""
     scalars = {n: f for n, f in fields.items() if isinstance(f, Scalar) and index.fields[n].kind == "scalar"}
     stored = [name for name in fields if name not in scalars]
-    # the shards of this block and of the next one that prefetching runs into
-    capacity = 2 * window if window else 8
+    # the shards of this block and of the next one that prefetching runs into, if a cache has room for them
+    room = shards_at_hand(index)
+    capacity = min(2 * window if window else 8, room)
     reader: Reader
     if index.shard_format == "tar":
         reader = TarReader(index, tuple(scalars), stored, capacity)
     else:
-        reader = ParquetReader(index, tuple(scalars), stored, capacity=row_groups_open(window))
+        reader = ParquetReader(index, tuple(scalars), stored, capacity=min(row_groups_open(window), room))
     return Recipe(
         index=index,
         reader=reader,
@@ -119,7 +122,8 @@ class StreamingDataset(Streamed):
     have samples masked by on_error="mask".
 
     Args:
-        data: a packed folder or its index; tar or Parquet files; a {000..099} or * pattern; a list of these.
+        data: a packed folder or its index; tar or Parquet files; a {000..099} or * pattern; the URL of any of these
+            but * (http, https, s3, gs, az, or what fsspec reads); a list of these.
         split: which split of a packed folder that has several.
         fields: name -> kind (`fastload.Image(224)`, ...). None: all fields, as the index describes them.
         shuffle: False streams in the order of packing.
@@ -135,6 +139,9 @@ class StreamingDataset(Streamed):
         max_errors: masked samples that are put up with before an error.
         batch_size: only for a stock DataLoader: the batch size it is given. Its workers then take whole batches in
             turn, so that batches are the same at any num_workers.
+        cache_dir, cache_size: where shards behind URLs are kept, and the most bytes, such as "50GB"; see
+            `fastload.Remote`.
+        remote: all that there is to set about URLs.
 
     Raises:
         ConfigError, ShardIndexError, SourceError: at once, on arguments and indexes; no sample is read yet.
@@ -156,11 +163,15 @@ class StreamingDataset(Streamed):
         on_error: OnError = "raise",
         max_errors: int = 100,
         batch_size: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_size: int | str | None = None,
+        remote: Remote | None = None,
     ) -> None:
         super().__init__(rank=rank, world_size=world_size, batch_size=batch_size)
-        self.index = open_index(data, split)
+        self.index = open_index(data, split, gather(remote, cache_dir, cache_size))
         self.fields = resolve_fields(self.index, fields)
         self.window = _resolve_window(shuffle, window, len(self.index.sizes))
+        check_room(self.index, self.window)
         if on_error not in ("raise", "mask"):
             raise ConfigError(f"on_error={on_error!r}: pass 'raise' or 'mask'")
         if max_errors < 0:
@@ -222,7 +233,7 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     calls once a batch. Any torch Sampler works. Sample i is the i-th in the order of packing.
 
     Args:
-        data, split, fields: as for StreamingDataset.
+        data, split, fields, cache_dir, cache_size, remote: as for StreamingDataset.
         seed: of random crops; `set_epoch` changes them from epoch to epoch.
 
     Raises:
@@ -237,8 +248,11 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         split: str | None = None,
         fields: Mapping[str, Field] | None = None,
         seed: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_size: int | str | None = None,
+        remote: Remote | None = None,
     ) -> None:
-        self.index = open_index(data, split)
+        self.index = open_index(data, split, gather(remote, cache_dir, cache_size))
         self.fields = resolve_fields(self.index, fields)
         self.seed, self.epoch = integer("seed", seed), 0
         self._recipe: tuple[int, Recipe] | None = None

@@ -40,6 +40,7 @@ from typing import Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError
 from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, WAITING, Clock, Meter, run_under
+from fastload.stopping import work_until
 
 Result = TypeVar("Result", covariant=True)
 
@@ -85,6 +86,7 @@ class _Shared(Generic[Result]):
         self.done = threading.Condition(self.lock)  # a job has no part left
         self.parts: deque[tuple[_Ticket[Result], int]] = deque()
         self.closed = False
+        self.stop = threading.Event()  # the same, for parts that block
         self.finished_parts = 0
         self.running = 0  # threads that were started and have not decided to end
         self.surplus = 0  # of them, those that are to end when they next look for work
@@ -94,6 +96,7 @@ def _work(shared: _Shared[Result], meter: Meter) -> None:
     clock = meter.start(consumer=False)
     try:
         run_under(clock)
+        work_until(shared.stop)
         _work_on(shared, clock)
     finally:
         meter.stop(clock)
@@ -303,6 +306,7 @@ class Engine(Generic[Result]):
             return
         with shared.lock:
             shared.closed = True
+            shared.stop.set()
             shared.parts.clear()
             shared.work.notify_all()
             shared.done.notify_all()

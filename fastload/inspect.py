@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fastload.shards.idx import Idx
+from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 from fastload.shards.open import Data, open_index
 from fastload.shards.parquetscan import fact_names, open_parquet
@@ -118,10 +118,10 @@ class _Column:
 def _numbers(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Scalar fields and facts of one file, by name, without missing values."""
     if index.shard_format == "tar":
-        idx = Idx(index.idx_paths[file])
+        idx = open_idx(index, file, check=False)
         yield from ((name, idx.column(name)) for name in idx.numbers)
         return
-    parquet = open_parquet(Path(index.paths[file]))
+    parquet = open_parquet(Path(index.paths[file]), source=parquet_input(index, file))
     names = [n for n in parquet.schema_arrow.names if _is_scalar(index, n) or n in fact_names(parquet)]
     table = parquet.read(columns=names, use_threads=False)
     for name in names:

@@ -24,11 +24,11 @@ PACKAGE = Path(fastload.errors.__file__).parent
 # A name stands for itself and all that is inside it, unless a longer name says otherwise.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "machine"),
-    ("fields", "report"),
+    ("fields", "report", "sizes", "stopping"),
     ("order.hashing",),
     ("order",),
     ("decode", "trainers"),
-    ("source", "shards"),
+    ("source", "remote", "shards"),
     ("batch", "meter", "statistics"),
     ("assemble", "packed"),
     ("engine", "tune"),

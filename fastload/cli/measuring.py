@@ -79,8 +79,8 @@ def check(
     """Say what a run will be like, and what will hurt, before it starts. Exit code 1: it would not start."""
     from fastload.outlook import check as run
     from fastload.outlook.table import render as render_outlook
-    from fastload.pack.plan import parse_size
     from fastload.profile.spec import parse_fields
+    from fastload.sizes import parse_size
 
     outlook = run(
         shards,

@@ -17,7 +17,6 @@ from fastload.pack.checks import FACTS
 from fastload.pack.foreign import Part as ForeignPart
 from fastload.pack.foreign import find_splits, foreign_parts, part_samples
 from fastload.pack.journal import Journal, refuse_foreign
-from fastload.pack.plan import parse_size
 from fastload.pack.streams import split_key
 from fastload.pack.values import field_of, store
 from fastload.reshape.recast import recast
@@ -26,6 +25,7 @@ from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
 from fastload.reshape.sources import open_set
 from fastload.shards.foreign import JOURNAL_NAME, is_shard, names_below
 from fastload.shards.index import INDEX_NAME, FieldInfo, IndexFile, ShardFormat
+from fastload.sizes import parse_size
 
 
 def convert(

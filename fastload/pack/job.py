@@ -24,7 +24,7 @@ from fastload.pack.journal import Finished, Journal, refuse_foreign
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.manifest import Columns, parse_columns
 from fastload.pack.objects import Samples
-from fastload.pack.plan import Plan, make_plan, parse_size
+from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
 from fastload.pack.splitting import Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
@@ -36,6 +36,7 @@ from fastload.pack.tasks import Tell
 from fastload.pack.workers import LocalPool, Pool, ProcessPool
 from fastload.pack.writing import class_counts, tallies, write_shards
 from fastload.shards.index import IndexFile, ShardFormat
+from fastload.sizes import parse_size
 
 Engine = Literal["local", "ray"]
 OnProgress = Callable[[int, int, int], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,27 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from fastload.errors import ConfigError
 from fastload.pack.splits import shuffled
 from fastload.pack.splitting import Sharing
 from fastload.pack.table import Column, Files, Inline, Spans, Table
 from fastload.shards.index import ShardFormat
 from fastload.shards.tar import RUN_BYTES, RUN_SAMPLES, header_sizes
 from fastload.shards.ustar import END_MARKER, padded
+from fastload.sizes import parse_size as parse_size
 
 Int64s = npt.NDArray[np.int64]
 SHARD_NAMES: dict[ShardFormat, str] = {"tar": "shard-{:06d}.tar", "parquet": "part-{:06d}.parquet"}
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 1 << 10,
-    "mi": 1 << 20,
-    "gi": 1 << 30,
-    "ti": 1 << 40,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,20 +124,6 @@ def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
                 state.update(column.starts[rows].tobytes() + column.sizes[rows].tobytes())
         case _:
             state.update(column.values[rows].tobytes())
-
-
-def parse_size(size: int | str, name: str = "shard_size") -> int:
-    """Bytes: 1000, "256MiB", "1GB", "64 kB".
-
-    Raises: ConfigError for anything else, or less than one byte.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(size).strip().lower())
-    if isinstance(size, bool | float) or not match or match[2] not in _UNITS:
-        raise ConfigError(f"{name}={size!r}: pass bytes, or a size such as '256MiB' or '1GB'")
-    value = int(float(match[1]) * _UNITS[match[2]]) if "." in match[1] else int(match[1]) * _UNITS[match[2]]
-    if value < 1:
-        raise ConfigError(f"{name}={size!r}: must be at least 1 byte")
-    return value
 
 
 def make_plan(

@@ -11,12 +11,12 @@ from typing import get_args
 
 from fastload.errors import ConfigError
 from fastload.pack.journal import Journal, refuse_foreign
-from fastload.pack.plan import parse_size
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
 from fastload.reshape.sources import PackedSet, open_set
 from fastload.reshape.unite import United, changer, unite, united_statistics
 from fastload.shards.index import IndexFile, ShardFormat
+from fastload.sizes import parse_size
 
 
 def merge(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastload.errors import ConfigError, CorruptError
-from fastload.shards.idx import Idx
+from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.index import Index
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,7 @@ def read_columns(index: Index, names: Iterable[str]) -> dict[str, Array]:
 
 
 def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
-    idx = Idx(index.idx_paths[file], index.files[file].index_xxh3)
+    idx = open_idx(index, file)
     if idx.samples != index.files[file].samples:
         raise CorruptError(
             f"{index.idx_paths[file]} has {idx.samples} samples, and the index says {index.files[file].samples}",
@@ -56,7 +56,7 @@ def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]
 
 
 def _of_parquet(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
-    parquet = pq.ParquetFile(index.paths[file], memory_map=True)
+    parquet = pq.ParquetFile(parquet_input(index, file), memory_map=True)
     known = [column.name for column in parquet.schema_arrow if _is_number(column.type)]
 
     def read(name: str) -> Array:

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,9 @@ from pathlib import Path
 
 import xxhash
 
-from fastload.errors import FastloadError, ShardIndexError, SourceError
+from fastload.errors import ConfigError, FastloadError, ShardIndexError, SourceError
+from fastload.remote.cache import INDEX_FOLDER_NAME
+from fastload.remote.settings import default_cache_dir
 from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.idx import Idx
 from fastload.shards.index import (
@@ -37,6 +39,7 @@ from fastload.shards.tar import scan_tar
 FORMATS: dict[str, ShardFormat] = {".tar": "tar", ".parquet": "parquet"}
 JOURNAL_NAME = ".fastload-pack"  # there while a folder is being packed
 ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are called
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
 # how the Hugging Face hub names files: train-00000-of-00012.parquet
 _HUB_NAME = re.compile(r"(?P<split>[A-Za-z][\w.]*)-\d{5}-of-\d{5}")
@@ -69,6 +72,31 @@ def refuse_unfinished(folder: Path) -> None:
             raise ShardIndexError(
                 f"{place} is incomplete: packing was not finished; run the same `fastload pack` again, and it goes on"
             )
+
+
+def choose_split(splits: Iterable[str], split: str | None, folder: str | Path) -> str:
+    """The split that is asked for, or the only one.
+
+    Raises:
+        ShardIndexError: there are several and no choice, or no such split.
+    """
+    names = list(splits)
+    if split is None and len(names) == 1:
+        return names[0]
+    known = ", ".join(map(repr, names)) or "none"
+    if split is None:
+        raise ShardIndexError(
+            f"{folder} has several splits ({known}); choose one with split=..., or pass {folder}/{names[0]}"
+        )
+    if split not in names:
+        raise ShardIndexError(f"no split {split!r} in {folder}; it has {known}")
+    return split
+
+
+def refuse_compressed(name: str) -> None:
+    """Raise ConfigError for a tar that is compressed as a whole."""
+    if name.endswith(_COMPRESSED):
+        raise ConfigError(f"{name} is compressed and cannot be read at any place; unpack it to a .tar first")
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
@@ -231,9 +259,8 @@ def _scan_tar(path: Path, idx: Path) -> Described:
 
 def cached_idx(tar: Path, about: os.stat_result) -> Path:
     """Where the `.idx` of a tar in a read-only folder is kept: a name that changes when the tar does."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = xxhash.xxh3_128_hexdigest(f"{os.path.abspath(tar)}\0{about.st_size}\0{about.st_mtime_ns}".encode())
-    return Path(cache, "fastload", "index", name + IDX_SUFFIX)
+    return Path(default_cache_dir(), INDEX_FOLDER_NAME, name + IDX_SUFFIX)
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -114,6 +114,7 @@ class Idx:
     Args:
         path: of the `.idx`.
         expected_xxh3: checksum of the file as index.json has it; None: not checked.
+        content: its bytes, if they are at hand; `path` is then what errors call it.
 
     Raises:
         ShardIndexError: missing, not an index, or of a newer version.
@@ -121,15 +122,9 @@ class Idx:
         SourceError: unreadable.
     """
 
-    def __init__(self, path: str, expected_xxh3: str | None = None) -> None:
+    def __init__(self, path: str, expected_xxh3: str | None = None, content: pa.Buffer | None = None) -> None:
         self.path = path
-        try:
-            source = pa.memory_map(path)
-        except FileNotFoundError:
-            raise ShardIndexError(f"{path} is missing; make it again with `fastload index`") from None
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error}") from error
-        buffer = source.read_buffer()
+        buffer = _map(path) if content is None else content
         if expected_xxh3 is not None and xxhash.xxh3_64_hexdigest(buffer) != expected_xxh3:
             raise CorruptError(f"{path} is not the file that index.json describes: checksum {expected_xxh3} expected")
         try:
@@ -180,3 +175,12 @@ class Idx:
         """The keys of some samples, in the order of `rows`."""
         starts, stops, text = self.key_bounds[rows].tolist(), self.key_bounds[rows + 1].tolist(), self.key_text
         return [str(text[a:b], "utf-8") for a, b in zip(starts, stops, strict=True)]
+
+
+def _map(path: str) -> pa.Buffer:
+    try:
+        return pa.memory_map(path).read_buffer()
+    except FileNotFoundError:
+        raise ShardIndexError(f"{path} is missing; make it again with `fastload index`") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,9 @@ import xxhash
 
 from fastload.errors import ShardIndexError
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
+from fastload.remote.cache import Cache
+from fastload.remote.fetch import Blob
+from fastload.remote.urls import is_url, join_url
 from fastload.shards.files import write_atomic
 
 INDEX_NAME = "index.json"
@@ -225,18 +228,20 @@ class IndexFile:
             ) from None
         return IndexFile.from_bytes(content, str(path))
 
-    def split(self, name: str, root: str) -> Index:
-        """The shards of one split; `root` is the folder that the names are relative to."""
+    def split(self, name: str, root: str, cache: Cache | None = None) -> Index:
+        """The shards of one split; `root` is the folder that the names are relative to, or its URL, with a cache."""
         if name not in self.splits:
             raise ShardIndexError(f"no split {name!r} in {root}; it has {', '.join(map(repr, self.splits))}")
         start, stop = self.splits[name]
         files = self.shards[start:stop]
+        place = partial(join_url if is_url(root) else "{}/{}".format, root)
         return Index(
             shard_format=self.shard_format,
             fields=self.fields,
             files=files,
-            paths=tuple(f"{root}/{shard.name}" for shard in files),
-            idx_paths=tuple(idx_path(f"{root}/{shard.name}") for shard in files) if self.shard_format == "tar" else (),
+            paths=tuple(place(shard.name) for shard in files),
+            idx_paths=tuple(place(idx_path(shard.name)) for shard in files) if self.shard_format == "tar" else (),
+            cache=cache,
         )
 
 
@@ -249,6 +254,8 @@ class Index:
         paths: where each file lies: a local path or a URL.
         idx_paths: where the `.idx` of each tar lies: beside it, or in a cache where its folder is read-only; empty for
             Parquet.
+        cache: what URLs among the paths are read through; None if there are none.
+        blobs: of shards behind URLs that have no index.json, by URL: what tells that they have changed.
     """
 
     shard_format: ShardFormat
@@ -256,6 +263,8 @@ class Index:
     files: tuple[ShardFile, ...]
     paths: tuple[str, ...]
     idx_paths: tuple[str, ...] = ()
+    cache: Cache | None = field(default=None, compare=False)
+    blobs: Mapping[str, Blob] = field(default_factory=dict, compare=False)
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -323,6 +332,8 @@ def join(indexes: Iterable[Index]) -> Index:
         files=tuple(file for part in parts for file in part.files),
         paths=tuple(path for part in parts for path in part.paths),
         idx_paths=tuple(path for part in parts for path in part.idx_paths),
+        cache=next((part.cache for part in parts if part.cache is not None), None),
+        blobs={url: blob for part in parts for url, blob in part.blobs.items()},
     )
 
 

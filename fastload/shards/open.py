@@ -5,6 +5,7 @@
     folder                         of tar or Parquet files by others
     a.tar, b.parquet               single files
     shards-{000..099}.tar, *.tar   patterns: {a..b} and {a,b,c} in the order written, then * ? [] in natural order
+    s3://bucket/OUT, https://...   the same behind a URL, all but folders by others and *: stores are not listed
     a list of any of these         joined in its order
 
 `index_folder` writes what the first way reads, for shards that fastload did not pack.
@@ -15,44 +16,50 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 
 from fastload.errors import ConfigError, ShardIndexError, SourceError
+from fastload.remote.cache import Cache
+from fastload.remote.settings import Remote
+from fastload.remote.urls import is_url, path_of
+from fastload.shards.behind import index_of_urls, open_url
 from fastload.shards.foreign import (
+    choose_split,
     describe_anew,
     find_splits,
     index_of_files,
     is_shard,
     natural_key,
     one_format,
+    refuse_compressed,
     refuse_unfinished,
 )
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, join, merge_fields
 
 Data = str | os.PathLike[str]
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
-def open_index(data: Data | Sequence[Data], split: str | None = None) -> Index:
+def open_index(data: Data | Sequence[Data], split: str | None = None, remote: Remote | None = None) -> Index:
     """The index of the shards that `data` names; see the module for the ways to name them.
 
     No shard is read, but a tar without a current `.idx` is scanned once, and its `.idx` is written beside it (or, where
-    that is not allowed, under $XDG_CACHE_HOME/fastload/index).
+    that is not allowed, under $XDG_CACHE_HOME/fastload/index). Behind a URL it is fetched for that, and its `.idx` is
+    kept in the cache.
 
     Args:
-        data: path, pattern, or a sequence of these.
+        data: path, URL, pattern, or a sequence of these.
         split: which split of a folder that has several.
+        remote: how URLs are read.
 
     Raises:
-        ConfigError: a URL, another kind of file, or a split of something that has none.
-        SourceError: a path or pattern that matches nothing.
+        ConfigError: another kind of file, a URL with *, or a split of something that has none.
+        SourceError: a path or pattern that matches nothing, a URL that cannot be fetched.
         ShardIndexError: several splits and no choice, a folder that is incomplete, shards that do not fit each other.
         CorruptError: a file that is not what its name says.
     """
@@ -62,9 +69,22 @@ def open_index(data: Data | Sequence[Data], split: str | None = None) -> Index:
         paths = [path for item in data for path in _paths(_item(item))]
     else:
         raise ConfigError(f"data={data!r}: pass a path, a pattern or a list of these")
-    if paths and split is None and all(is_shard(path) and os.path.isfile(path) for path in paths):
-        return index_of_files(paths)
-    return join(_open_path(Path(path), split) for path in paths)
+    cache = Cache(remote or Remote()) if any(map(is_url, paths)) else None
+    return join(part for kind, run in groupby(paths, is_url) for part in _open_run(list(run), split, cache, kind))
+
+
+def _open_run(names: list[str], split: str | None, cache: Cache | None, behind_urls: bool) -> Iterator[Index]:
+    """Names that stand next to each other, all paths or all URLs."""
+    if behind_urls:
+        assert cache is not None
+        if split is None and all(is_shard(path_of(name)) for name in names):
+            yield index_of_urls(names, cache)
+            return
+        yield from (open_url(name, split, cache) for name in names)
+    elif split is None and all(is_shard(name) and os.path.isfile(name) for name in names):
+        yield index_of_files(names)
+    else:
+        yield from (_open_path(Path(name), split) for name in names)
 
 
 def _item(item: object) -> str:
@@ -74,13 +94,14 @@ def _item(item: object) -> str:
 
 
 def _paths(name: str) -> Iterator[str]:
-    """The absolute paths that one name stands for."""
+    """The absolute paths, or the URLs, that one name stands for."""
     if not isinstance(name, str) or not name:
         raise ConfigError(f"data={name!r}: pass a path as text")
-    if _URL.match(name):
-        raise ConfigError(
-            f"data={name!r}: remote reading is not available in this version; copy the shards to a local folder"
-        )
+    if is_url(name):
+        if glob.has_magic(path_of(name)):
+            raise ConfigError(f"data={name!r}: stores are not listed; write a range such as {{000..099}} in place of *")
+        yield from expand_braces(name)
+        return
     if os.path.exists(name):  # a file whose name has braces or brackets is that file
         yield os.path.abspath(name)
         return
@@ -124,8 +145,7 @@ def _open_path(path: Path, split: str | None) -> Index:
         return _open_folder(path, split)
     if path.name == INDEX_NAME:
         return _open_packed(path.parent, split)
-    if path.name.endswith(_COMPRESSED):
-        raise ConfigError(f"{path} is compressed and cannot be read at any place; unpack it to a .tar first")
+    refuse_compressed(str(path))
     if not is_shard(path.name):
         raise ConfigError(f"{path} is no {INDEX_NAME}, .tar or .parquet; make shards of raw files with `fastload pack`")
     if split is not None:
@@ -146,26 +166,12 @@ def _open_folder(folder: Path, split: str | None) -> Index:
                 )
             return whole.split(folder.name, str(folder.parent))
     splits = find_splits(folder)
-    return index_of_files([str(path) for path in splits[_choose(splits, split, folder)]])
+    return index_of_files([str(path) for path in splits[choose_split(splits, split, folder)]])
 
 
 def _open_packed(folder: Path, split: str | None) -> Index:
     whole = IndexFile.load(folder / INDEX_NAME)
-    return whole.split(_choose(whole.splits, split, folder), str(folder))
-
-
-def _choose(splits: Iterable[str], split: str | None, folder: Path) -> str:
-    names = list(splits)
-    if split is None and len(names) == 1:
-        return names[0]
-    known = ", ".join(map(repr, names)) or "none"
-    if split is None:
-        raise ShardIndexError(
-            f"{folder} has several splits ({known}); choose one with split=..., or pass {folder / names[0]}"
-        )
-    if split not in names:
-        raise ShardIndexError(f"no split {split!r} in {folder}; it has {known}")
-    return split
+    return whole.split(choose_split(whole.splits, split, folder), str(folder))
 
 
 def index_folder(folder: Data) -> IndexFile:

@@ -54,17 +54,20 @@ def scan_parquet(path: Path, checksum: bool = False) -> tuple[ShardFile, dict[st
     return shard, _own_fields(path, about) if about is not None else _foreign_fields(path, file)
 
 
-def open_parquet(path: Path, verify_pages: bool = False) -> pq.ParquetFile:
+def open_parquet(path: Path, verify_pages: bool = False, source: str | pa.BufferReader | None = None) -> pq.ParquetFile:
     """Open a Parquet file; the errors of `scan_parquet`.
 
     Args:
         path: of the file.
         verify_pages: check the CRC-32 of every page that is read and has one.
+        source: what to read instead; `path` is then what errors call it.
     """
     try:
         if path.is_dir():
             raise SourceError(f"{path} cannot be read: it is a folder")
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=verify_pages, pre_buffer=False)
+        file = pq.ParquetFile(
+            source or path, memory_map=True, page_checksum_verification=verify_pages, pre_buffer=False
+        )
         _ = file.schema_arrow  # parsed when first asked for
         return file
     except FileNotFoundError:

@@ -18,9 +18,8 @@ import numpy.typing as npt
 import xxhash
 
 from fastload.errors import CorruptError, FastloadError
-from fastload.shards.idx import Idx
+from fastload.shards.access import open_idx, view_file
 from fastload.shards.index import Index
-from fastload.source import map_file
 
 try:
     from fastload.shards import _rows
@@ -107,6 +106,11 @@ class ShardCache(Generic[Handle]):
         self._handles: OrderedDict[int, Handle] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
 
+    def let_go(self) -> None:
+        """Close all; who reads one at the moment keeps it that long."""
+        with self._lock:
+            self._handles.clear()
+
     def get_all(self, shards: Ints) -> list[Handle]:
         """The handle of each row's shard."""
         numbers = shards.tolist()
@@ -165,15 +169,14 @@ class _TarShard:
     def __init__(
         self, index: Index, shard: int, scalars: Sequence[str], stored: Sequence[str], check_idx: bool
     ) -> None:
-        file, path, idx_at = index.files[shard], index.paths[shard], index.idx_paths[shard]
-        idx = Idx(idx_at, file.index_xxh3 if check_idx else None)
+        file, idx = index.files[shard], open_idx(index, shard, check=check_idx)
         if (idx.samples, idx.tar_bytes, idx.tar_xxh3) != (file.samples, file.bytes, file.xxh3):
             raise CorruptError(
-                f"{idx_at} describes another tar ({idx.samples} samples, {idx.tar_bytes} bytes, "
+                f"{idx.path} describes another tar ({idx.samples} samples, {idx.tar_bytes} bytes, "
                 f"xxh3 {idx.tar_xxh3}) than the index ({file.samples}, {file.bytes}, {file.xxh3})",
                 shard=file.name,
             )
-        self.view = map_file(path, file.bytes)
+        self.view = view_file(index, shard)
         self.offsets, self.sizes, self.digests = idx.offsets.data, idx.sizes.data, idx.xxh3.data
         self.key_bounds, self.key_text = idx.key_bounds.data, idx.key_text
         self.scalars = {name: idx.column(name).data for name in scalars}
@@ -216,6 +219,8 @@ class TarReader:
             return handle
 
         self._shards: ShardCache[_TarShard] = ShardCache(open_shard, capacity)
+        if index.cache is not None:
+            index.cache.holders.add(self._shards)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         opened, at = self._shards.get_all(shards), rows.tolist()

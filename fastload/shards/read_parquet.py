@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from fastload.errors import CorruptError, FastloadError, SourceError
+from fastload.remote.urls import path_of
+from fastload.shards.access import parquet_input
 from fastload.shards.index import Index
 from fastload.shards.parquet import KEY_COLUMN
 from fastload.shards.read import Ints, Raw, Rows, ShardCache, naming
@@ -42,6 +44,8 @@ class ParquetReader:
     def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
         self._scalars, self._stored = tuple(scalars), tuple(stored)
         self._shards: ShardCache[RowGroup] = ShardCache(_Opener(index, self._scalars, self._stored), capacity)
+        if index.cache is not None:
+            index.cache.holders.add(self._shards)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         groups, at = self._shards.get_all(shards), rows.tolist()
@@ -72,19 +76,23 @@ class _Opener:
         path, footer = self._index.paths[file], self._footers.get(file)
 
         def read() -> pa.Table:
-            parquet = pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
+            source = parquet_input(self._index, file)
+            parquet = pq.ParquetFile(source, metadata=footer, memory_map=True, page_checksum_verification=True)
             columns = set(parquet.schema_arrow.names)
             wanted = [name for name in (KEY_COLUMN, *self._scalars, *self._stored) if name in columns]
             return parquet.read_row_group(group, columns=wanted, use_threads=False)
 
-        return RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=f"{Path(path).stem}/{group}/")
+        prefix = f"{Path(path_of(path)).stem}/{group}/"
+        return RowGroup(_guarded(path, read), self._scalars, self._stored, key_prefix=prefix)
 
 
 def _read_footer(index: Index, file: int) -> pq.FileMetaData:
     path, described = index.paths[file], index.files[file]
-    footer = _guarded(path, lambda: pq.read_metadata(path))
+    source = parquet_input(index, file)
+    footer = _guarded(path, lambda: pq.read_metadata(source))
+    size = Path(path).stat().st_size if isinstance(source, str) else source.size()
     rows = tuple(footer.row_group(g).num_rows for g in range(footer.num_row_groups))
-    if rows != described.row_groups or Path(path).stat().st_size != described.bytes:
+    if rows != described.row_groups or size != described.bytes:
         raise CorruptError(
             f"{path} is not the file that its index describes ({described.bytes} bytes, {described.samples} "
             "samples); fetch it again, or make the index again with `fastload index`"
@@ -219,5 +227,7 @@ def _guarded(path: str, read: Callable[[], Any]) -> Any:
         return read()
     except FileNotFoundError:
         raise SourceError(f"{path} is missing; fetch it again, or make the index again with `fastload index`") from None
+    except FastloadError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise CorruptError(f"{path} cannot be read: {error}; fetch it again") from error

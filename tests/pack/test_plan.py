@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.plan import Plan, make_plan, parse_size
+from fastload.pack.plan import Plan, make_plan
 from fastload.pack.splitting import Splitting, share_out
 from fastload.pack.table import Inline, Table, Values
 from fastload.shards.index import FieldInfo
+from fastload.sizes import parse_size
 
 FIELDS = {"text": FieldInfo(kind="text"), "label": FieldInfo(kind="scalar", dtype="int64")}
 

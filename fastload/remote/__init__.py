@@ -1,0 +1,10 @@
+"""Data behind URLs, read through a verified cache on the local disk.
+
+settings.py   Remote: where the cache is, how large, and how long to try
+urls.py       what a URL consists of, and how it is shown
+transfer.py   one request: obstore for s3, gs, az, http and https; fsspec for the rest
+forked.py     the same in a process of its own, for a process that was forked from one that used obstore
+fetch.py      a whole object, tried again and checked
+cache.py      objects as files: each fetched once, kept under a limit, shared by all processes of a machine
+folder.py     the files of a cache: names, locks, room
+"""

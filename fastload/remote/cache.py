@@ -1,0 +1,231 @@
+"""Objects behind URLs as local files: each is fetched once, checked, kept under a limit, and shared by all processes.
+
+Contract
+  1. Whole     What `open` gives is, to the bit, what the index describes. A cached file that is not is removed and
+               fetched again, once.
+  2. Once      However many threads, processes and users ask for an object, one fetches it, and the others wait.
+  3. Limit     Files, those on their way included, stay within `cache_size`. What is in use is never removed: if that is
+               all there is, who needs more asks the holders in its own process to let go, and then waits.
+  4. Error     `open` returns or raises within the time that `Remote` states; who waited for a transfer that failed
+               gets its error.
+  5. Stop      A thread whose work was given up (see `fastload.stopping`) leaves within a chunk, or a stall.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import mmap
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import xxhash
+
+from fastload.errors import CorruptError, FastloadError, SourceError
+from fastload.remote.fetch import Blob, fetch
+from fastload.remote.folder import Folder, NoRoom, name_of
+from fastload.remote.settings import Remote
+from fastload.remote.urls import shown
+from fastload.stopping import pause, stop_here
+
+FOLDER_NAME = "remote"
+INDEX_FOLDER_NAME = "index"
+_ROOM_POLL_SECONDS = 0.05
+
+
+class Holder(Protocol):
+    """Who keeps objects open that it could open again."""
+
+    def let_go(self) -> None:
+        """Drop them."""
+        ...
+
+
+@dataclass(slots=True)
+class _Process:
+    """What the threads of one process share; made anew after a fork, for locks may be held by threads left behind."""
+
+    pid: int
+    folder: Folder
+    slots: threading.BoundedSemaphore
+    verified: set[tuple[str, int, int]] = field(default_factory=set)  # name, inode, bytes
+    failed: dict[str, tuple[float, FastloadError]] = field(default_factory=dict)  # name: when, why
+
+
+class Cache:
+    """The cache that `Remote` describes. Any number of threads may call; it can be pickled.
+
+    Attributes:
+        remote: where it is, how large, and how long to try.
+        holders: asked to let go where room is short.
+    """
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self.holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+        self._own: _Process | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"remote": self.remote}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Cache.__init__(self, state["remote"])
+
+    @property
+    def limit(self) -> int | None:
+        return self.remote.limit
+
+    @property
+    def index_folder(self) -> Path:
+        """Where indexes of shards that fastload did not pack are kept."""
+        return self.remote.folder / INDEX_FOLDER_NAME
+
+    def place(self, blob: Blob) -> Path:
+        """Where an object lies while it is open."""
+        return self.remote.folder / FOLDER_NAME / name_of(blob)
+
+    def _process(self) -> _Process:
+        own = self._own
+        if own is None or own.pid != os.getpid():
+            patience = self.remote.give_up_seconds + self.remote.stall_seconds
+            folder = Folder(self.remote.folder / FOLDER_NAME, self.limit, patience)
+            folder.make()
+            own = self._own = _Process(
+                pid=os.getpid(), folder=folder, slots=threading.BoundedSemaphore(self.remote.downloads)
+            )
+        return own
+
+    def open(self, blob: Blob, *, ahead: bool = False) -> memoryview:
+        """A read-only view of an object; it is in use as long as any view of it lives.
+
+        Args:
+            blob: which one.
+            ahead: it is not needed yet: wait for room as long as it takes, and ask nobody to let go.
+
+        Raises:
+            SourceError: it cannot be had; see `fetch`. Or the cache is full, or cannot be used.
+            CorruptError: what the server has is not what the index says.
+            EngineError: what it was opened for was closed.
+        """
+        own, name, since = self._process(), name_of(blob), time.monotonic()
+        found_damaged = 0
+        while True:
+            file = own.folder.hold(name)
+            if file is None:
+                self._fetch(own, name, blob, since, ahead)
+                continue
+            try:
+                if _is_whole(own, name, file, blob):
+                    return _map(file)
+                own.folder.drop(name, file)
+            finally:
+                os.close(file)
+            found_damaged += 1
+            if found_damaged == 2:
+                raise CorruptError(
+                    f"{own.folder.path / name} was damaged again after {shown(blob.url)} had been fetched anew; "
+                    "check the disk, or pass another cache_dir"
+                )
+
+    def _fetch(self, own: _Process, name: str, blob: Blob, since: float, ahead: bool) -> None:
+        """Fetch an object into its place, or wait until another has."""
+        full_since: float | None = None
+        while (part := own.folder.begin(name)) is not None:
+            done = False
+            try:
+                failed = own.failed.get(name)
+                if failed is not None and failed[0] >= since:  # another thread tried, while this one waited
+                    raise copy.copy(failed[1])
+                self._transfer(own, part, blob)
+                own.folder.finish(name)
+                done = True
+                about = os.fstat(part)
+                own.verified.add((name, about.st_ino, about.st_size))
+                return
+            except NoRoom:
+                full_since = time.monotonic() if full_since is None else full_since
+            except (SourceError, CorruptError) as error:
+                own.failed[name] = (time.monotonic(), error)
+                raise
+            finally:
+                if not done:
+                    own.folder.drop_part(name)
+                os.close(part)
+            self._wait_for_room(own, blob, full_since, ahead)
+
+    def _transfer(self, own: _Process, part: int, blob: Blob) -> None:
+        def reserve(size: int) -> None:
+            if self.limit is not None and size > self.limit:
+                raise SourceError(
+                    f"{shown(blob.url)} has {size} bytes, more than cache_size={self.remote.cache_size!r}; raise it"
+                )
+            own.folder.reserve(part, size)
+
+        def write(offset: int, chunk: bytes) -> None:
+            try:
+                view = memoryview(chunk)
+                while len(view):
+                    written = os.pwrite(part, view, offset)
+                    view, offset = view[written:], offset + written
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoRoom from error
+                raise SourceError(f"the cache {own.folder.path} cannot be written: {error.strerror}") from error
+
+        if blob.size is not None:
+            reserve(blob.size)  # before a connection is made that would have to wait
+        with _turn(own.slots):
+            fetch(blob, write, reserve, self.remote)
+
+    def _wait_for_room(self, own: _Process, blob: Blob, since: float, ahead: bool) -> None:
+        if not ahead:
+            for holder in list(self.holders):
+                holder.let_go()
+            if time.monotonic() - since > self.remote.give_up_seconds:
+                limit = "the disk" if self.limit is None else f"cache_size={self.remote.cache_size!r}"
+                raise SourceError(
+                    f"no room for {shown(blob.url)} ({blob.size} bytes) in {own.folder.path}: {limit} is full "
+                    f"and all {own.folder.taken()} bytes in it are in use; raise cache_size, lower window, or pass "
+                    "another cache_dir"
+                )
+        pause(_ROOM_POLL_SECONDS)
+
+
+def _is_whole(own: _Process, name: str, file: int, blob: Blob) -> bool:
+    """Whether a cached file is what it should be; its checksum is taken once in each process."""
+    about = os.fstat(file)
+    if blob.size is not None and about.st_size != blob.size:
+        return False
+    mark = (name, about.st_ino, about.st_size)
+    if blob.xxh3 is None or mark in own.verified:
+        return True
+    if xxhash.xxh3_64_hexdigest(_map(file)) != blob.xxh3:
+        return False
+    own.verified.add(mark)
+    return True
+
+
+def _map(file: int) -> memoryview:
+    """A view of a file. The map has a copy of the descriptor, and with it the lock, for as long as it lives."""
+    if os.fstat(file).st_size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+
+
+@contextmanager
+def _turn(slots: threading.BoundedSemaphore) -> Iterator[None]:
+    """One of the downloads that may run at a time."""
+    while not slots.acquire(timeout=0.1):
+        if stop_here().is_set():
+            pause(0)
+    try:
+        yield
+    finally:
+        slots.release()

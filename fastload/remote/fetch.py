@@ -1,0 +1,199 @@
+"""A whole object behind a URL: tried again where it stopped, and checked against what is known of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xxhash
+
+from fastload.errors import CorruptError, SourceError
+from fastload.remote import forked, transfer
+from fastload.remote.settings import Remote
+from fastload.remote.transfer import Head, Missing, NoRange, Opened, Refused, Transient
+from fastload.remote.urls import shown
+from fastload.stopping import pause, stop_here
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
+WHOLE_TRIES = 2  # of an object that came whole and was not what it should be
+
+_chance = random.Random()  # not Python's own: a program's random numbers are its own affair
+
+Write = Callable[[int, bytes], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """An object behind a URL, and what is known of it.
+
+    Attributes:
+        url: where it is.
+        size: bytes, from an index or from the server when the data was opened.
+        xxh3: XXH3-64, 16 hex digits, from an index.
+        version: what the server said when the data was opened (an ETag, or a date); None if an index has `xxh3`.
+    """
+
+    url: str
+    size: int | None = None
+    xxh3: str | None = None
+    version: str | None = None
+
+
+def send(url: str, offset: int | None, remote: Remote) -> Opened:
+    """One request, in this process or, where it was forked, in another."""
+    return (forked.request if transfer.forked() else transfer.request)(url, offset, remote)
+
+
+def missing(url: str, what: str) -> SourceError:
+    """The error for a URL that has nothing."""
+    return SourceError(f"{shown(url)} does not exist ({what}); check the URL")
+
+
+def look(url: str, remote: Remote) -> Head | None:
+    """What the server says of an object; None if there is none. Tried again as `Remote` says; raises as `fetch`."""
+    found: list[Head] = []
+
+    def once(offset: int) -> None:
+        head, chunks = send(url, None, remote)
+        getattr(chunks, "close", lambda: None)()
+        found.append(head)
+
+    try:
+        _Tries(url, remote).run(once, lambda: 0)
+    except Missing:
+        return None
+    return found[0]
+
+
+def fetch_bytes(url: str, remote: Remote) -> bytes | None:
+    """A small object whole; None if there is none. Raises as `fetch`."""
+    content = bytearray()
+
+    def write(offset: int, chunk: bytes) -> None:
+        content[offset:] = chunk
+
+    try:
+        _Fetch(Blob(url=url), write, lambda size: None, remote).run()
+    except Missing:
+        return None
+    return bytes(content)
+
+
+def fetch(blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote) -> None:
+    """Get an object whole.
+
+    Args:
+        blob: what it is, and should be.
+        write: is given (offset, chunk), in order; from 0 again if the object had to be begun anew.
+        reserve: is given its size before the first chunk is written.
+        remote: how long to try.
+
+    Raises:
+        SourceError: there is nothing at the URL, the server refuses, or no byte came for `give_up_seconds`.
+        CorruptError: what came, whole, twice, is not what the index says.
+        EngineError: what it was fetched for was closed.
+    """
+    try:
+        _Fetch(blob, write, reserve, remote).run()
+    except Missing as error:
+        raise missing(blob.url, str(error)) from error
+
+
+class _Tries:
+    """Tries something until it succeeds or nothing has come for too long."""
+
+    def __init__(self, url: str, remote: Remote) -> None:
+        self._url, self._remote = url, remote
+        self.count = 0
+
+    def run(self, once: Callable[[int], None], received: Callable[[], int]) -> None:
+        """Call `once(received())` until it returns."""
+        best, since, failures = received(), time.monotonic(), 0
+        while True:
+            self.count += 1
+            try:
+                return once(received())
+            except Refused as error:
+                raise SourceError(
+                    f"{shown(self._url)} is refused: {error}; check the URL and the credentials (remote= has options)"
+                ) from error
+            except Transient as error:
+                if received() > best:
+                    best, since, failures = received(), time.monotonic(), 0
+                left = since + self._remote.give_up_seconds - time.monotonic()
+                if left <= 0:
+                    raise SourceError(
+                        f"{shown(self._url)} cannot be fetched: {error}; {self.count} tries, the last "
+                        f"{self._remote.give_up_seconds:g} s without a byte; check the network and the server, or "
+                        "raise give_up_seconds"
+                    ) from error
+                longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(failures, 10))
+                pause(min(left, longest * _chance.uniform(0.5, 1)))
+                failures += 1
+
+
+class _Damaged(Exception):
+    """An object came whole and is not what it should be."""
+
+
+class _Fetch:
+    """One object on its way."""
+
+    def __init__(self, blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote) -> None:
+        self._blob, self._write, self._reserve, self._remote = blob, write, reserve, remote
+        self._begin()
+
+    def _begin(self) -> None:
+        self._received, self._head, self._digest = 0, None, xxhash.xxh3_64()
+
+    _head: Head | None
+
+    def run(self) -> None:
+        tries, whole = _Tries(self._blob.url, self._remote), 0
+        while True:
+            try:
+                return tries.run(self._once, lambda: self._received)
+            except _Damaged as error:
+                whole += 1
+                if whole == WHOLE_TRIES:
+                    raise CorruptError(
+                        f"{shown(self._blob.url)} {error}, in {whole} downloads; it was changed or damaged: upload it "
+                        "again, or make its index again with `fastload index` and upload that"
+                    ) from error
+                self._begin()
+
+    def _once(self, offset: int) -> None:
+        try:
+            head, chunks = send(self._blob.url, offset, self._remote)
+        except NoRange:
+            self._begin()
+            head, chunks = send(self._blob.url, 0, self._remote)
+        try:
+            if self._head is not None and head != self._head:
+                self._begin()
+                raise Transient("it was changed while it was fetched")
+            if self._head is None:
+                self._check_head(head)
+                self._reserve(head.size)
+                self._head = head
+            for chunk in chunks:
+                if stop_here().is_set():
+                    pause(0)
+                self._write(self._received, chunk)
+                self._digest.update(chunk)
+                self._received += len(chunk)
+        finally:
+            getattr(chunks, "close", lambda: None)()
+        if self._received < head.size:
+            raise Transient(f"it ends after {self._received} of {head.size} bytes")
+        expected, found = self._blob.xxh3, self._digest.hexdigest()
+        if self._received > head.size or (expected is not None and found != expected):
+            raise _Damaged(f"is not the file that its index describes (xxh3 {found}, {expected} expected)")
+
+    def _check_head(self, head: Head) -> None:
+        if self._blob.size is not None and head.size != self._blob.size:
+            raise _Damaged(f"has {head.size} bytes, and its index says {self._blob.size}")
+        if self._blob.version is not None and head.version != self._blob.version:
+            raise _Damaged(f"is version {head.version!r}, and was {self._blob.version!r} when it was opened")

@@ -1,0 +1,241 @@
+"""The files of a cache: names, locks and room. All that is shared between processes is in the file system.
+
+    <32 hex>-<name>               an object, whole and checked; a shared flock on it means: in use, not to be removed
+    <32 hex>-<name>.<uid>.part    on its way; an exclusive flock on it means: its writer lives. It has its final size
+                                  from the beginning, so that it counts as what it will be
+    the folder itself             an exclusive flock on it: room is being made
+
+A lock goes with its process, however it ends, so that what nobody holds is free: a part is removed or taken over, an
+object may make room. Files of other names are never touched. Before a lock is had the file may be gone or have another
+name; one looks again then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from fastload.errors import SourceError
+from fastload.remote.fetch import Blob
+from fastload.remote.urls import path_of
+from fastload.stopping import pause
+
+_NAME = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]{1,80}")
+_PART = re.compile(_NAME.pattern + r"\.\d+\.part")
+_POLL_SECONDS = 0.02
+_SPARE = 0.05  # of a disk is left free where no size is set
+
+
+class NoRoom(Exception):
+    """All that could be removed is removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """One file: bytes, and when it was used last."""
+
+    path: Path
+    size: int
+    used: int
+
+
+def name_of(blob: Blob) -> str:
+    """A file name for this very object: other URLs and other versions have other names."""
+    known = blob.version if blob.version is not None else f"{blob.xxh3}"
+    digest = xxhash.xxh3_128_hexdigest(f"{blob.url}\0{known}\0{blob.size}".encode())
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", path_of(blob.url).rpartition("/")[2])[-80:]
+    return f"{digest}-{plain or 'object'}"
+
+
+class Folder:
+    """One folder of objects.
+
+    Args:
+        path: made if it is not there; with the mode of the folder above then, so that users who share that share this.
+        limit: the most bytes that its files may take; None: what the disk has.
+        patience_seconds: how long to wait for another process that gives no sign of life.
+
+    Raises:
+        SourceError: from every method: the folder cannot be made, read or written.
+    """
+
+    def __init__(self, path: Path, limit: int | None, patience_seconds: float) -> None:
+        self.path, self.limit, self._patience = path, limit, patience_seconds
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except SourceError:
+            raise
+        except OSError as error:
+            raise SourceError(
+                f"the cache {self.path} cannot be used: {error.strerror or error}; pass another cache_dir"
+            ) from error
+
+    def make(self) -> None:
+        """Make the folder, and clear what killed processes left."""
+        with self._naming():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.path.mkdir()
+                with contextlib.suppress(PermissionError):
+                    self.path.chmod(self.path.parent.stat().st_mode & 0o7777)
+            for entry in self._entries(_PART):
+                self._remove_unlocked(entry.path)
+
+    def hold(self, name: str) -> int | None:
+        """A descriptor of an object, with a shared lock that lasts as long as it or a map of it; None if there is
+        none."""
+        path = self.path / name
+        with self._naming():
+            while True:
+                try:
+                    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    return None
+                try:
+                    if self._lock(file, fcntl.LOCK_SH, path):
+                        with contextlib.suppress(PermissionError):  # of another user: only its writer's time counts
+                            os.utime(file)
+                        return os.dup(file)
+                finally:
+                    os.close(file)
+
+    def begin(self, name: str) -> int | None:
+        """A descriptor of an empty part, locked for this writer; None if the object is there by now."""
+        path = self._part(name)
+        with self._naming():
+            while not (self.path / name).exists():
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    if self._lock(file, fcntl.LOCK_EX, path) and not (self.path / name).exists():
+                        os.ftruncate(file, 0)
+                        return os.dup(file)
+                finally:
+                    os.close(file)
+        return None
+
+    def finish(self, name: str) -> None:
+        """Give a part, whole and checked, its final name."""
+        with self._naming():
+            os.replace(self._part(name), self.path / name)
+
+    def drop_part(self, name: str) -> None:
+        """Remove a part that this process has locked."""
+        self._part(name).unlink(missing_ok=True)
+
+    def drop(self, name: str, file: int) -> None:
+        """Remove an object that was found damaged; who has mapped it keeps it."""
+        with contextlib.suppress(FileNotFoundError), self._naming():
+            if os.stat(self.path / name).st_ino == os.fstat(file).st_ino:
+                os.unlink(self.path / name)
+
+    def reserve(self, file: int, size: int) -> None:
+        """Make room for a part, least recently used objects first, and give it its size.
+
+        Raises:
+            NoRoom: the rest is in use.
+        """
+        with self._naming(), self._exclusively():
+            own = os.fstat(file).st_ino
+            entries = [entry for entry in self._entries(_NAME) if not _PART.fullmatch(entry.path.name)]
+            parts = [entry for entry in self._entries(_PART) if entry.path.stat().st_ino != own]
+            parts = [part for part in parts if not self._remove_unlocked(part.path)]
+            taken = sum(entry.size for entry in (*entries, *parts))
+            for entry in sorted(entries, key=lambda entry: entry.used):
+                if self._excess(taken + size, size) <= 0:
+                    break
+                if self._remove_unlocked(entry.path):
+                    taken -= entry.size
+            if self._excess(taken + size, size) > 0:
+                raise NoRoom
+            os.ftruncate(file, size)
+
+    def taken(self) -> int:
+        """Bytes of all files, those on their way as large as they will be."""
+        return sum(entry.size for entry in self._entries(_NAME)) + sum(entry.size for entry in self._entries(_PART))
+
+    def _excess(self, taken: int, size: int) -> int:
+        """Bytes above what is allowed."""
+        if self.limit is not None:
+            return taken - self.limit
+        disk = os.statvfs(self.path)
+        return size - int(disk.f_bavail * disk.f_frsize - _SPARE * disk.f_blocks * disk.f_frsize)
+
+    def _part(self, name: str) -> Path:
+        return self.path / f"{name}.{os.getuid()}.part"
+
+    def _entries(self, names: re.Pattern[str]) -> list[_Entry]:
+        found = []
+        with os.scandir(self.path) as listing:
+            for entry in listing:
+                if not names.fullmatch(entry.name) or (names is _NAME and _PART.fullmatch(entry.name)):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    about = entry.stat(follow_symlinks=False)
+                    found.append(_Entry(path=Path(entry.path), size=about.st_size, used=about.st_mtime_ns))
+        return found
+
+    def _remove_unlocked(self, path: Path) -> bool:
+        """Remove a file unless somebody has it locked; whether it is gone."""
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        except PermissionError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except (BlockingIOError, PermissionError):
+            return False
+        finally:
+            os.close(file)
+        return True
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        file = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._lock(file, fcntl.LOCK_EX, self.path)
+            yield
+        finally:
+            os.close(file)
+
+    def _lock(self, file: int, kind: int, path: Path) -> bool:
+        """Wait for a lock, as long as its holder gives a sign of life: the file changes. False if the file has been
+        removed, or has got another name: a part that became an object may be in use for hours."""
+        seen, since = os.fstat(file).st_mtime_ns, time.monotonic()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                return _is_at(file, path)
+            if not _is_at(file, path):
+                return False
+            about = os.fstat(file)
+            if about.st_mtime_ns != seen:
+                seen, since = about.st_mtime_ns, time.monotonic()
+            elif time.monotonic() - since > self._patience:
+                raise SourceError(
+                    f"{path} has been locked for {self._patience:g} s by a process that makes no progress "
+                    "(`fuser` names it); end it, or pass another cache_dir"
+                )
+            pause(_POLL_SECONDS)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,92 @@
+"""Requests for a process that was forked from one that had sent some: made by a new Python, and handed over by a pipe.
+
+obstore's threads (and fsspec's) do not survive a fork, and what waits for them would hang: workers of a stock
+DataLoader are such processes. A new Python costs 0.1 s for each shard.
+
+stdin   JSON: url, offset, settings
+stdout  a line of JSON, the head; then the bytes
+stderr  where it failed, a line of JSON: the kind of error and what it says
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from fastload.errors import ConfigError, FastloadError, MissingExtraError
+from fastload.remote import transfer
+from fastload.remote.settings import Remote
+from fastload.remote.transfer import Head, Opened
+
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        transfer.Transient, transfer.Missing, transfer.Refused, transfer.NoRange, ConfigError, MissingExtraError
+    )
+}  # fmt: skip
+
+
+def request(url: str, offset: int | None, remote: Remote) -> Opened:
+    """As `transfer.request`."""
+    stream = _read(url, offset, remote)
+    return next(stream), stream
+
+
+def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
+    asked = {
+        "url": url, "offset": offset, "stall_seconds": remote.stall_seconds, "options": dict(remote.options)
+    }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    command = [sys.executable, "-m", __name__]
+    with subprocess.Popen(
+        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        try:
+            process.stdin.write(json.dumps(asked).encode())
+            process.stdin.close()
+            first = process.stdout.readline()
+            if first.endswith(b"\n"):
+                yield Head(**json.loads(first))
+                while chunk := os.read(process.stdout.fileno(), transfer.CHUNK):
+                    yield chunk
+            said = process.stderr.read()
+            if process.wait() != 0:
+                raise _error(said)
+        finally:
+            process.kill()
+
+
+def _error(said: bytes) -> Exception:
+    lines = said.decode(errors="replace").strip().splitlines()
+    try:
+        about = json.loads(lines[-1])
+        return _KINDS[about["kind"]](about["text"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return transfer.Transient(f"the process that fetches ended early ({lines[-1] if lines else 'killed'})")
+
+
+def main() -> None:
+    """Answer one request."""
+    asked = json.load(sys.stdin)
+    remote = Remote(stall_seconds=asked["stall_seconds"], options=asked["options"])
+    try:
+        head, chunks = transfer.request(asked["url"], asked["offset"], remote)
+        out = sys.stdout.buffer
+        out.write(json.dumps({"size": head.size, "version": head.version}).encode() + b"\n")
+        for chunk in chunks:
+            out.write(chunk)
+            out.flush()
+    except tuple(_KINDS.values()) as error:
+        text = error.message if isinstance(error, FastloadError) else str(error)
+        sys.stderr.write(json.dumps({"kind": type(error).__name__, "text": text}) + "\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

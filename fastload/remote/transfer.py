@@ -1,0 +1,173 @@
+"""One request to a store: obstore for s3, gs, az, http and https, fsspec for every other scheme.
+
+Nothing is tried again here. What fails is told apart by whether trying again may help:
+
+    Transient   refused, reset, timed out, cut short, 408, 425, 429, 5xx, and whatever is not known
+    Missing     404
+    Refused     401, 403 and other 4xx, credentials or settings that are wrong
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from fastload.errors import ConfigError, MissingExtraError, missing_extra
+from fastload.remote.settings import Remote
+from fastload.remote.urls import scheme, shown, split_url
+
+CHUNK = 1 << 20
+_OBSTORE = {"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"}
+_WORTH_ANOTHER = {408, 425, 429}
+_STATUS = re.compile(r"status code: (\d{3})")
+_DAY = timedelta(days=1)  # of a whole request: only stalls are bounded
+
+
+class Transient(Exception):
+    """Trying again may help."""
+
+
+class Missing(Exception):
+    """There is nothing at that URL."""
+
+
+class Refused(Exception):
+    """Trying again would not help."""
+
+
+class NoRange(Exception):
+    """The server gives whole objects only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a server says of an object: its size in bytes, and what changes when the object does."""
+
+    size: int
+    version: str
+
+
+_stores: dict[tuple[str, float, str], Any] = {}
+_used_by: list[int] = []  # the process that sent the first request
+
+Opened = tuple[Head, Iterator[bytes]]
+
+
+def request(url: str, offset: int | None, remote: Remote) -> Opened:
+    """What is at a URL, from byte `offset` on; the chunks come as they are read. None: the head alone.
+
+    Raises:
+        Transient, Missing, Refused, NoRange: at once, or from the iterator.
+        MissingExtraError: obstore, fsspec or what it needs for this scheme is not installed.
+    """
+    if not _used_by:
+        _used_by.append(os.getpid())
+    stream = _translated(_by_obstore(url, offset, remote) if uses_obstore(url) else _by_fsspec(url, offset, remote))
+    return next(stream), stream
+
+
+def forked() -> bool:
+    """Whether this process was forked from one that had sent requests: the threads that both libraries run on are
+    missing here, and a request would hang."""
+    return bool(_used_by) and _used_by[0] != os.getpid()
+
+
+def uses_obstore(url: str) -> bool:
+    """Whether obstore reads this URL; of its schemes all but a signed http URL, whose query it would lose."""
+    return scheme(url) in _OBSTORE and not ("?" in url and scheme(url).startswith("http"))
+
+
+def _translated(stream: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from stream
+    except (Transient, Missing, Refused, NoRange, ConfigError, MissingExtraError):
+        raise
+    except FileNotFoundError as error:
+        raise Missing(_first_line(error)) from error
+    except Exception as error:
+        raise _kind(error) from error
+
+
+def _kind(error: Exception) -> Exception:
+    """The error of obstore or fsspec as one of ours."""
+    name, text = type(error).__name__, _first_line(error)
+    if name == "NotSupportedError" and "Range" in str(error):
+        return NoRange(text)
+    if name in ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "UnknownConfigurationKeyError"):
+        return Refused(text)
+    if isinstance(error, PermissionError | ValueError | TypeError | IsADirectoryError):
+        return Refused(text)
+    status = _STATUS.search(str(error)) or re.match(r"(\d{3})\b", str(getattr(error, "status", "")))
+    if status and 400 <= int(status[1]) < 500 and int(status[1]) not in _WORTH_ANOTHER:
+        return Missing(text) if int(status[1]) in (404, 410) else Refused(text)
+    return Transient(text)
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without obstore's dump of its insides, and without what a server sent as a page."""
+    text = str(error).strip().partition("\n")[0].partition(": <")[0]
+    text = re.sub(r"Error performing \w+ \S+ in \S+ - ", "", text)
+    return text[:300] or type(error).__name__
+
+
+def _by_obstore(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
+    folder, name = split_url(url)
+    try:
+        import obstore
+    except ImportError:
+        raise missing_extra("obstore", "remote", f"reading {shown(url)}") from None
+    store = _store(folder, remote)
+    found = None
+    if offset is not None:
+        found = obstore.get(store, name, options={"range": {"offset": offset}} if offset else None)
+    about = obstore.head(store, name) if found is None else found.meta
+    changed = about["last_modified"]
+    yield Head(size=about["size"], version=about["e_tag"] or (changed.isoformat() if changed else ""))
+    for chunk in found.stream(min_chunk_size=CHUNK) if found is not None else ():
+        yield bytes(chunk)
+
+
+def _store(folder: str, remote: Remote) -> Any:
+    """The store of a folder; its connections are kept for the next request."""
+    import obstore.store
+
+    key = (folder, remote.stall_seconds, repr(sorted(remote.options.items())))
+    if key in _stores:
+        return _stores[key]
+    wait = timedelta(seconds=remote.stall_seconds)
+    client: Any = {"allow_http": True, "connect_timeout": wait, "read_timeout": wait, "timeout": _DAY}
+    retry: Any = {"max_retries": 0, "retry_timeout": wait}
+    config: Any = dict(remote.options)
+    if scheme(folder).startswith("http") and not config:
+        store: Any = obstore.store.HTTPStore.from_url(folder, client_options=client, retry_config=retry)
+    else:
+        store = obstore.store.from_url(folder, config=config or None, client_options=client, retry_config=retry)
+    return _stores.setdefault(key, store)
+
+
+def _by_fsspec(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
+    try:
+        import fsspec
+    except ImportError:
+        raise missing_extra("fsspec", "remote", f"reading {shown(url)}") from None
+    try:
+        files, path = fsspec.core.url_to_fs(url, **remote.options)
+    except ImportError as error:
+        raise ConfigError(f"{shown(url)}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{shown(url)} cannot be read: {error}") from None
+    about = files.info(path)
+    if about.get("type") == "directory" or about.get("size") is None:
+        raise Missing("not a file")
+    marks = [about[name] for name in ("ETag", "etag", "mtime", "LastModified", "created") if about.get(name)]
+    yield Head(size=about["size"], version=str(marks[0]) if marks else "")
+    if offset is None:
+        return
+    with files.open(path, "rb") as file:
+        file.seek(offset)
+        while chunk := file.read(CHUNK):
+            yield chunk

@@ -1,0 +1,176 @@
+"""A real server on loopback: files of a folder, with Range and ETag, and faults on purpose.
+
+with Server(folder) as server:
+    server.url                                   http://127.0.0.1:PORT
+    server.faults["a.tar"] = ["reset", "503"]    the next requests for it, one after the other
+    server.always["a.tar"] = "hang"              every request for it
+    server.chance = (0.2, seed)                  of every request, one of the faults that pass
+    server.requests                              (method, path, first byte, bytes sent) of each
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+PASSING = ("reset", "short", "503", "429", "slow", "refuse")  # faults that a second try may mend
+
+
+class Server:
+    """Serves a folder until the block ends."""
+
+    def __init__(self, folder: Path, *, ranges: bool = True, etags: bool = True) -> None:
+        self.folder, self.ranges, self.etags = folder, ranges, etags
+        self.faults: dict[str, list[str]] = {}
+        self.always: dict[str, str] = {}
+        self.chance: tuple[float, random.Random] | None = None
+        self.requests: list[tuple[str, str, int, int]] = []
+        self.bytes_per_second = 0.0
+        self.closing = threading.Event()
+        self.lock = threading.Lock()
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def gets(self) -> Counter[str]:
+        """How many GETs there were of each path, from its first byte on."""
+        with self.lock:
+            return Counter(path for method, path, first, _ in self.requests if method == "GET" and first == 0)
+
+    def sent(self) -> int:
+        """Bytes of files sent."""
+        with self.lock:
+            return sum(sent for *_, sent in self.requests)
+
+    def fault_for(self, path: str) -> str | None:
+        with self.lock:
+            if self.faults.get(path):
+                return self.faults[path].pop(0)
+            if path in self.always:
+                return self.always[path]
+            if self.chance is not None and self.chance[1].random() < self.chance[0]:
+                return self.chance[1].choice(PASSING)
+            return None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing is printed."""
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def _answer(self, *, with_body: bool) -> None:
+            try:
+                self._send(with_body)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+        def _send(self, with_body: bool) -> None:
+            path = unquote(self.path.partition("?")[0]).lstrip("/")
+            fault = server.fault_for(path)
+            if fault is not None and fault.isdigit():
+                return self._plain(int(fault))
+            if fault == "refuse":
+                return self._cut()
+            if fault == "hang":
+                server.closing.wait(60)
+                return self._cut()
+            file = server.folder / path
+            if not file.is_file():
+                return self._plain(404)
+            content = file.read_bytes()
+            etag = hashlib.sha256(content).hexdigest()[:16]
+            if fault == "wrong":
+                content = bytes([content[0] ^ 1]) + content[1:]
+            first = self._first_byte(len(content))
+            if first is None:
+                return self._plain(416)
+            self.send_response(206 if first else 200)
+            self.send_header("Content-Length", str(len(content) - first))
+            if server.etags:
+                self.send_header("ETag", f'"{etag}"')
+            if first:
+                self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            body = content[first:] if with_body else b""
+            with server.lock:
+                server.requests.append((self.command, path, first, len(body)))
+            return self._body(body, fault)
+
+        def _first_byte(self, size: int) -> int | None:
+            asked = self.headers.get("Range")
+            if asked is None or not server.ranges:
+                return 0
+            first = int(asked.removeprefix("bytes=").partition("-")[0])
+            return first if first < size else None
+
+        def _body(self, body: bytes, fault: str | None) -> None:
+            if fault in ("short", "reset") and body:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                if fault == "reset":
+                    return self._cut()
+                self.close_connection = True
+                return None
+            if fault == "stall" and body:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                server.closing.wait(60)
+                return self._cut()
+            if fault == "slow":
+                time.sleep(0.05)
+            rate = server.bytes_per_second
+            step = len(body) if not rate else max(1, int(rate / 50))
+            for at in range(0, len(body), max(1, step)):
+                self.wfile.write(body[at : at + step])
+                if rate:
+                    self.wfile.flush()
+                    if server.closing.wait(0.02):
+                        return self._cut()
+            return None
+
+        def _plain(self, status: int) -> None:
+            with server.lock:
+                server.requests.append((self.command, unquote(self.path).lstrip("/"), 0, 0))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def _cut(self) -> None:
+            """Reset the connection."""
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    return Handler
