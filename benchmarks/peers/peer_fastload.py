@@ -57,7 +57,7 @@ def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
 def resume(workload: str, out: Path) -> float:
     loader = _loader(workload, out)
     for number, _ in enumerate(loader):
-        if number >= 0.9 * len(loader):
+        if number + 1 == int(0.9 * len(loader)):
             break
     state = loader.state_dict()
     start = time.perf_counter()

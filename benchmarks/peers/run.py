@@ -27,11 +27,17 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from samples import clip_folder, image_folder, record_folder  # noqa: E402
 
-PEERS = ["fastload", "fastload_keep", "torch", "webdataset", "mosaicml", "litdata", "grain", "spdl", "dali", "datasets"]
+PEERS = [
+    "fastload", "fastload_keep", "torch", "webdataset", "mosaicml", "litdata", "grain", "spdl", "dali", "datasets",
+    "ffcv",
+]  # fmt: skip
 PACKAGES = {
     "torch": "torch", "webdataset": "webdataset", "mosaicml": "mosaicml-streaming", "litdata": "litdata",
-    "grain": "grain", "spdl": "spdl", "dali": "nvidia-dali-cuda120", "datasets": "datasets", "fastload": "fastload",
+    "grain": "grain", "spdl": "spdl", "dali": "nvidia-dali-cuda120", "datasets": "datasets", "ffcv": "ffcv",
+    "fastload": "fastload",
 }  # fmt: skip
+WORKERS = 2  # of every loader, but in the runs that vary it
+RESUMES = 3
 COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 8192}
 
 
@@ -49,7 +55,7 @@ def tree_pss(pid: int) -> int:
     return total
 
 
-def call(python: str, *arguments: str, seconds: float = 600) -> dict[str, Any] | None:
+def call(python: str, *arguments: str, workers: int = WORKERS, seconds: float = 600) -> dict[str, Any] | None:
     """Run one.py; its JSON line with the peak memory, or None if it failed."""
     command = [python, str(HERE / "one.py"), *arguments]
     environment = {
@@ -57,6 +63,7 @@ def call(python: str, *arguments: str, seconds: float = 600) -> dict[str, Any] |
         "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
         "HF_HUB_OFFLINE": "1",
         "PYTHONWARNINGS": "ignore",
+        "PEERS_WORKERS": str(workers),
     }
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
         peak = [0]
@@ -123,12 +130,10 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
                 flush=True,
             )
     table = {}
-    resumes = {
-        peer: call(python, peer, "resume", workload, str(work / f"{workload}-{peer}")) for peer in reads if reads[peer]
-    }
-    for peer in peers:
-        if not reads[peer] or peer in dead:
-            continue
+    alive = [peer for peer in peers if reads[peer] and peer not in dead]
+    resumes = resume(python, workload, alive, work)
+    by_workers = sweep(python, workload, alive, rounds, work) if workload == "images" else {}
+    for peer in alive:
         rates = [r["items"] / r["seconds"] for r in reads[peer]]
         ratios = [
             (r["items"] / r["seconds"]) / (f["items"] / f["seconds"])
@@ -143,9 +148,37 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
             "peak_mib": round(statistics.median(r["peak_bytes"] for r in reads[peer]) / 2**20),
             "pack_seconds": median([p["seconds"] for p in packs[peer]]),
             "packed_bytes": packs[peer][0]["bytes"],
-            "resume_seconds": (resumes[peer] or {}).get("seconds"),
+            "resume_seconds": resumes[peer],
         }
+        if peer in by_workers:
+            table[peer]["by_workers"] = by_workers[peer] | {str(WORKERS): median(rates)}
     return table
+
+
+def resume(python: str, workload: str, peers: list[str], work: Path) -> dict[str, float | None]:
+    """Seconds from a new loader to the batch after 90% of an epoch; None for peers that cannot resume."""
+    found: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(RESUMES):
+        for peer in peers:
+            result = call(python, peer, "resume", workload, str(work / f"{workload}-{peer}"))
+            if result is not None and result["seconds"] is not None:
+                found[peer].append(result["seconds"])
+    return {peer: median(seconds) if seconds else None for peer, seconds in found.items()}
+
+
+def sweep(python: str, workload: str, peers: list[str], rounds: int, work: Path) -> dict[str, dict[str, float]]:
+    """Items a second with each other number of workers that the machine has cores for."""
+    found: dict[str, dict[str, list[float]]] = {peer: {} for peer in peers}
+    others = [workers for workers in range(1, (os.cpu_count() or 1) + 1) if workers != WORKERS]
+    for number in range(rounds):
+        for workers in others:
+            for peer in peers:
+                result = call(python, peer, "read", workload, str(work / f"{workload}-{peer}"), workers=workers)
+                if result is not None:
+                    rate = result["items"] / result["seconds"]
+                    found[peer].setdefault(str(workers), []).append(rate)
+                    print(f"  round {number}: {workload:8} {peer:11} {rate:10,.0f}/s with {workers}", flush=True)
+    return {peer: {workers: median(rates) for workers, rates in by.items()} for peer, by in found.items()}
 
 
 def versions(python: str) -> dict[str, str]:
@@ -178,7 +211,7 @@ def main() -> None:
         },
         "versions": versions(arguments.python),
         "rounds": arguments.rounds,
-        "workers": 2,
+        "workers": WORKERS,
         "counts": COUNTS,
         "date": time.strftime("%Y-%m-%d"),
         "workloads": {},

@@ -1,7 +1,8 @@
-"""The README's comparison: benchmarks/results/peers.json as a table, between the two marks in README.md.
+"""The README's comparison: benchmarks/results/peers.json as a table, between the two marks in README.md, and as a
+picture.
 
-python benchmarks/peers/table.py            writes it
-python benchmarks/peers/table.py --check    exit code 1 if the README's is another
+python benchmarks/peers/table.py            writes both
+python benchmarks/peers/table.py --check    exit code 1 if the README's table is another
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+import plot
+
 ROOT = Path(__file__).parents[2]
+PICTURE = "benchmarks/results/peers.svg"
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 TITLES = {
     "images": "JPEG crops/s",
@@ -30,6 +35,7 @@ NAMES = {
     "spdl": "SPDL",
     "dali": "DALI, on the CPU",
     "datasets": "Hugging Face datasets",
+    "ffcv": "FFCV, images at quality 90",
 }
 
 
@@ -70,7 +76,8 @@ def text(result: dict[str, Any]) -> str:
     found = [name for name in TITLES if name in result["workloads"]]
     about = " ".join(ABOUT[name].format(result["counts"][name]) for name in found)
     return (
-        f"{table(result)}\n\nMedians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
+        f"{table(result)}\n\n![The same as bars, with the range over the rounds]({PICTURE})\n\n"
+        f"Medians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
         "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
         "than rates.\n"
@@ -87,6 +94,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         return int(new != old)
     readme.write_text(new)
+    plot.draw(result, TITLES, NAMES, ROOT / PICTURE)
     return 0
 
 

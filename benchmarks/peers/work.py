@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torchvision
 from torchvision.transforms import v2
 
 BATCH = {"images": 256, "audio": 256, "records": 256, "tokens": 32}
-WORKERS = 2
+WORKERS = int(os.environ.get("PEERS_WORKERS", "2"))  # threads or processes of a loader; set by run.py
 TOKENS = 2048  # of a row, int32
 CLIP = 8000  # samples of a clip: one second at 8 kHz
 SEED = 0
