@@ -38,25 +38,54 @@ class CorruptSpans(_Spans):
 
     As in T5's `random_spans_noise_mask`: round(length * density) tokens go, at least 1, in round(that / mean_span)
     spans, the lengths of spans and of what lies between them both uniform over all partitions; a row begins with a span
-    that stays. Rows of fewer than two tokens stay.
+    that stays. Rows of fewer than two tokens stay. Inputs become as wide as a full row needs.
 
     Args:
         sentinel: number of the first sentinel; the others count down, as T5's <extra_id_0> = 32099 does.
         density: share of tokens that go. mean_span: their mean run in tokens.
         end: token after inputs and labels; None for none.
-        labels: width of the labels; None is what a full row needs at most.
+        labels: width of the labels, at least what a full row needs, which None stands for.
+        closing: a last sentinel that stands for nothing, as in the paper's figure. T5's own code and
+            transformers' run_t5_mlm_flax.py have none.
     """
 
     sentinel: int
     end: int | None = 1
     labels: int | None = None
+    closing: bool = True
+
+    def sizes(self, length: int) -> tuple[int, int]:
+        """Tokens that a row of this length has in inputs and in labels, `end` and sentinels included. Neither falls
+        when the length grows."""
+        noise = min(max(1, round(length * self.density)), max(0, length - 1))  # as `counts`
+        fewer = min(noise, length - noise)
+        spans = min(max(1, round(fewer / self.mean_span)), fewer)
+        ends = int(self.end is not None)
+        labels = noise + spans + int(self.closing) + ends if spans else 0
+        return length - noise + spans + ends, labels
+
+    def row_length(self, inputs: int) -> int:
+        """The longest row whose inputs have at most this many tokens: what to cut texts into, 568 for 512
+        (T5's `random_spans_helper`).
+
+        Raises:
+            ConfigError: fewer inputs than the shortest row has.
+        """
+        self.check(inputs >= self.sizes(1)[0], f"row_length({inputs}): no row has as few inputs")
+        length = max(1, int((inputs - 2) / (1 - self.density + self.density / self.mean_span)) - 4)
+        length = length if self.sizes(length)[0] <= inputs else 1
+        while self.sizes(length + 1)[0] <= inputs:
+            length += 1
+        return length
 
     def counts(self, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """int64 [B]: tokens that go, and spans that they make."""
         most = (lengths - 1).clamp(min=0)
-        noise = torch.minimum((lengths * self.density).round().to(torch.int64).clamp(min=1), most)
-        spans = torch.minimum((noise / self.mean_span).round().to(torch.int64).clamp(min=1), noise)
-        return noise, torch.minimum(spans, lengths - noise)
+        share = lengths.to(torch.float64) * self.density  # single precision would round 28.5 to another side
+        noise = torch.minimum(share.round().to(torch.int64).clamp(min=1), most)
+        fewer = torch.minimum(noise, lengths - noise)
+        spans = (fewer.to(torch.float64) / self.mean_span).round().to(torch.int64).clamp(min=1)
+        return noise, torch.minimum(spans, fewer)
 
     def spans(self, lengths: torch.Tensor, size: int, params: Params) -> torch.Tensor:
         """bool [B, T]: tokens that go."""
@@ -76,25 +105,26 @@ class CorruptSpans(_Spans):
         gone, inside = self.spans(lengths, size, params), starts_within(lengths, size)
         begins, continues = _first_of_runs(gone), _first_of_runs(inside & ~gone)
         spans = begins.sum(1, keepdim=True)
-        noise = max(1, round(size * self.density))
-        width = self.labels or noise + max(1, round(noise / self.mean_span)) + 2
+        input_width, label_width = self.sizes(size)
+        width = label_width if self.labels is None else self.labels
+        self.check(width >= label_width, f"labels={width}: a full row of {size} tokens needs {label_width}")
         # inputs: what stays, and a sentinel where a span went; labels: the other way round, and a last sentinel
         given = torch.where(begins, self.sentinel - (begins.cumsum(1) - 1), tokens)
         wanted = torch.where(continues, self.sentinel - (continues.cumsum(1) - 1), tokens)
         end, full = torch.full_like(spans, self.end or 0), (lengths > 0)[:, None]
         ends = full & (self.end is not None)
         inputs, length = pack(
-            torch.cat([given, end], 1), torch.cat([inside & ~gone | begins, ends], 1), size + 1, self.pad
+            torch.cat([given, end], 1), torch.cat([inside & ~gone | begins, ends], 1), input_width, self.pad
         )
         some = spans > 0
         labels, label_length = pack(
             torch.cat([wanted, self.sentinel - spans, end], 1),
-            torch.cat([some & (gone | continues), some, some & ends], 1),
+            torch.cat([some & (gone | continues), some & self.closing, some & ends], 1),
             width,
             self.pad,
         )
         labels = torch.where(starts_within(label_length, width), labels, IGNORE)
-        mask = starts_within(length, size + 1)
+        mask = starts_within(length, input_width)
         return {"": inputs, "length": length, "attention_mask": mask, "labels": labels}
 
 
@@ -118,7 +148,8 @@ class InfillText(_Spans):
     """BART's text infilling: runs of tokens, their lengths Poisson-distributed, are replaced by one `mask` each; a run
     of length 0 inserts one. `labels` are the whole text (Lewis et al., "BART", 2019).
 
-    Runs begin at places chosen so that about `density` of all tokens go; where two meet, they stay two.
+    Runs begin at places chosen so that about `density` of all tokens go; where two meet, they stay two. The tensor
+    stays as wide: a full row loses as many tokens at its end as runs of length 0 insert.
 
     Args:
         mask: number of the mask token.

@@ -99,7 +99,7 @@ class MaskTokens(TokenOperation):
         p: probability of each token.
         split: shares that become the mask and another token.
         continues: bool [vocabulary], True for a token that continues a word ("##ing"): words are chosen whole
-            (whole-word masking). None chooses tokens.
+            (whole-word masking). None chooses tokens. transformers' whole_word_mask is split=(1, 0).
     """
 
     mask: int

@@ -135,7 +135,7 @@ def test_whole_words_are_masked_together() -> None:
 def test_t5_inputs_and_labels_make_the_text_again() -> None:
     given = batch(2000, special=False)
     found = CorruptSpans(999, end=3)(given)
-    assert found["tokens"].shape == (2000, WIDTH + 1)
+    assert found["tokens"].shape == (2000, WIDTH - 6 + 2 + 1)
     inputs, labels = rows(found), [[t for t in row if t != -100] for row in found["labels"].tolist()]
     spans = gone = 0
     for text, row, wanted in zip(rows(given), inputs, labels, strict=True):
@@ -188,7 +188,7 @@ def test_golden_values() -> None:
 
 
 GOLDEN = {
-    "inputs": [[100, 101, 999, 106, 107, 108, 109, 110, 111, 112, 113, 114, 998, 1, 0, 0, 0]],
+    "inputs": [[100, 101, 999, 106, 107, 108, 109, 110, 111, 112, 113, 114, 998, 1]],
     "labels": [[999, 102, 103, 104, 105, 998, 115, 997, 1]],
     "mask": [[100, 101, 102, 103, 104, 5, 106, 107, 5, 5, 5, 111, 112, 5, 5, 115]],
     "infill": [[100, 101, 102, 103, 104, 105, 106, 107, 108, 5, 112, 113, 114, 115, 0, 0]],
