@@ -67,6 +67,7 @@ def pack(
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
     label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
+    label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
     jpeg: Annotated[
         Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
@@ -118,6 +119,7 @@ def pack(
         workers=workers,
         columns=columns,
         label_regex=label_regex,
+        label_level=label_level,
         kind=None if kind is None else kind.value,
         jpeg=jpeg.value,
         prepare=Prepare(

@@ -1,6 +1,7 @@
 """What a source is: a table where its files tell the sizes of contents, a stream where they have to be read first.
 
 folder of images, sounds or texts        folders.py      table
+files that belong together by name       joined.py       table
 manifest: CSV, JSON Lines                manifest.py     table
 Parquet file of names, metadata.csv      described.py    table
 text file, one sample per line           here            table
@@ -19,10 +20,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.classes import ClassNaming
 from fastload.pack.described import described_table, names_files
 from fastload.pack.folders import folder_table
 from fastload.pack.foreign import foreign_stream, is_foreign
 from fastload.pack.huggingface import is_saved, saved_stream
+from fastload.pack.joined import parallel_table
 from fastload.pack.manifest import Columns, manifest_table, parse_columns
 from fastload.pack.objects import Samples, object_stream
 from fastload.pack.stored import is_pattern, shard_stream
@@ -43,6 +46,7 @@ def open_source(
     kind: SourceKind | None = None,
     columns: Columns | None = None,
     label_regex: str | None = None,
+    label_level: int | None = None,
 ) -> Table | Stream:
     """What there is to pack, as a table or a stream.
 
@@ -50,7 +54,7 @@ def open_source(
         source: a path, or a data set of Python's (`objects.object_stream`).
         kind: what the source is, where its files do not tell.
         columns: of a manifest (`manifest.manifest_table`); of a stream field -> name in the source.
-        label_regex: of a folder (`folders.folder_table`).
+        label_regex, label_level: of a folder of files: where a class stands (`classes.ClassNaming`).
 
     Raises:
         PackError: missing, empty, or with a fault in it.
@@ -60,8 +64,10 @@ def open_source(
         raise ConfigError(f"kind={kind!r}: pass one of {', '.join(map(repr, get_args(SourceKind)))}")
     wanted = parse_columns(columns)
     if not isinstance(source, Path):
-        if kind is not None or label_regex is not None:
-            raise ConfigError("kind and label_regex are of files; a data set of Python's says itself what it holds")
+        if kind is not None or label_regex is not None or label_level is not None:
+            raise ConfigError(
+                "kind, label_regex and label_level are of files; data sets of Python say themselves what they hold"
+            )
         return object_stream(source, wanted)
     if not source.exists() and is_pattern(source):
         return shard_stream(source, wanted)
@@ -69,22 +75,31 @@ def open_source(
         raise PackError(f"{source} does not exist")
     if label_regex is not None and not source.is_dir():
         raise ConfigError(f"label_regex={label_regex!r} needs a folder; {source} is a file")
-    return _of_folder(source, kind, wanted, label_regex) if source.is_dir() else _of_file(source, kind, wanted)
+    if label_level is not None and not source.is_dir():
+        raise ConfigError(f"label_level={label_level!r} needs a folder; {source} is a file")
+    if not source.is_dir():
+        return _of_file(source, kind, wanted)
+    asked = label_regex is not None or label_level is not None
+    naming = ClassNaming(level=1 if label_level is None else label_level, regex=label_regex)
+    return _of_folder(source, kind, wanted, naming, of_files=asked)
 
 
 def _of_folder(
-    source: Path, kind: SourceKind | None, columns: dict[str, str] | None, label_regex: str | None
+    source: Path, kind: SourceKind | None, columns: dict[str, str] | None, naming: ClassNaming, of_files: bool
 ) -> Table | Stream:
+    """The samples of a folder; `of_files`: an option says that it is one of files."""
     if kind == "manifest":
         raise ConfigError(f"kind='manifest' needs a file; {source} is a folder")
-    stream = _stream_of_folder(source, kind, columns) if label_regex is None else None
+    stream = None if of_files else _stream_of_folder(source, kind, columns)
     if stream is not None or kind == "shards":
         return stream or shard_stream(source, columns)
-    described = described_table(source, columns) if kind is None and label_regex is None else None
+    described = described_table(source, columns) if kind is None and not of_files else None
     if described is not None:
         return described
+    if columns is not None and kind is None:
+        return parallel_table(source, columns, naming)
     _refuse_columns(source, columns)
-    return folder_table(source, kind, label_regex)
+    return folder_table(source, kind, naming)
 
 
 def _stream_of_folder(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Stream | None:

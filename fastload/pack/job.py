@@ -58,6 +58,7 @@ def pack(
     workers: int | None = None,
     columns: Columns | None = None,
     label_regex: str | None = None,
+    label_level: int | None = None,
     kind: SourceKind | None = None,
     jpeg: JpegMode = "seekable",
     prepare: Prepare | None = None,
@@ -93,6 +94,8 @@ def pack(
         columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text". Of dicts
             and of shards: field -> name in the source. Of tuples: the names of their parts, in order.
         label_regex: of a folder: the first group, searched in the file name, is the class.
+        label_level: of a folder: the class is the path of the first so many folders: 1 (as without it) "dog", 2
+            "dog/poodle"; 0 the path of all folders that a file is in.
         kind: of a folder with several kinds of files, or of a file whose ending does not tell.
         jpeg: "seekable" rewrites JPEGs, without any change to a pixel, so that crops can be cut out of their bytes
             (`fastload.decode.seekable`); metadata other than orientation and colour profile is dropped. Those that
@@ -141,7 +144,7 @@ def pack(
     if isinstance(source, Path):
         _refuse_overlap(source, out)
     refuse_foreign(out)
-    opened = open_source(source, kind=kind, columns=columns, label_regex=label_regex)
+    opened = open_source(source, kind=kind, columns=columns, label_regex=label_regex, label_level=label_level)
     options: dict[str, Any] = {
         "format": format,
         "shard_size": size,
@@ -150,6 +153,7 @@ def pack(
         "shuffle": shuffle,
         "columns": parse_columns(columns),
         "label_regex": label_regex,
+        **({} if label_level is None else {"label_level": label_level}),
         "kind": kind,
         "jpeg": jpeg,
         "prepare": prepare.to_json(),

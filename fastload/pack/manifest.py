@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,18 +16,28 @@ import numpy as np
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.arrow import is_plain
+from fastload.pack.npyfiles import array_field, array_info, npy_bytes
 from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
-from fastload.pack.table import Column, Files, Inline, Table, Values, check_keys, class_table, label_info, one_or_all
+from fastload.pack.table import (
+    Column,
+    Files,
+    Inline,
+    Table,
+    Values,
+    check_keys,
+    class_table,
+    label_info,
+    one_or_all,
+    with_extensions,
+)
 from fastload.shards.index import FieldInfo, Kind
-from fastload.shards.members import DEFAULT_NAMES, content_extension, file_extension, member_prefixes, sample_key
+from fastload.shards.members import DEFAULT_NAMES, file_extension, sample_key
 from fastload.shards.members import KIND_OF_EXTENSION as KINDS
 from fastload.shards.parquetscan import open_parquet
-from fastload.shards.tarscan import npy_header
 
 Columns = str | Mapping[str, str] | Sequence[str]
 _PATH_COLUMNS = ("path", "file", "filename", "file_name")
 _FILE_KINDS: tuple[Kind, ...] = ("image", "audio", "tensor", "text")
-_NPY_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +102,7 @@ def manifest_table(source: Path, columns: Columns | None) -> Table:
             )
         found[name], fields[name] = column, info
     keys = rows.keys(key_column and data[key_column], found)
-    prefixes = member_prefixes(fields)
-    for name, column in found.items():
-        types = column.types if isinstance(column, Files) else ""
-        if isinstance(types, str):
-            ending = prefixes[name] + content_extension(fields[name], types)
-            fields[name] = replace(fields[name], extension=ending)
-    return Table(keys=keys, columns=found, fields=fields)
+    return Table(keys=keys, columns=found, fields=with_extensions(found, fields))
 
 
 def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Path) -> tuple[str | None, list[_Wanted]]:
@@ -219,8 +223,8 @@ class _Rows:
             return Inline(contents=[self._json(row, want, v) for row, v in enumerate(values)]), FieldInfo(kind="json")
         if not strings and kind in ("tensor", "tokens"):
             arrays = [self._array(row, want, v, kind) for row, v in enumerate(values)]
-            info = _array_info(kind, {(array.shape, array.dtype.name) for array in arrays})
-            return Inline(contents=[_npy(array) for array in arrays]), info
+            info = array_info(kind, {(array.shape, array.dtype.name) for array in arrays})
+            return Inline(contents=[npy_bytes(array) for array in arrays]), info
         return self._files(want, kind, values)  # type: ignore[arg-type]
 
     def keys(self, given: Sequence[Any] | None, columns: Mapping[str, Column]) -> list[str]:
@@ -323,31 +327,9 @@ class _Rows:
             mtimes=np.array(mtimes, np.int64),
             types=one_or_all([file_extension(path) for path in paths]),
         )
-        return files, self._array_files(files, kind) if kind in ("tensor", "tokens") else FieldInfo(kind=kind)
-
-    def _array_files(self, files: Files, kind: Kind) -> FieldInfo:
-        seen = set()
-        for row, path in enumerate(files.paths):
-            with open(os.path.join(files.root, path), "rb", buffering=0) as file:
-                about = npy_header(file.read(_NPY_HEAD_BYTES))
-            if about is None:
-                raise self._error(row, f"{path!r} is not a .npy file of numbers")
-            seen.add(about)
-        return _array_info(kind, seen)
-
-
-def _array_info(kind: str, seen: set[tuple[tuple[int, ...], str]]) -> FieldInfo:
-    dtypes, shapes = {dtype for _, dtype in seen}, {shape for shape, _ in seen}
-    dtype = next(iter(dtypes)) if len(dtypes) == 1 else None
-    if kind == "tokens":
-        return FieldInfo(kind="tokens", dtype=dtype)
-    return FieldInfo(kind="tensor", dtype=dtype, shape=next(iter(shapes)) if len(shapes) == 1 else None)
-
-
-def _npy(array: np.ndarray[Any, Any]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+        if kind in ("tensor", "tokens"):
+            return files, array_field(files, kind, lambda row: f"{self._source}, row {row + 1}: {files.paths[row]!r}")
+        return files, FieldInfo(kind=kind)
 
 
 def _is_number(value: Any) -> bool:

@@ -31,13 +31,13 @@ from fastload.pack.table import (
     Values,
     check_keys,
     class_table,
-    file_types,
     label_info,
     one_or_all,
+    with_extensions,
 )
 from fastload.pack.values import Value, encoded, field_of, unlike
 from fastload.shards.index import FieldInfo
-from fastload.shards.members import DEFAULT_NAMES, content_extension, member_prefixes
+from fastload.shards.members import DEFAULT_NAMES
 
 _BUFFER_BYTES = 1 << 20
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -82,12 +82,8 @@ def spool(stream: Stream, path: Path) -> Table:
     about = path.stat()
     made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
-    prefixes = member_prefixes(fields)
-    for name, (column, info) in made.items():
-        types = file_types(column)
-        if isinstance(types, str):
-            fields[name] = replace(info, extension=prefixes[name] + content_extension(info, types))
-    return Table(keys=keys, columns={name: column for name, (column, _) in made.items()}, fields=fields)
+    contents = {name: column for name, (column, _) in made.items()}
+    return Table(keys=keys, columns=contents, fields=with_extensions(contents, fields))
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:

@@ -208,6 +208,17 @@ def check_keys(keys: Sequence[str], place: Callable[[int], str]) -> None:
         first[key] = row
 
 
+def with_extensions(columns: Mapping[str, Column], fields: Mapping[str, FieldInfo]) -> dict[str, FieldInfo]:
+    """The fields, with the ending of their members where all share one."""
+    prefixes = member_prefixes(fields)
+    found = {}
+    for name, info in fields.items():
+        types = file_types(columns[name])
+        ending = prefixes[name] + content_extension(info, types) if isinstance(types, str) else None
+        found[name] = replace(info, extension=ending)
+    return found
+
+
 def class_table(names: Sequence[str]) -> tuple[tuple[str, ...], Int64s]:
     """Class names in order, and the number of each given name's class, int64 [n]. All-integer names sort as numbers."""
     distinct = sorted(set(names))

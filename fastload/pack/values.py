@@ -19,6 +19,7 @@ import PIL.Image
 from fastload.decode.sniff import sniff
 from fastload.errors import DecodeError, PackError
 from fastload.pack.checks import FACTS, inspector
+from fastload.pack.npyfiles import npy_bytes
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import file_extension
 
@@ -142,9 +143,7 @@ def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
         case bytes() if info.kind in ("image", "audio", "bytes"):
             return "" if info.kind == "bytes" else _file_type(value), value
         case np.ndarray() if info.kind in ("tokens", "tensor") and value.dtype.name == info.dtype:
-            file = io.BytesIO()
-            np.save(file, np.ascontiguousarray(value), allow_pickle=False)
-            return "", file.getvalue()
+            return "", npy_bytes(value)
     raise unlike(name, value, info)
 
 

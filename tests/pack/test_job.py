@@ -304,7 +304,7 @@ def test_sounds_that_are_none(tmp_path: Path) -> None:
         ({"seed": "x"}, "seed='x': pass an integer"),
         ({"shard_size": "big"}, "shard_size='big': pass bytes"),
         ({"split": {"train": 0.5}}, "the ratios sum to 0.5"),
-        ({"columns": "image:path"}, "columns='image:path' needs a manifest"),
+        ({"columns": "image:path"}, "columns: .* has no folder 'path', which is to hold"),
         ({"kind": "video"}, "kind='video'"),
         ({"jpeg": "fast"}, "jpeg='fast': pass 'seekable' or 'keep'"),
     ],

@@ -208,7 +208,7 @@ def test_faulty_samples_are_named(tmp_path: Path, data: Any, options: dict[str, 
         ([(1, 2)], {"columns": "a"}, "sample 1 of list is a tuple of 2, and columns names 1 fields"),
         ([1], {"columns": "a,b"}, "sample 1 of list is a int, and columns names 2 fields; make it a dict"),
         ([{"a": 1}], {"columns": "b"}, "columns: sample 1 of list has no 'b'; it has 'a'"),
-        ([{"a": 1}], {"kind": "text"}, "kind and label_regex are of files; a data set of Python's says itself"),
+        ([{"a": 1}], {"kind": "text"}, "kind, label_regex and label_level are of files; data sets"),
     ],
 )
 def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, data: Any, options: dict[str, Any], message: str) -> None:

@@ -1,0 +1,190 @@
+"""Folders whose samples have several files: by their names, or in folders side by side.
+
+    photos/cat/0001.jpg  0001.mask.png  0001.txt      one sample: image, mask, text and, from its folder, label
+    images/a/1.jpg  masks/a/1.png                     with columns={"image": "images", "mask": "masks"}
+
+By name is WebDataset's rule: what files of a folder share up to the first dot is the sample, the rest names the
+field. A folder is read so where a file has companions: 0001.jpg and 0001.mask.png or 0001.json; names that merely have
+dots (IMG.0001.jpg) have none. Every sample needs the same fields. A .cls file is the label, and folders then are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.classes import ClassNaming, class_names
+from fastload.pack.listing import Listing, list_files
+from fastload.pack.npyfiles import array_field
+from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info, with_extensions
+from fastload.shards.index import FieldInfo, Kind
+from fastload.shards.members import DEFAULT_NAMES, field_of_extension, sample_key
+
+_ORDER: tuple[Kind, ...] = ("image", "audio", "text", "scalar", "json", "tensor", "tokens", "bytes")
+_NAMED = 3  # samples that an error names
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The file of one field of one sample."""
+
+    kind: Kind
+    listing: Listing
+    row: int
+
+    @property
+    def path(self) -> str:
+        return self.listing.paths[self.row]
+
+
+_Samples = dict[str, dict[str, _File]]  # key -> field -> file
+
+
+def joined_table(source: Path, found: Mapping[Kind, Listing], naming: ClassNaming) -> Table | None:
+    """The samples of a folder in which files belong together by their names; None where none do.
+
+    Raises:
+        PackError: a sample that lacks a field, two files of one field, a faulty file.
+    """
+    if len(found) == 1 and not any(_is_dotted(path) for listing in found.values() for path in listing.paths):
+        return None
+    samples: _Samples = {}
+    twice: list[tuple[str, str, str]] = []
+    for kind, listing in found.items():
+        for row, path in enumerate(listing.paths):
+            folder, slash, name = path.rpartition("/")
+            stem, _, ending = name.partition(".")
+            field, _ = field_of_extension(ending.lower())
+            of_field = "tokens" if kind == "tensor" and field == DEFAULT_NAMES["tokens"] else kind
+            fields = samples.setdefault(folder + slash + stem, {})
+            if field in fields:
+                twice.append((fields[field].path, path, field))
+            fields[field] = _File(of_field, listing, row)
+    if not any(_companions(fields) for fields in samples.values()):
+        return None
+    if twice:
+        one, other, field = twice[0]
+        raise PackError(f"{one} and {other} are the same field {field!r} of a sample; rename one")
+    kinds = [kind for kind in ("image", "audio", "text") if kind in found]
+    alone = f", or pass kind={kinds[0]!r} to pack the {kinds[0]} files alone" if kinds else ""
+    return _table({field: source for fields in samples.values() for field in fields}, samples, source, naming, alone)
+
+
+def _is_dotted(path: str) -> bool:
+    return path.rpartition("/")[2].count(".") > 1
+
+
+def _companions(fields: Mapping[str, _File]) -> bool:
+    """Whether one of the files has a plain name, and others belong to it."""
+    return len(fields) > 1 and not all(_is_dotted(file.path) for file in fields.values())
+
+
+def parallel_table(source: Path, columns: Mapping[str, str], naming: ClassNaming) -> Table:
+    """The samples of folders side by side: files of the same path in each, up to the last dot.
+
+    Args:
+        source: the folder that they are in.
+        columns: field -> folder.
+        naming: where a sample's class stands, in the paths below each folder.
+
+    Raises:
+        ConfigError: a folder that is not there.
+        PackError: a sample that is not in all folders, a folder with files of several kinds or none.
+    """
+    samples: _Samples = {}
+    for field, folder in columns.items():
+        root = source / folder
+        if not root.is_dir():
+            raise ConfigError(f"columns: {source} has no folder {folder!r}, which is to hold the field {field!r}")
+        found, _ = list_files(root)
+        if len(found) != 1:
+            kinds = " and ".join(f"{len(found[kind].paths)} {kind} files" for kind in found) or "no files of any kind"
+            raise PackError(f"{root} has {kinds}; the folder of a field holds files of one kind")
+        ((kind, listing),) = found.items()
+        keys = [sample_key(path) for path in listing.paths]
+        check_keys(keys, lambda row, listing=listing, root=root: str(root / listing.paths[row]))  # type: ignore[misc]
+        kind = "tokens" if kind == "tensor" and field == DEFAULT_NAMES["tokens"] else kind
+        for row, key in enumerate(keys):
+            samples.setdefault(key, {})[field] = _File(kind, listing, row)
+    roots = {field: source / folder for field, folder in columns.items()}
+    return _table(roots, samples, source / next(iter(columns.values())), naming, "")
+
+
+def _table(roots: Mapping[str, Path], samples: _Samples, source: Path, naming: ClassNaming, alone: str) -> Table:
+    """The table of complete samples.
+
+    Args:
+        roots: field -> folder that its paths are relative to.
+        samples: key -> field -> file.
+        source: what classes' folders are in.
+        naming: where the classes stand.
+        alone: what else can be done about incomplete samples.
+    """
+    _check_complete(roots, samples, alone)
+    kinds = _kinds(samples)
+    first = min(kinds, key=lambda field: (_ORDER.index(kinds[field]), field != DEFAULT_NAMES[kinds[field]], field))
+    ordered = dict(sorted(samples.items(), key=lambda item: item[1][first].row))
+    columns: dict[str, Column] = {}
+    fields: dict[str, FieldInfo] = {}
+    for field in sorted(kinds, key=lambda field: (field != first, _ORDER.index(kinds[field]), field)):
+        listing = next(iter(ordered.values()))[field].listing.pick([files[field].row for files in ordered.values()])
+        columns[field], fields[field] = _column(listing, kinds[field], roots[field])
+    keys = [sample_key(f"{stem}.x") for stem in ordered]
+    paths = [files[first].path for files in ordered.values()]
+    check_keys(keys, paths.__getitem__)
+    label = DEFAULT_NAMES["scalar"]
+    names = class_names(source, paths, naming) if label not in fields else None
+    if names is not None:
+        classes, labels = class_table(names)
+        columns[label], fields[label] = Values(values=labels), label_info(classes)
+    return Table(keys=keys, columns=columns, fields=with_extensions(columns, fields))
+
+
+def _check_complete(roots: Mapping[str, Path], samples: _Samples, alone: str) -> None:
+    lacking = {key: roots.keys() - files.keys() for key, files in samples.items() if len(files) < len(roots)}
+    if not lacking:
+        return
+    named = "; ".join(
+        f"{next(iter(samples[key].values())).path!r} has no {', no '.join(sorted(fields))}"
+        for key, fields in islice(lacking.items(), _NAMED)
+    )
+    raise PackError(
+        f"{len(lacking)} of {len(samples)} samples are incomplete: {named}{'; ...' if len(lacking) > _NAMED else ''};"
+        f" add what is missing, or remove what is there{alone}"
+    )
+
+
+def _kinds(samples: _Samples) -> dict[str, Kind]:
+    """The kind of each field."""
+    known: dict[str, _File] = {}
+    for files in samples.values():
+        for field, file in files.items():
+            if known.setdefault(field, file).kind != file.kind:
+                raise PackError(
+                    f"the field {field!r} is {known[field].kind} in {known[field].path} and {file.kind} in {file.path};"
+                    " convert one of them"
+                )
+    return {field: file.kind for field, file in known.items()}
+
+
+def _column(listing: Listing, kind: Kind, root: Path) -> tuple[Column, FieldInfo]:
+    if kind == "scalar":
+        numbers = [_integer(root / path) for path in listing.paths]
+        return Values(values=np.array(numbers, np.int64)), FieldInfo(kind="scalar", dtype="int64")
+    files = listing.column(root)
+    if kind in ("tensor", "tokens"):
+        return files, array_field(files, kind, lambda row: str(root / files.paths[row]))
+    return files, FieldInfo(kind=kind)
+
+
+def _integer(path: Path) -> int:
+    content = path.read_bytes()
+    try:
+        return int(np.int64(int(content)))
+    except (ValueError, OverflowError):
+        raise PackError(f"{path} has {content[:20]!r}, which is no integer of 64 bits; correct or remove it") from None

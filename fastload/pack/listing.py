@@ -1,0 +1,124 @@
+"""The files below a folder that can be contents of samples, by the kind that their names say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+
+from fastload.errors import PackError
+from fastload.pack.table import Files, one_or_all
+from fastload.shards.index import Kind
+from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension
+
+# what is a sample on its own; the rest of KIND_OF_EXTENSION only belongs to one
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(IMAGE_EXTENSIONS, "image"),
+    **dict.fromkeys(AUDIO_EXTENSIONS, "audio"),
+    "txt": "text",
+}
+ALONE = ("image", "audio", "text")
+_TYPES = {ending: (kind, file_extension(f"a.{ending}")) for ending, kind in {**KIND_OF_EXTENSION, **KINDS}.items()}
+
+
+@dataclass(slots=True)
+class Listing:
+    """Files, in order of folder and name: paths below the source, file types, bytes, times in nanoseconds."""
+
+    paths: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    mtimes: list[int] = field(default_factory=list)
+
+    def add(self, path: str, file_type: str, about: os.stat_result) -> None:
+        self.paths.append(path)
+        self.types.append(file_type)
+        self.sizes.append(about.st_size)
+        self.mtimes.append(about.st_mtime_ns)
+
+    def pick(self, rows: Sequence[int]) -> Listing:
+        """Some of the files, in another order."""
+        lists = (self.paths, self.types, self.sizes, self.mtimes)
+        return Listing(*([values[row] for row in rows] for values in lists))  # type: ignore[arg-type]
+
+    def column(self, source: Path) -> Files:
+        """The files as a column.
+
+        Raises:
+            PackError: one is empty.
+        """
+        empty = [path for path, size in zip(self.paths, self.sizes, strict=True) if size == 0]
+        if empty:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise PackError(f"{source / empty[0]}{more}: the file is empty (0 bytes); remove it or copy it again")
+        return Files(
+            root=str(source),
+            paths=self.paths,
+            sizes=np.array(self.sizes, np.int64),
+            mtimes=np.array(self.mtimes, np.int64),
+            types=one_or_all(self.types),
+        )
+
+
+def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
+    """The files below a folder by kind, and how many are of no kind; hidden ones are left out, links are followed.
+
+    Raises:
+        PackError: a folder that cannot be listed, a link that is broken or leads to a folder that it is in.
+    """
+    found: dict[Kind, Listing] = {}
+    ignored = 0
+    # path below source, and the real paths of the folders it is in
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(source),))]
+    while waiting:
+        prefix, parents = waiting.pop()
+        below = []
+        # entries of a descriptor are looked up in their folder, not along the whole path: 25% off listing's time
+        descriptor = _open_folder(os.path.join(source, prefix))
+        try:
+            for entry in _entries(descriptor):
+                name = entry.name
+                ending = name.rpartition(".")[2]
+                known = _TYPES.get(ending) or _TYPES.get(ending.lower())
+                if entry.is_file():
+                    if known is None:
+                        ignored += 1
+                    else:
+                        found.setdefault(known[0], Listing()).add(prefix + name, known[1], entry.stat())
+                elif entry.is_dir():
+                    below.append(_below(source, prefix, parents, entry))
+                elif known is not None:
+                    what = "a broken link" if entry.is_symlink() else "no regular file"
+                    raise PackError(f"{source / prefix / entry.name} is {what}; remove or mend it")
+        except OSError as error:
+            raise PackError(f"{source / prefix} cannot be listed: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+        waiting += reversed(below)
+    return found, ignored
+
+
+def _open_folder(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PackError(f"{path} cannot be listed: {error.strerror}") from error
+
+
+def _entries(descriptor: int) -> list[os.DirEntry[str]]:
+    """What is in one folder, sorted by name, hidden entries left out."""
+    with os.scandir(descriptor) as scan:
+        entries = [entry for entry in scan if entry.name[0] != "."]
+    return sorted(entries, key=attrgetter("name"))
+
+
+def _below(source: Path, prefix: str, parents: tuple[str, ...], entry: os.DirEntry[str]) -> tuple[str, tuple[str, ...]]:
+    path = source / prefix / entry.name
+    real = os.path.realpath(path) if entry.is_symlink() else os.path.join(parents[-1], entry.name)
+    if real in parents:
+        raise PackError(f"{path} links to a folder that it is in; remove the link")
+    return f"{prefix}{entry.name}/", (*parents, real)
