@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
@@ -20,7 +19,7 @@ from fastload.errors import ConfigError, FastloadError, PackError
 from fastload.pack.cluster import RayPool, own_version
 from fastload.pack.encode import Encoder
 from fastload.pack.inputs import SourceKind, open_source
-from fastload.pack.journal import Finished, Journal, refuse_foreign
+from fastload.pack.journal import NO_SPACE, Finished, Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.manifest import Columns, parse_columns
 from fastload.pack.objects import Samples
@@ -42,7 +41,6 @@ Engine = Literal["local", "ray"]
 OnProgress = Callable[[int, int, int], None]
 DEFAULT_SHARD_SIZE = "256MiB"  # large enough that a remote store's latency does not count, small enough to fetch ahead
 _log = logging.getLogger(__name__)
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REDRAW_SECONDS = 0.1
 
 
@@ -212,7 +210,7 @@ def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
     except FastloadError:
         raise
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         raise PackError(
             f"no space in {out} ({error.strerror}): such a source is read into a file there first, and takes the space"
@@ -311,10 +309,5 @@ def _refuse_overlap(source: Path, out: Path) -> None:
 
 def _output_error(error: OSError, out: Path, finished: int, plan: Plan) -> PackError:
     kept = f"{finished} of {len(plan.shards)} shards are finished and kept" if finished else "no shard was finished"
-    if error.errno in _NO_SPACE:
-        need = sum(shard.bytes for shard in plan.shards)
-        return PackError(
-            f"no space in {out} ({error.strerror}): all shards take about {need / 1e6:,.1f} MB; {kept};"
-            " make space and run the same command again, and it goes on"
-        )
-    return PackError(f"{out} cannot be written ({error.strerror or error}); {kept}; run the same command again")
+    need = sum(shard.bytes for shard in plan.shards)
+    return unwritable(error, out, kept, f": all shards take about {need / 1e6:,.1f} MB")

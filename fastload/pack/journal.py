@@ -7,6 +7,7 @@ OUT/.fastload-pack/spool          contents of a source that had to be read to be
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fastload.errors import PackError
+from fastload.errors import FastloadError, PackError
 from fastload.pack.tally import Tally
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
@@ -28,6 +29,7 @@ RECORDS_NAME, LOCK_NAME, SPOOL_NAME = "journal.jsonl", "lock", "spool"
 JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OURS = re.compile(
     r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?"
     r"|(shard-\d{6,}\.[0-9a-f]{16}\.tar|part-\d{6,}\.[0-9a-f]{16}\.parquet)\.partial"  # one attempt of several
@@ -66,10 +68,18 @@ class Journal:
         identity: source and options; a run with others cannot go on with this folder.
 
     Raises:
-        PackError: another process packs into the folder, or it holds something else.
+        PackError: another process packs into the folder, it holds something else, or nothing can be written there.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        try:
+            self._open(out, identity)
+        except FastloadError:
+            raise
+        except OSError as error:
+            raise unwritable(error, out, "what is finished is kept") from error
+
+    def _open(self, out: Path, identity: Mapping[str, Any]) -> None:
         self._out = out
         self._folder = out / JOURNAL_NAME
         self._identity = json.loads(json.dumps(identity))
@@ -80,7 +90,8 @@ class Journal:
         try:
             self.finished = self._read()
             self._rewrite()
-            self._records = open(self._folder / RECORDS_NAME, "ab")  # noqa: SIM115 - closed by close
+            # Not buffered: what a full disk refused must not be written again by closing the file.
+            self._records = open(self._folder / RECORDS_NAME, "ab", buffering=0)  # noqa: SIM115 - closed by close
         except BaseException:
             if not (self._folder / RECORDS_NAME).exists():
                 self._remove_folder()
@@ -115,8 +126,9 @@ class Journal:
 
     def record(self, shard: str, finished: Finished) -> None:
         """Note durably that a shard is finished; its files must be durable already."""
-        self._records.write(_record(shard, finished))
-        self._records.flush()
+        left = memoryview(_record(shard, finished))
+        while left:
+            left = left[self._records.write(left) :]
         os.fsync(self._records.fileno())
         self.finished[shard] = finished
 
@@ -206,6 +218,16 @@ class Journal:
         first = json.dumps({"version": JOURNAL_VERSION, "identity": self._identity}).encode() + b"\n"
         records = [_record(shard, known) for shard, known in self.finished.items()]
         write_atomic(self._folder / RECORDS_NAME, first + b"".join(records))
+
+
+def unwritable(error: OSError, out: Path, kept: str, need: str = "") -> PackError:
+    """The error for an output folder that refuses to be written; `kept` and `need` are parts of the sentence."""
+    if error.errno in NO_SPACE:
+        return PackError(
+            f"no space in {out} ({error.strerror}){need}; {kept}; make space and run the same command again,"
+            " and it goes on"
+        )
+    return PackError(f"{out} cannot be written ({error.strerror or error}); {kept}; run the same command again")
 
 
 def refuse_foreign(out: Path, journal: bool = True) -> None:

@@ -1,0 +1,111 @@
+"""Runs a function in a process of its own, and kills that before its n-th system call that changes files.
+
+Through ptrace(2), so that a kill falls between any two of them, whoever makes them: Python, Arrow or the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import traceback
+import warnings
+from collections.abc import Callable
+
+_TRACE_ME, _NEXT_CALL, _SET_OPTIONS, _CALL_INFO = 0, 24, 0x4200, 0x420E
+_OPTIONS = 0x1 | 0x8 | 0x100000  # mark stops at system calls, follow threads, end with the tracer
+_AT_CALL = signal.SIGTRAP | 0x80
+_ENTRY = 1  # ptrace_syscall_info.op
+_ALL_THREADS = 0x40000000
+
+# open and openat (which may make a file), write, pwrite64, writev, pwritev, pwritev2, truncate, ftruncate, fallocate,
+# copy_file_range, sendfile, rename, renameat, renameat2, link, linkat, symlink, symlinkat, unlink, unlinkat, mkdir,
+# mkdirat, rmdir, fsync, fdatasync, flock
+_CHANGING = {
+    "x86_64": {2, 257, 1, 18, 20, 296, 328, 76, 77, 285, 326, 40, 82, 264, 316, 86, 265, 88, 266, 87, 263, 83, 258, 84}
+    | {74, 75, 73},
+    "aarch64": {56, 64, 68, 66, 70, 287, 45, 46, 47, 285, 71, 38, 276, 37, 36, 35, 34, 82, 83, 32},
+}[platform.machine()]
+
+
+class _CallInfo(ctypes.Structure):
+    """The beginning of struct ptrace_syscall_info."""
+
+    _fields_ = (
+        ("op", ctypes.c_uint8),
+        ("padding", ctypes.c_uint8 * 3),
+        ("architecture", ctypes.c_uint32),
+        ("instruction_pointer", ctypes.c_uint64),
+        ("stack_pointer", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
+        ("arguments", ctypes.c_uint64 * 6),
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long] * 4
+_libc.ptrace.restype = ctypes.c_long
+
+
+def killed_before(step: int, function: Callable[[], None]) -> bool:
+    """Run `function` in a forked process, and kill it before its step-th system call, from 0, that changes files.
+
+    Returns: True if it was killed, False if it ended with fewer. Raises AssertionError if it failed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, for forking beside other threads
+        process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            _ptrace(_TRACE_ME, 0, 0, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.waitpid(process, _ALL_THREADS)
+    _ptrace(_SET_OPTIONS, process, 0, _OPTIONS)
+    _ptrace(_NEXT_CALL, process, 0, 0)
+    return _kill_at(step, process)
+
+
+def _kill_at(left: int, process: int) -> bool:
+    """Let a traced process and its threads go on until it ends, or until `left` changing calls are done."""
+    killed = False
+    while True:
+        thread, status = os.waitpid(-1, _ALL_THREADS)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            if thread != process:
+                continue
+            assert killed or os.waitstatus_to_exitcode(status) == 0
+            return killed
+        what, delivered = os.WSTOPSIG(status), 0
+        if what == _AT_CALL:
+            if not killed and _changes(thread):
+                left -= 1
+                if left < 0:
+                    os.kill(process, signal.SIGKILL)
+                    killed = True
+                    continue
+        elif what not in (signal.SIGTRAP, signal.SIGSTOP):
+            delivered = what
+        try:
+            _ptrace(_NEXT_CALL, thread, 0, delivered)
+        except ProcessLookupError:
+            assert killed  # and so this thread has ended too
+
+
+def _changes(thread: int) -> bool:
+    info = _CallInfo()
+    _ptrace(_CALL_INFO, thread, ctypes.sizeof(info), ctypes.addressof(info))
+    return info.op == _ENTRY and info.number in _CHANGING
+
+
+def _ptrace(request: int, thread: int, address: int, data: int) -> None:
+    if _libc.ptrace(request, thread, address, data) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
