@@ -94,7 +94,7 @@ def _in_turn(suite: Mapping[str, Callable[[], tuple[int, float]]], rounds: int) 
 
 
 def _rate(loader: DataLoader, seconds: float) -> Callable[[], tuple[int, float]]:
-    rig = Rig(loader, None)
+    rig = Rig(loader)
 
     def measure() -> tuple[int, float]:
         run = rig.run(rig.jobs(rig.endless()), seconds)

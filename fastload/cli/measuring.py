@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastload.cli.app import Json, app, show
 from fastload.errors import ConfigError
 from fastload.shards.open import open_index
+
+if TYPE_CHECKING:
+    from fastload.profile import Profile
 
 
 class LastBatchKind(StrEnum):
@@ -24,7 +28,7 @@ class LastBatchKind(StrEnum):
 
 @app.command()
 def profile(
-    shards: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
+    shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     fields: Annotated[
         str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
@@ -33,15 +37,50 @@ def profile(
     num_workers: Annotated[int | None, typer.Option(help="Threads; default: one per core.")] = None,
     device: Annotated[str | None, typer.Option(help="Where batches go, such as cuda; default: the CPU.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
+    script: Annotated[
+        Path | None, typer.Option(help="Run this training script and profile its loader against its own step.")
+    ] = None,
+    arguments: Annotated[str, typer.Option("--args", help="Arguments of the script, in quotes.")] = "",
+    loader: Annotated[int, typer.Option(help="Which loader of the script, as it comes to them, from 1.")] = 1,
+    try_advice: Annotated[bool, typer.Option("--try", help="Also try what is advised, where arguments do.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as a page here.")] = None,
 ) -> None:
-    """Say which stage of loading limits, and what would help. No step is run: call fastload.profile with yours."""
+    """Say which stage of loading limits, and what would help.
+
+    Of shards, no step is run. With --script, a training script is run until its first loop over a fastload.DataLoader
+    has given the profile what it needs, on real and made-up batches, and is ended there.
+    """
+    from fastload.profile.script import profile_script
+    from fastload.profile.table import render as render_profile
+
+    if (shards is None) == (script is None):
+        raise ConfigError("profile: name a data set, or a training script with --script")
+    if script is not None:
+        found = profile_script(script, shlex.split(arguments), seconds=seconds, loader=loader, try_advice=try_advice)
+    else:
+        assert shards is not None
+        found = _profile_shards(shards, split, fields, batch_size, num_workers, device, seconds, try_advice)
+    for path, save in ((json_file, found.save_json), (html_file, found.save_html)):
+        if path is not None:
+            save(path)
+    show(render_profile(found))
+
+
+def _profile_shards(
+    shards: str,
+    split: str | None,
+    fields: str | None,
+    batch_size: int,
+    num_workers: int | None,
+    device: str | None,
+    seconds: float,
+    try_advice: bool,
+) -> Profile:
     from fastload.loader import DataLoader
     from fastload.machine import cores
     from fastload.profile import profile as run
     from fastload.profile.spec import parse_fields
-    from fastload.profile.table import render as render_profile
 
     loader = DataLoader(
         shards,
@@ -51,11 +90,7 @@ def profile(
         split=split,
         fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
     )
-    found = run(loader, seconds=seconds)
-    for path, save in ((json_file, found.save_json), (html_file, found.save_html)):
-        if path is not None:
-            save(path)
-    show(render_profile(found))
+    return run(loader, seconds=seconds, try_advice=try_advice)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 from fastload.meter import Stats
 from fastload.profile.capacity import Capacity, Ceilings
 from fastload.profile.ladder import Rung
-from fastload.profile.verdict import Model, Verdict
+from fastload.profile.verdict import Model, Tried, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Findings:
         ceilings: of the machine.
         rungs: of the ladder.
         setting: batch_size, num_workers, prefetch_factor, device and cores.
+        tried: each advice that was tried, and what came of it.
     """
 
     verdict: Verdict
@@ -32,3 +33,4 @@ class Findings:
     ceilings: Ceilings
     rungs: tuple[Rung, ...]
     setting: dict[str, Any]
+    tried: tuple[Tried, ...] = ()

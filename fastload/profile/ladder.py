@@ -13,7 +13,7 @@ import torch
 
 from fastload.batch import Batch
 from fastload.order.cursor import steps
-from fastload.profile.rig import Recording, Rig
+from fastload.profile.rig import Recording, Rig, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +33,31 @@ class Rung:
     cost_ms: float
 
 
-def climb(rig: Rig, recording: Recording, seconds: float) -> list[Rung]:
-    """All rungs that can be measured, each in a share of the time."""
+def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
+    """All rungs that can be measured, each in a share of the time; their batches are yielded, to be trained on."""
     each = seconds / 6
     cached = rig.augmented(recording.hosts[0])
     made = synthetic(cached)
     hosts = cycle(recording.hosts)
     rungs: list[tuple[str, str, float]] = [
-        ("synthetic batch", "your step", _steps(rig, lambda: made, each)),
-        ("one cached batch", "real values", _steps(rig, lambda: cached, each)),
-        ("decoded batches in memory", "copy and augment", _steps(rig, lambda: rig.augmented(next(hosts)), each)),
+        ("synthetic batch", "your step", (yield from _steps(rig, lambda: made, each))),
+        ("one cached batch", "real values", (yield from _steps(rig, lambda: cached, each))),
+        (
+            "decoded batches in memory",
+            "copy and augment",
+            (yield from _steps(rig, lambda: rig.augmented(next(hosts)), each)),
+        ),
     ]
     if recording.reads:
-        run = rig.run(rig.jobs(recording.plan(), recording.recipe), each)
+        run = yield from rig.running(rig.jobs(recording.plan(), recording.recipe), each)
         rungs.append(("stored bytes in memory", "decode and assemble", run.batch_ms))
     warm = ("files in the page cache", "read and check") if recording.reads else ("the data set", "read and decode")
-    rungs.append((*warm, rig.run(rig.jobs(rig.endless()), each).batch_ms))
+    run = yield from rig.running(rig.jobs(rig.endless()), each)
+    rungs.append((*warm, run.batch_ms))
     if rig.drop_page_cache():
         epoch = steps(rig.order, rig.share, 0)  # no further: what comes again is no longer cold
-        rungs.append(("files on disk", "storage", rig.run(rig.jobs(epoch), each).batch_ms))
+        run = yield from rig.running(rig.jobs(epoch), each)
+        rungs.append(("files on disk", "storage", run.batch_ms))
     before = [0.0, *(ms for _, _, ms in rungs)]
     return [
         Rung(source=source, adds=adds, batch_ms=ms, cost_ms=ms - less)
@@ -59,13 +65,13 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> list[Rung]:
     ]
 
 
-def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> float:
+def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> Steps[float]:
     """Milliseconds a step."""
-    rig.train(batch())
+    yield batch()
     rig.synchronize()
     started, times = time.perf_counter(), 0
     while times < 3 or time.perf_counter() - started < seconds:
-        rig.train(batch())
+        yield batch()
         times += 1
     rig.synchronize()
     return 1e3 * (time.perf_counter() - started) / times

@@ -86,6 +86,12 @@ _PAGE = """
 <span class="quiet">{{ each.why }}.</span></li>{% endfor %}</ol>
 {% else %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
 
+{% if p.tried %}<section><h2>What it brought when it was tried</h2><ol>{% for each in p.tried %}
+<li><b>{{ each.advice.change }}</b>: {% if each.came is none %}not tried, for it takes more than other arguments of the
+loader.{% else %}predicted {{ gain(each.advice.gain) }}, came × {{ "%.3g"|format(each.came / each.now) }}
+({{ "%+.0f"|format(100 * each.off) }}%). <span class="quiet">{{ rate(each.now) }} samples/s without it,
+{{ rate(each.came) }} with it.</span>{% endif %}</li>{% endfor %}</ol></section>{% endif %}
+
 <section><h2>A batch takes {{ ms(p.model.batch_ms) }} ms</h2>
 {% for name, took, width, colour in stages %}
 <div class="row{{ " limit" if name == verdict.limit else "" }}"><span>{{ name }}</span>

@@ -7,10 +7,10 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, cycle
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,22 @@ RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
 RECORDED_BATCHES = 16
 Train = Callable[[Any], Any]
 
+Result = TypeVar("Result")
+Steps = Generator[Batch, None, Result]  # yields batches to train on, one after the other, until it has its result
+
+
+def drive(steps: Steps[Result], train: Callable[[Batch], object]) -> Result:
+    """Train on all that is yielded, and give the result."""
+    try:
+        while True:
+            train(next(steps))
+    except StopIteration as over:
+        return over.value  # type: ignore[no-any-return]
+
+
+def drop(_: Batch) -> None:
+    """No training."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -48,6 +64,10 @@ class Run:
         return 1e3 * self.wall_seconds / max(1, self.stats.batches)
 
     @property
+    def samples_per_second(self) -> float:
+        return self.stats.samples / max(self.wall_seconds, 1e-9)
+
+    @property
     def cpu_ms(self) -> float:
         """A batch."""
         return 1e3 * self.cpu_seconds / max(1, self.stats.batches)
@@ -60,20 +80,23 @@ class Rig:
         ConfigError: the loader has no samples, or they can only be gone through once.
     """
 
-    def __init__(self, loader: DataLoader, step: Train | None) -> None:
+    def __init__(self, loader: DataLoader) -> None:
         if isinstance(loader.dataset, Iterated):
             raise ConfigError(
                 "profile: an iterable data set cannot be taken apart; its loader's stats() say where the time goes"
             )
-        self.loader, self.step = loader, step
+        self.loader = loader
         self.device, self.chain, self.share = loader.device, loader._chain, loader._share()
         self._pool = BufferPool(pinned=loader.pin_memory, limit=64)
         self.reopen()
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
         self.threads = loader.dataset.threads(loader.num_workers)
+        self.part_rows = self._part_rows(self.threads)
+
+    def _part_rows(self, threads: int) -> int:
         size = self.share.rows_at(0)
-        self.part_rows = max(1, -(-size // (self.threads * PARTS_PER_THREAD)) if self.threads > 1 else size)
+        return max(1, -(-size // (threads * PARTS_PER_THREAD)) if threads > 1 else size)
 
     def reopen(self) -> None:
         """Let go of open shards; the next reads open them again."""
@@ -86,39 +109,48 @@ class Rig:
         for epoch in count():
             yield from steps(self.order, self.share, epoch * self.order.samples)
 
-    def jobs(self, plan: Iterator[Step], recipe: Recipe | None = None) -> Iterator[BatchMaking]:
-        return ((recipe or self.recipe).job(step, self._pool, self.part_rows) for step in plan)
+    def jobs(
+        self, plan: Iterator[Step], recipe: Recipe | None = None, threads: int | None = None
+    ) -> Iterator[BatchMaking]:
+        """Of a plan's steps, cut into parts for so many threads; None: the loader's."""
+        part_rows = self.part_rows if threads is None else self._part_rows(threads)
+        return ((recipe or self.recipe).job(step, self._pool, part_rows) for step in plan)
 
-    def run(
+    def running(
         self,
         jobs: Iterator[BatchMaking],
         seconds: float,
         *,
         threads: int | None = None,
+        ahead: int | None = None,
         whole: bool = True,
         warm_up: int | None = None,
-    ) -> Run:
-        """Run jobs for so long, and at least 3.
+    ) -> Steps[Run]:
+        """Run jobs for so long, and at least 3; their batches are yielded.
 
         Args:
-            whole: batches go on to the device, through the augmentation and to the step; else they are dropped.
+            threads, ahead: None: those of the loader.
+            whole: batches go on to the device and through the augmentation.
             warm_up: batches before measuring; None: as many as are prefetched.
         """
         threads = self.threads if threads is None else threads
-        ahead = self.loader.prefetch_factor if whole else max(2, 2 * threads)
+        if ahead is None:
+            ahead = self.loader.prefetch_factor if whole else max(2, 2 * threads)
         meter = Meter()
         engine = Engine(jobs, threads=threads, ahead=ahead, timeout_seconds=self.loader.timeout, meter=meter)
         with engine:
             device, chain = (self.device, self.chain) if whole else (torch.device("cpu"), [])
-            return self._measure(
-                flow(engine, device, chain), meter, seconds, ahead if warm_up is None else warm_up, whole
-            )
+            batches = flow(engine, device, chain)
+            return (yield from self._measure(batches, meter, seconds, ahead if warm_up is None else warm_up))
 
-    def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int, train: bool) -> Run:
+    def run(self, jobs: Iterator[BatchMaking], seconds: float, **options: Any) -> Run:
+        """`running`, and batches are dropped."""
+        return drive(self.running(jobs, seconds, **options), drop)
+
+    def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
         before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
         for number, batch in enumerate(batches, 1):
-            if train:
-                self.train(batch)
+            yield batch
             if number == warm_up:
                 self.synchronize()
                 before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
@@ -127,10 +159,6 @@ class Rig:
         self.synchronize()
         took, spent = time.perf_counter() - wall, time.process_time() - cpu
         return Run(stats=meter.stats() - before, wall_seconds=took, cpu_seconds=spent)
-
-    def train(self, batch: Batch) -> None:
-        if self.step is not None:
-            self.step(self.loader._hand_out(batch))
 
     def augmented(self, host: Batch) -> Batch:
         batch = host.to(self.device)

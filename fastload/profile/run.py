@@ -17,10 +17,10 @@ from fastload.profile.capacity import Capacity, Scaling, capacities, ceilings
 from fastload.profile.findings import Findings
 from fastload.profile.ladder import climb
 from fastload.profile.page import to_html
-from fastload.profile.rig import Rig, Train, record
+from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
 from fastload.profile.table import to_text
 from fastload.profile.trials import try_changes
-from fastload.profile.verdict import judge, model_of
+from fastload.profile.verdict import Advice, Tried, judge, model_of
 
 # Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings.
 _LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS = 0.35, 0.2, 0.3, 0.1, 0.05
@@ -50,7 +50,9 @@ class Profile(Findings):
         Path(path).write_text(to_html(self), encoding="utf-8")
 
 
-def profile(loader: DataLoader, step: Train | None = None, seconds: float = 20.0) -> Profile:
+def profile(
+    loader: DataLoader, step: Train | None = None, seconds: float = 20.0, *, try_advice: bool = False
+) -> Profile:
     """Find out what limits a loader, and what a change would bring.
 
     The loader's place in the run stays. Your step is run on real batches: a step that trains, trains.
@@ -59,20 +61,27 @@ def profile(loader: DataLoader, step: Train | None = None, seconds: float = 20.0
         loader: a fastload.DataLoader.
         step: what you do with a batch, as the loader hands it out; None: nothing.
         seconds: to spend, about; slow batches take longer, for each measurement needs some.
+        try_advice: also try each advice that only takes other arguments of the loader, which takes that long again.
 
     Raises:
         ConfigError: another kind of loader, no samples, or seconds that are not positive.
     """
+    steps = profiling(loader, seconds, try_advice)
+    return drive(steps, drop if step is None else lambda batch: step(loader._hand_out(batch)))
+
+
+def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Profile]:
+    """`profile`, whose batches are yielded, each to be trained on before the next is asked for."""
     if not isinstance(loader, DataLoader):
         raise ConfigError(f"profile: {type(loader).__name__} is not a fastload.DataLoader")
     if not seconds > 0:
         raise ConfigError(f"profile: seconds={seconds!r}: must be positive")
-    rig = Rig(loader, step)
-    live = rig.run(rig.jobs(rig.endless()), _LIVE * seconds)
+    rig = Rig(loader)
+    live = yield from rig.running(rig.jobs(rig.endless()), _LIVE * seconds)
     recording = record(rig, _RECORD * seconds)
     alone = capacities(rig, recording, _ALONE * seconds)
     best = ceilings(getattr(getattr(loader.dataset, "index", None), "paths", ()), _CEILINGS * seconds)
-    rungs = climb(rig, recording, _LADDER * seconds)
+    rungs = yield from climb(rig, recording, _LADDER * seconds)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))
     verdict = judge(
         model,
@@ -83,6 +92,7 @@ def profile(loader: DataLoader, step: Train | None = None, seconds: float = 20.0
         gpu=torch.cuda.is_available(),
         parallel=rig.recipe.parallel,
     )
+    tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []
     return Profile(
         verdict=verdict,
         model=model,
@@ -97,7 +107,30 @@ def profile(loader: DataLoader, step: Train | None = None, seconds: float = 20.0
             "device": str(loader.device),
             "cores": model.cores,
         },
+        tried=tuple(tried),
     )
+
+
+def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried]]:
+    """Each advice that other arguments of the loader follow, between two runs without it."""
+    found = []
+    can = sum(bool(each.setting) for each in advice)
+    for each in advice:
+        if not each.setting:
+            found.append(Tried(advice=each, now=None, came=None))
+            continue
+        rates = []
+        for setting in ({}, each.setting, {}):
+            threads = setting.get("num_workers", rig.threads)
+            run = yield from rig.running(
+                rig.jobs(rig.endless(), threads=threads),
+                seconds / (3 * can),
+                threads=threads,
+                ahead=setting.get("prefetch_factor", rig.loader.prefetch_factor),
+            )
+            rates.append(run.samples_per_second)
+        found.append(Tried(advice=each, now=(rates[0] + rates[2]) / 2, came=rates[1]))
+    return found
 
 
 def _scaling(stats: Stats, alone: Sequence[Capacity]) -> Scaling:

@@ -37,6 +37,8 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
     )
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
     yield _advice(profile)
+    if profile.tried:
+        yield _tried(profile)
     yield _stages(profile)
     yield _ladder(profile)
     yield _capacities(profile)
@@ -57,6 +59,19 @@ def _advice(profile: Findings) -> RenderableType:
     table.add_column("because")
     for each in profile.verdict.advice:
         table.add_row(each.change, gain(each.gain), rate(each.samples_per_second), each.why)
+    return table
+
+
+def _tried(profile: Findings) -> RenderableType:
+    table = _table("What it brought when it was tried", "change", "predicted", "came", "off")
+    table.add_column("samples/s without and with it")
+    for each in profile.tried:
+        if each.came is None or each.now is None or each.off is None:
+            table.add_row(each.advice.change, gain(each.advice.gain), "", "", "not tried: takes other than arguments")
+            continue
+        came = f"× {each.came / each.now:.3g}"
+        rates = f"{rate(each.now)}, {rate(each.came)}"
+        table.add_row(each.advice.change, gain(each.advice.gain), came, f"{each.off:+.0%}", rates)
     return table
 
 

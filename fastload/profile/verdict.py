@@ -117,6 +117,7 @@ class Advice:
         gain: predicted throughput over that of now, e.g. 1.8; 1.0 where it only saves.
         samples_per_second: predicted.
         stage: the stage that it changes.
+        setting: arguments of the loader that make the change, by name; empty where it is none of these.
     """
 
     change: str
@@ -124,6 +125,28 @@ class Advice:
     gain: float
     samples_per_second: float
     stage: str
+    setting: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """An advice, and what it brought.
+
+    Attributes:
+        came: samples/s with the change; None where trying it would take more than other arguments of the loader.
+        now: samples/s without it, measured right before and after.
+    """
+
+    advice: Advice
+    now: float | None
+    came: float | None
+
+    @property
+    def off(self) -> float | None:
+        """What came over what was predicted, less 1; with the machine's speed of the moment taken out."""
+        if self.came is None or self.now is None:
+            return None
+        return self.came / self.now / self.advice.gain - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +235,14 @@ def judge(
 
 def _advice(change: str, why: str, model: Model, after: Model, stage: str, threads: int | None = None) -> Advice:
     rate = after.rate(threads)
-    return Advice(change=change, why=why, gain=rate / model.rate(), samples_per_second=rate, stage=stage)
+    return Advice(
+        change=change,
+        why=why,
+        gain=rate / model.rate(),
+        samples_per_second=rate,
+        stage=stage,
+        setting={} if threads is None else {"num_workers": threads},
+    )
 
 
 def _threads(model: Model, parallel: bool) -> list[Advice]:
@@ -254,6 +284,7 @@ def _spare_threads(model: Model) -> list[Advice]:
             gain=1.0,
             samples_per_second=model.rate(),
             stage=max(IN_THREADS, key=lambda name: model.stage_ms[name]),
+            setting={"num_workers": n},
         )
     ]
 
@@ -273,6 +304,7 @@ def _prefetch(model: Model, limit: str, prefetch: int) -> list[Advice]:
             gain=gain,
             samples_per_second=rate,
             stage=limit,
+            setting={"prefetch_factor": 2 * prefetch},
         )
     ]
 

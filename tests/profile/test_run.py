@@ -27,6 +27,7 @@ from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.order.cursor import Step
 from fastload.profile import Profile, profile
+from fastload.profile.verdict import Advice, Tried
 from fastload.shards.read import Ints, Reader, Rows
 
 Packed = Callable[..., Path]
@@ -156,6 +157,27 @@ def test_a_slow_stage_in_the_threads_is_named_and_more_threads_bring_what_was_pr
     workers = int(advice.change.split(",")[0].removeprefix("num_workers="))
     assert workers > 1
     assert rate(make(data, slow, workers), step) == pytest.approx(advice.samples_per_second, rel=0.15)
+
+
+@measured
+def test_what_is_advised_is_tried_and_comes_as_predicted(data: Path) -> None:
+    found = profile(make(data, "decode"), sleeping(SHORT), seconds=2.5, try_advice=True)
+    assert [each.advice for each in found.tried] == list(found.verdict.advice)
+    more = next(each for each in found.tried if "num_workers" in each.advice.setting)
+    assert more.came is not None
+    assert more.now == pytest.approx(found.verdict.samples_per_second, rel=0.15)
+    assert more.off == pytest.approx(0, abs=0.15)
+    report, page = str(found), page_of(found)
+    for text in (report, page):
+        assert "What it brought when it was tried" in text
+
+
+def test_what_takes_other_data_is_not_tried(data: Path) -> None:
+    advice = Advice(change="pack anew", why="", gain=2.0, samples_per_second=20.0, stage="decode")
+    found = replace(run(data, "step")[0], tried=(Tried(advice=advice, now=None, came=None),))
+    assert found.tried[0].off is None
+    assert "not tried: takes other than arguments" in str(found)
+    assert "not tried, for it takes more than other" in page_of(found)
 
 
 @measured

@@ -1,0 +1,121 @@
+"""A training script profiled as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fastload.cli import app
+from fastload.errors import ConfigError
+from fastload.loader import DataLoader
+from fastload.profile.script import profile_script
+
+Packed = Callable[..., Path]
+
+TRAIN = """
+import sys, time
+import helper
+import fastload
+
+def main():
+    data, seconds = sys.argv[1], float(sys.argv[2])
+    fields = {"image": fastload.Image(8), "label": fastload.Scalar()}
+    check = fastload.DataLoader(data, 4, fields=fields)
+    if helper.LOOKS_FIRST in sys.argv:
+        for batch in check:
+            assert len(batch["label"]) == 4
+    loader = fastload.DataLoader(data, 8, fields=fields, as_tuple=("image", "label"), num_workers=1)
+    try:
+        for epoch in range(10_000):
+            for images, labels in loader:
+                try:
+                    assert images.shape == (8, 3, 8, 8)
+                    assert labels.dtype.is_floating_point is False
+                    time.sleep(seconds)
+                except Exception as error:
+                    sys.exit(f"the step failed: {error}")
+    finally:
+        print("tidied up")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    (tmp_path / "helper.py").write_text("LOOKS_FIRST = 'looks-first'\n")
+    (tmp_path / "train.py").write_text(TRAIN)
+    return tmp_path / "train.py"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> object:
+    before = sys.argv, list(sys.path), DataLoader.__iter__
+    yield
+    assert (sys.argv, sys.path, DataLoader.__iter__) == before
+    sys.modules.pop("helper", None)
+    return None
+
+
+def test_the_step_is_what_the_script_does_between_two_batches(
+    script: Path, packed: Packed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = profile_script(script, [str(packed("tar", [96])), "0.02"], seconds=1.0)
+    assert found.verdict.limit == "step"
+    assert found.model.stage_ms["step"] >= 20
+    assert found.rungs[0].batch_ms >= 20
+    assert found.setting["batch_size"] == 8
+    assert capsys.readouterr().out == "tidied up\n", "the script ends in its loop, as if interrupted"
+
+
+def test_another_loader_of_the_script(script: Path, packed: Packed) -> None:
+    arguments = [str(packed("tar", [96])), "0.001", "looks-first"]
+    first = profile_script(script, arguments, seconds=0.3)
+    assert first.setting["batch_size"] == 4
+    second = profile_script(script, arguments, seconds=0.3, loader=2)
+    assert (second.setting["batch_size"], second.setting["num_workers"]) == (8, 1)
+    with pytest.raises(ConfigError, match="--loader 0: loaders are counted from 1"):
+        profile_script(script, arguments, loader=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import fastload", r"ended after iterating over 0 fastload.DataLoader\(s\), and number 1 was to be"),
+        ("raise SystemExit(0)", "it has to run `for batch in loader:` in this process"),
+        (
+            "import fastload\nfor n, batch in enumerate(fastload.DataLoader({data!r}, 8)):\n    if n == 2: break",
+            "left its loop after 3 batches, before the profile had what it needs",
+        ),
+    ],
+)
+def test_a_script_without_a_long_loop_is_refused(tmp_path: Path, packed: Packed, text: str, said: str) -> None:
+    (tmp_path / "short.py").write_text(text.format(data=str(packed("tar", [96]))))
+    with pytest.raises(ConfigError, match=said):
+        profile_script(tmp_path / "short.py", seconds=5)
+
+
+def test_what_the_script_raises_comes_through(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise KeyError('its own')")
+    with pytest.raises(KeyError, match="its own"):
+        profile_script(tmp_path / "broken.py")
+    (tmp_path / "leaves.py").write_text("raise SystemExit('wrong arguments')")
+    with pytest.raises(SystemExit, match="wrong arguments"):
+        profile_script(tmp_path / "leaves.py")
+    with pytest.raises(ConfigError, match=r"absent\.py: no such file"):
+        profile_script(tmp_path / "absent.py")
+
+
+def test_the_command_profiles_a_script_and_tries_what_it_advises(script: Path, packed: Packed, tmp_path: Path) -> None:
+    arguments = ["--script", str(script), "--args", f"'{packed('tar', [96])}' 0.01", "--seconds", "0.6", "--try"]
+    done = CliRunner().invoke(app, ["profile", *arguments, "--html", str(tmp_path / "p.html")])
+    assert done.exit_code == 0, done.output
+    assert "your step limits" in done.output
+    neither = CliRunner().invoke(app, ["profile"])
+    assert neither.exit_code == 2
+    assert "error: profile: name a data set, or a training script with --script" in neither.output
