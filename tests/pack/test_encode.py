@@ -15,7 +15,7 @@ from fastload.pack import pack
 from fastload.pack.encode import Encoder, is_whole
 from fastload.pack.inputs import open_source
 from fastload.pack.plan import make_plan
-from fastload.pack.prepare import recipes_for
+from fastload.pack.prepare import Prepare, prepared
 from fastload.pack.splitting import parse_splitting, share_out
 from fastload.pack.table import Table
 from fastload.pack.tasks import WholeShard, WriteShard
@@ -56,9 +56,9 @@ def test_a_shard_alone(
     monkeypatch.chdir(source.parent)  # a source that is named relative to the folder that packing is started in
     table = open_source(Path(source.name))
     assert isinstance(table, Table)
+    table, recipes = prepared(table, Prepare(), jpeg="seekable", pixels=False)
     sharing = share_out(table, parse_splitting("a=0.7,b=0.3"), seed=0)
     plan = make_plan(table, sharing, shard_format=shard_format, shard_size=30_000, seed=0, shuffle=True)
-    recipes = recipes_for(table, jpeg="seekable", pixels=False)
     assert len(plan.shards) >= 2
     for name in plan.splits:
         (tmp_path / "alone" / name).mkdir(parents=True)
