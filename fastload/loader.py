@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from fastload.decode.image import ImageDecoder
 from fastload.device import resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
+from fastload.export.summary import line
 from fastload.fields import Image
 from fastload.flow import flow
 from fastload.machine import cores
@@ -35,6 +37,8 @@ from fastload.stream import Streamed, detect_rank
 from fastload.trainers import lightning_asks
 from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
+_log = logging.getLogger(__name__)
+
 VALID_NAME = "valid"  # in as_tuple: batch.valid
 
 # A disk or network file system that gives nothing for this long is taken to hang. Slow storage answers within seconds.
@@ -47,6 +51,8 @@ class DataLoader:
     An iteration is one epoch; the next one goes on with the next epoch. Breaking out abandons the epoch: the next
     iteration begins the next one, unless a state is loaded first. Of several iterators at a time the newest is the
     loader's place in the run; the others go on by themselves.
+
+    At the end of each iteration, the logger `fastload.loader` is told in a line where its time went, at level INFO.
 
     Args:
         data: a StreamingDataset or Mix, or what StreamingDataset takes (a path, a pattern, a list); then also its
@@ -193,6 +199,7 @@ class DataLoader:
         self._current, self._began, self._consumed, self._resuming, self._handed_out = me, start, start, False, 0
         self._running += 1
         clock: Clock | None = None
+        before, epoch = self._meter.stats(), self.epoch
         try:
             share, dataset = self._share(), self.dataset
             dataset.check(share)  # ranks may be known only now
@@ -219,6 +226,7 @@ class DataLoader:
             self._running -= 1
             if clock is not None:
                 self._meter.stop(clock)
+                _log_epoch(epoch, before, self._meter)
             if self._current is me:
                 self._current, self._before = None, 0
                 self._take_jump()
@@ -344,6 +352,14 @@ def _close_all() -> None:
     for iterator in list(_iterators):
         with contextlib.suppress(ValueError):  # it is running in another thread
             iterator.close()
+
+
+def _log_epoch(epoch: int, before: Stats, meter: Meter) -> None:
+    """Where the time of an iteration went, for who wants to know: level INFO of this module's logger."""
+    if _log.isEnabledFor(logging.INFO):
+        took = meter.stats() - before
+        if took.batches:
+            _log.info("epoch %d: %s", epoch, line(took))
 
 
 def _dataset(data: Any, options: dict[str, Any]) -> Streamed:

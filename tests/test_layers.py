@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("source", "remote", "shards"),
     ("batch", "meter", "statistics"),
     ("assemble", "packed"),
-    ("engine", "tune"),
+    ("engine", "export", "tune"),
     ("device",),
     ("augment", "flow"),
     ("stream",),
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 # What may be imported inside a function: dependencies that a plain install lacks, and those that take long to import
 # and that only some programs need.
-OPTIONAL = {"fsspec", "jinja2", "matplotlib", "obstore", "ray", "soundfile", "tokenizers"}
+OPTIONAL = {"fsspec", "jinja2", "matplotlib", "obstore", "prometheus_client", "ray", "soundfile", "tokenizers"}
 HEAVY = {"kornia", "torchaudio", "webdataset"}
 
 # Modules whose functions may also import the package's own: a command loads what it runs, --help waits for nothing.
