@@ -39,6 +39,11 @@ class AudioFormat(StrEnum):
     wav = "wav"
 
 
+class LastRow(StrEnum):
+    drop = "drop"
+    pad = "pad"
+
+
 class Jpeg(StrEnum):
     seekable = "seekable"
     keep = "keep"
@@ -81,6 +86,13 @@ def pack(
     sample_rate: Annotated[int | None, PREPARE(help="Of sounds, in Hz.")] = None,
     mono: Annotated[bool, PREPARE("--mono", help="One channel: the mean of all.")] = False,
     audio_format: Annotated[AudioFormat | None, PREPARE(help="Of sounds, 16 or 24 bits.")] = None,
+    tokenizer: Annotated[str | None, PREPARE(help="A tokenizer.json, or bytes: texts become tokens.")] = None,
+    text: Annotated[str | None, PREPARE(help="The field that is tokenized, of several.")] = None,
+    sequence_length: Annotated[
+        int | None, PREPARE(help="Join documents, and cut them into rows of so many tokens.")
+    ] = None,
+    end_of_text: Annotated[str | None, PREPARE(help="Token between documents, such as '<|endoftext|>'.")] = None,
+    last_row: Annotated[LastRow, PREPARE(help="What becomes of the last tokens, fewer than a row.")] = LastRow.drop,
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Also the mean and deviation of all pixels; decodes every picture.")
     ] = False,
@@ -96,8 +108,8 @@ def pack(
     """Pack raw samples into shards and their index."""
     from fastload.pack import Prepare
     from fastload.pack import pack as run
-    from fastload.pack.prepare import summary
     from fastload.pack.splitting import Splitting
+    from fastload.pack.summary import summary
 
     started = time.perf_counter()
     index = run(
@@ -130,6 +142,11 @@ def pack(
             sample_rate=sample_rate,
             mono=mono,
             audio_format=None if audio_format is None else audio_format.value,
+            tokenizer=tokenizer,
+            text=text,
+            sequence_length=sequence_length,
+            end_of_text=end_of_text,
+            last_row=last_row.value,
         ),
         statistics=statistics,
         engine=engine.value,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import DecodeError, PackError
-from fastload.pack.checks import FACTS
+from fastload.pack.checks import FACTS, inspector
 from fastload.pack.table import Files, Inline, Spans, Table, Values
 from fastload.shards.members import scalar_bytes
 
@@ -44,7 +44,7 @@ def fill(table: Table, name: str, rows: Int64s, view: memoryview, starts: Int64s
             places = [view[a : a + n] for a, n in zip(begins, column.sizes[rows].tolist(), strict=True)]
             for row, place in zip(listed, places, strict=True):
                 place[:] = column.contents[row]
-            if kind in ("text", "json"):
+            if kind in ("text", "json") and look is inspector(kind):
                 return {}  # made from values of the manifest
             found = [look(place) for place in places]
         case Files():

@@ -25,14 +25,17 @@ from fastload.pack.manifest import Columns, parse_columns
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
-from fastload.pack.splitting import Splitting, parse_splitting, share_out
+from fastload.pack.sequences import Joined, Sequences, join_documents
+from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
 from fastload.pack.steps import Recipe
 from fastload.pack.streams import Stream
 from fastload.pack.table import Table
 from fastload.pack.tally import Counts
 from fastload.pack.tasks import Tell
-from fastload.pack.workers import LocalPool, Pool, ProcessPool
+from fastload.pack.tokenizing import text_field
+from fastload.pack.vocabulary import Vocabulary
+from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
 from fastload.pack.writing import class_counts, tallies, write_shards
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
@@ -100,7 +103,7 @@ def pack(
             cannot be copied exactly, or are too small to gain by it, are kept; index.json counts them by reason. It
             takes about 4 ms a file of 110 kB. "keep" stores all bytes as they are.
         prepare: what is done to samples while they are packed: pictures scaled down, sounds brought to one rate and
-            format (`Prepare`). index.json says what that saved.
+            format, texts tokenized, one by one or joined into rows (`Prepare`). index.json says what came of it.
         statistics: also sum up the pixels of all pictures, for the mean and standard deviation of each channel
             (`augment.Normalize.from_index`). Each picture is decoded for it: 1.5 ms for one of 500 x 375 pixels, which
             adds about a third to the time of packing. Sizes, lengths and classes are counted always.
@@ -158,27 +161,36 @@ def pack(
         "statistics": statistics,
     }
     place, name = _origin(source)
-    made_with = {"jpeg_kernel": _counts_kernel(opened, jpeg), "libraries": prepare.libraries()}
+    vocabulary = prepare.vocabulary()
+    made_with: dict[str, Any] = {"jpeg_kernel": _counts_kernel(opened, jpeg), "libraries": prepare.libraries()}
+    if vocabulary is not None:
+        made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal:
         table = opened if isinstance(opened, Table) else _spooled(opened, journal, out)
         sharing = share_out(table, splitting, seed=seed)
-        table, recipes = prepared(table, prepare, jpeg=jpeg, pixels=statistics)
+        rows = None
+        if vocabulary is not None and prepare.sequence_length is not None:
+            rows = _rows(table, sharing, prepare, vocabulary, journal, out, workers)
+            table, sharing, vocabulary = rows.table, rows.sharing, None
+        table, recipes = prepared(table, prepare, vocabulary, jpeg=jpeg, pixels=statistics)
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
         about: dict[str, Any] = {"source": name, "options": options}
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
-        if made_with["libraries"]:
-            about["libraries"] = made_with["libraries"]
+        about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}
         with _telling(progress, plan) as tell:
             try:
                 encoder = Encoder(plan, out, recipes)
                 if engine == "ray":
                     pool: Pool = RayPool(encoder, owner=journal.owner, workers=workers, address=address)
                 else:
-                    pool = _local_pool(encoder, workers, journal)
+                    pool = _local_pool(encoder, plan.tasks, workers, journal)
                 in_place = not any(recipe.steps for recipe in recipes.values())
                 shards = write_shards(plan, out, journal, pool=pool, in_place=in_place, tell=tell)
                 index = _index(plan, shards, recipes, about)
+                if rows is not None:
+                    index = replace(index, statistics={**index.statistics, "tokens": rows.counts})
+                    index.packed["left_out_fields"] = list(rows.left_out)
                 index.save(out)
             except FastloadError:
                 raise
@@ -218,9 +230,40 @@ def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
         ) from error
 
 
-def _local_pool(encoder: Encoder, workers: int | None, journal: Journal) -> Pool:
-    workers = min(workers or len(os.sched_getaffinity(0)), encoder.plan.tasks)
-    return LocalPool(encoder) if workers == 1 else ProcessPool(encoder, workers, (journal.lock_descriptor,))
+def _rows(
+    table: Table,
+    sharing: Sharing,
+    prepare: Prepare,
+    vocabulary: Vocabulary,
+    journal: Journal,
+    out: Path,
+    workers: int | None,
+) -> Joined:
+    """The documents of a table as rows of one length."""
+    assert prepare.sequence_length is not None
+    try:
+        return join_documents(
+            table,
+            text_field(table, prepare.text),
+            sharing,
+            Sequences(vocabulary=vocabulary, length=prepare.sequence_length, last=prepare.last_row),
+            path=journal.rows,
+            open_pool=lambda tokenizer, pieces: _local_pool(tokenizer, pieces, workers, journal),
+            tell=lambda samples, written: None,
+        )
+    except FastloadError:
+        raise
+    except OSError as error:
+        raise PackError(
+            f"{out} cannot be written ({error.strerror or error}): rows of tokens are made in a file there first, and"
+            " take their space twice; run the same command again"
+        ) from error
+
+
+def _local_pool(carrier: Carrier, pieces: int, workers: int | None, journal: Journal) -> Pool:
+    """Processes, no more than there are pieces of work."""
+    workers = min(workers or len(os.sched_getaffinity(0)), pieces)
+    return LocalPool(carrier) if workers == 1 else ProcessPool(carrier, workers, (journal.lock_descriptor,))
 
 
 def _has_kernel() -> bool:

@@ -3,6 +3,7 @@
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
 OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "tally"} of each finished shard
 OUT/.fastload-pack/spool          contents of a source that had to be read to be planned (spool.py); made by each run
+OUT/.fastload-pack/rows           rows of tokens, of documents that were joined (sequences.py); made by each run
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
-RECORDS_NAME, LOCK_NAME, SPOOL_NAME = "journal.jsonl", "lock", "spool"
+RECORDS_NAME, LOCK_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "lock", "spool", "rows"
 JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
@@ -115,6 +116,11 @@ class Journal:
         return self._folder / SPOOL_NAME
 
     @property
+    def rows(self) -> Path:
+        """Where rows of tokens may be kept while the folder is held."""
+        return self._folder / ROWS_NAME
+
+    @property
     def owner(self) -> bytes:
         """What the lock says of this run; synced, so that other machines can read it."""
         os.fsync(self._lock)
@@ -146,6 +152,7 @@ class Journal:
             return
         self._records.close()
         self.spool.unlink(missing_ok=True)
+        self.rows.unlink(missing_ok=True)
         if not self.finished and not (self._out / INDEX_NAME).exists():
             self.remove_leftovers()
             self._remove_folder()
@@ -165,7 +172,7 @@ class Journal:
         self._lock = -1
 
     def _remove_folder(self) -> None:
-        for name in (SPOOL_NAME, LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
+        for name in (SPOOL_NAME, ROWS_NAME, LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
             (self._folder / name).unlink(missing_ok=True)
         self._folder.rmdir()
         fsync_directory(self._out)

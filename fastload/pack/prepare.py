@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
@@ -11,9 +12,12 @@ import PIL
 from fastload.errors import ConfigError
 from fastload.pack.jpeg import CropSeekable, JpegMode
 from fastload.pack.resizing import Resize
+from fastload.pack.sequences import LastRow, needs_end
 from fastload.pack.sounds import AudioFormat, ConvertSound, sndfile_version
 from fastload.pack.steps import Recipe, Step
 from fastload.pack.table import Files, Spans, Table
+from fastload.pack.tokenizing import Tokenize, text_field, with_tokens
+from fastload.pack.vocabulary import BYTES, Vocabulary, library_version, load_vocabulary
 from fastload.shards.members import content_extension, member_prefixes
 
 DEFAULT_QUALITY = 90  # FFCV's. ImageNet at 256 pixels: 32 dB in 11.7 kB at 75, 35 dB in 18.7 at 90, 37 dB in 25.9 at 95
@@ -38,6 +42,18 @@ class Prepare:
         mono: sounds of several channels become one, their mean.
         audio_format: "flac" or "wav", of 16 bits, or 24 where the source has more. None: "flac" if the rate or the
             channels are to be changed, else files stay as they are.
+        tokenizer: a tokenizer.json of Hugging Face (or a folder with one): texts become rows of token numbers, the
+            field "text" becomes "tokens", uint16 where the vocabulary fits and else int32. "bytes": the bytes of UTF-8
+            are the tokens. None: texts stay as they are.
+        text: the field that is tokenized, where there are several.
+        sequence_length: documents are joined, with an end of text after each, and cut into rows of so many tokens, to
+            be read as `Tokens(sequence_length)`. A row's key is that of the document it begins with, and a number;
+            documents of two splits are never in one row; fields other than the tokens are left out. Takes the space of
+            all rows once more while it runs. None: one row a document, without an end of text.
+        end_of_text: the token after each document, such as "<|endoftext|>"; None: the one that the tokenizer has under
+            one of the usual names.
+        last_row: the last tokens of a split, fewer than a row, are left out ("drop"), or filled up with ends of text
+            ("pad"); index.json says how many.
 
     Raises:
         ConfigError: values out of range, or that exclude each other.
@@ -50,6 +66,11 @@ class Prepare:
     sample_rate: int | None = None
     mono: bool = False
     audio_format: AudioFormat | None = None
+    tokenizer: str | os.PathLike[str] | None = None
+    text: str | None = None
+    sequence_length: int | None = None
+    end_of_text: str | None = None
+    last_row: LastRow = "drop"
 
     def __post_init__(self) -> None:
         if self.resize_longer is not None and self.resize_shorter is not None:
@@ -59,6 +80,7 @@ class Prepare:
             ("resize_shorter", 1 << 16),
             ("quality", 100),
             ("sample_rate", MAX_SAMPLE_RATE),
+            ("sequence_length", 1 << 30),
         ):
             _check_integer(name, getattr(self, name), most)
         if not isinstance(self.mono, bool):
@@ -67,6 +89,17 @@ class Prepare:
             raise ConfigError(f"audio_format={self.audio_format!r}: pass 'flac' or 'wav'")
         if isinstance(self.masks, str):
             raise ConfigError(f"masks={self.masks!r}: pass a list of fields")
+        if self.last_row not in get_args(LastRow):
+            raise ConfigError(f"last_row={self.last_row!r}: pass 'drop' or 'pad'")
+        for name, needed in (
+            ("text", "tokenizer"),
+            ("sequence_length", "tokenizer"),
+            ("end_of_text", "sequence_length"),
+        ):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise ConfigError(f"{name}={getattr(self, name)!r} needs {needed}")
+        if self.last_row != "drop" and self.sequence_length is None:
+            raise ConfigError(f"last_row={self.last_row!r} needs sequence_length")
         if self.masks is not None and self._resize is None:
             raise ConfigError(f"masks={self.masks!r} needs resize_longer or resize_shorter")
 
@@ -74,7 +107,21 @@ class Prepare:
         """What was asked for, without what was not; empty if nothing was."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         given = {option.name for option in fields(self) if values[option.name] != option.default}
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items() if n in given}
+        values["masks"] = None if self.masks is None else list(self.masks)
+        values["tokenizer"] = None if self.tokenizer is None else os.fspath(self.tokenizer)
+        return {name: value for name, value in values.items() if name in given}
+
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokenizer, read; None if texts stay as they are.
+
+        Raises: as `load_vocabulary`; ConfigError for rows without an end of text.
+        """
+        if self.tokenizer is None:
+            return None
+        vocabulary = load_vocabulary(self.tokenizer, self.end_of_text)
+        if self.sequence_length is not None:
+            needs_end(vocabulary)
+        return vocabulary
 
     def libraries(self) -> dict[str, str]:
         """Versions of what encodes: another one may give other bytes, so a run cannot go on with it."""
@@ -83,6 +130,8 @@ class Prepare:
             found["pillow"] = PIL.__version__
         if self._sound is not None and self._sound.format == "flac":
             found["libsndfile"] = sndfile_version()
+        if self.tokenizer not in (None, BYTES):
+            found["tokenizers"] = library_version()
         return found
 
     @property
@@ -135,7 +184,9 @@ class Prepare:
             yield name, step
 
 
-def prepared(table: Table, prepare: Prepare, *, jpeg: JpegMode, pixels: bool) -> tuple[Table, dict[str, Recipe]]:
+def prepared(
+    table: Table, prepare: Prepare, vocabulary: Vocabulary | None, *, jpeg: JpegMode, pixels: bool
+) -> tuple[Table, dict[str, Recipe]]:
     """The table of what will be stored, and by field, what becomes of its contents.
 
     Fields that are stored as they are have no recipe.
@@ -143,6 +194,7 @@ def prepared(table: Table, prepare: Prepare, *, jpeg: JpegMode, pixels: bool) ->
     Args:
         table: the samples as they are in the source.
         prepare: what was asked for.
+        vocabulary: of texts that become a row each; None: they stay as they are.
         jpeg: "seekable" makes JPEGs crop-seekable where that can be done.
         pixels: whether the pixels of pictures are summed up.
 
@@ -157,11 +209,15 @@ def prepared(table: Table, prepare: Prepare, *, jpeg: JpegMode, pixels: bool) ->
     for name, sound in prepare.sound_steps(table):
         steps[name] = (sound,)
         table = _with_type(table, name, sound.format)
+    kinds = {name: info.kind for name, info in table.fields.items()}  # in the source
+    if vocabulary is not None:
+        name = text_field(table, prepare.text)
+        table, tokens = with_tokens(table, name, vocabulary)
+        steps[tokens] = (Tokenize(vocabulary=vocabulary),)
+        kinds[tokens] = "text"
     summed = table.pictures if pixels else ()
     names = [name for name in table.fields if name in steps or name in summed]
-    recipes = {
-        name: Recipe(kind=table.fields[name].kind, steps=steps.get(name, ()), pixels=name in summed) for name in names
-    }
+    recipes = {name: Recipe(kind=kinds[name], steps=steps.get(name, ()), pixels=name in summed) for name in names}
     return table, recipes
 
 
@@ -184,25 +240,3 @@ def _check_integer(name: str, value: object, most: int) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ConfigError(f"{name}={value!r}: pass a whole number from 1 to {most}")
-
-
-def summary(statistics: Mapping[str, Any]) -> list[str]:
-    """What was done to samples, over all splits, a phrase for each step, from `IndexFile.statistics`."""
-    found = []
-    for name, (what, verb) in {"resize": ("pictures", "resized"), "audio": ("sounds", "converted")}.items():
-        splits = list(statistics.get(name, {}).values())
-        made = sum(split[verb] for split in splits)
-        if not splits:
-            continue
-        text = f"{made:,} {what} {verb}"
-        if made:
-            before, after = (sum(split.get(f"bytes_{when}", 0) for split in splits) for when in ("before", "after"))
-            text += f", {before / 1e6:,.1f} to {after / 1e6:,.1f} MB"
-        decibels = [(split["mean_psnr_db"], split[verb]) for split in splits if "mean_psnr_db" in split]
-        if decibels:
-            mean = sum(value * weight for value, weight in decibels) / sum(weight for _, weight in decibels)
-            text += f", mean PSNR {mean:.1f} dB"
-        cut = sum(split.get("cut_values", 0) for split in splits)
-        kept = sum(count for split in splits for count in split["kept"].values())
-        found.append(text + (f", {cut:,} values cut" if cut else "") + (f", {kept:,} kept as they are" if kept else ""))
-    return found

@@ -28,13 +28,19 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from fastload.errors import FastloadError, PackError
-from fastload.pack.encode import Encoder
 from fastload.pack.tasks import EncodeRun, PlaceRun, Task, Tell
 
 Done = Callable[[Task, Any], Iterable[Task]]
 QUEUED_PER_WORKER = 2
 RUNS_PER_WORKER = 4  # held or queued; so many wait in memory while one before them takes long
 _START = "import sys; from fastload.pack.workers import serve_descriptor; serve_descriptor(int(sys.argv[1]))"
+
+
+class Carrier(Protocol):
+    """What does the work: an `Encoder`, or a `Surveyor`. It is pickled for workers that cannot be forked."""
+
+    def carry_out(self, task: Any, tell: Tell) -> Any:
+        """Do one task; `tell` hears of samples and bytes as they are done."""
 
 
 class Pool(Protocol):
@@ -69,7 +75,7 @@ class LocalPool:
 
     whole_shards = False
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Carrier) -> None:
         self._encoder = encoder
 
     def __enter__(self) -> Self:
@@ -96,7 +102,7 @@ class ProcessPool:
 
     whole_shards = False
 
-    def __init__(self, encoder: Encoder, workers: int, keep_open: tuple[int, ...] = ()) -> None:
+    def __init__(self, encoder: Carrier, workers: int, keep_open: tuple[int, ...] = ()) -> None:
         self._encoder = encoder
         self._count = workers
         self._keep_open = keep_open
@@ -242,7 +248,7 @@ class _Worker:
         return self._status
 
 
-def serve(connection: Connection, encoder: Encoder) -> None:
+def serve(connection: Connection, encoder: Carrier) -> None:
     """A worker's life: tasks in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def test_more_channels_than_flac_has(tmp_path: Path) -> None:
 
 
 def test_flac_without_its_library(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(MissingExtraError, match=r"writing FLAC.*fastload\[audio\]"):
         pack(sounds, tmp_path / "out", prepare=Prepare(mono=True))
 

@@ -1,0 +1,52 @@
+"""What was done to samples while they were packed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def summary(statistics: Mapping[str, Any]) -> list[str]:
+    """What was done to samples, over all splits, a phrase for each step, from `IndexFile.statistics`."""
+    texts = {"resize": _resized, "audio": _converted, "tokens": _tokenized}
+    found = []
+    for step, say in texts.items():
+        splits = list(statistics.get(step, {}).values())
+        if splits:
+            names = dict.fromkeys(name for split in splits for name in split if name != "kept")
+            found.append(say({name: sum(split.get(name, 0) for split in splits) for name in names}, splits))
+    return found
+
+
+def _resized(total: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) -> str:
+    text = f"{total['resized']:,} pictures resized{_bytes(total)}"
+    measured = [(split["mean_psnr_db"], split["resized"]) for split in splits if "mean_psnr_db" in split]
+    if measured:
+        mean = sum(decibels * weight for decibels, weight in measured) / sum(weight for _, weight in measured)
+        text += f", mean PSNR {mean:.1f} dB"
+    return text + _kept(splits)
+
+
+def _converted(total: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) -> str:
+    cut = f", {total['cut_values']:,} values beyond [-1, 1] cut" if total.get("cut_values") else ""
+    return f"{total['converted']:,} sounds converted{_bytes(total)}{cut}{_kept(splits)}"
+
+
+def _tokenized(total: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) -> str:
+    if "tokenized" in total:
+        return f"{total['tokenized']:,} texts tokenized, {total['tokens']:,} tokens"
+    text = f"{total['documents']:,} documents of {total['tokens']:,} tokens joined into {total['rows']:,} rows"
+    dropped, padding = total["dropped_tokens"], total["padding_tokens"]
+    text += f", {dropped:,} tokens dropped" if dropped else ""
+    return text + (f", {padding:,} tokens of padding" if padding else "")
+
+
+def _bytes(total: Mapping[str, Any]) -> str:
+    if "bytes_before" not in total:
+        return ""
+    return f", {total['bytes_before'] / 1e6:,.1f} to {total['bytes_after'] / 1e6:,.1f} MB"
+
+
+def _kept(splits: Sequence[Mapping[str, Any]]) -> str:
+    kept = sum(count for split in splits for count in split["kept"].values())
+    return f", {kept:,} kept as they are" if kept else ""
