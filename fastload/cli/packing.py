@@ -25,7 +25,10 @@ class SourceKind(StrEnum):
     image = "image"
     audio = "audio"
     text = "text"
+    tensor = "tensor"
     manifest = "manifest"
+    paragraphs = "paragraphs"
+    documents = "documents"
     shards = "shards"
 
 

@@ -10,11 +10,12 @@ from fastload.errors import PackError
 from fastload.pack.classes import ClassNaming, class_names
 from fastload.pack.joined import joined_table
 from fastload.pack.listing import KINDS, Listing, list_files
-from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info
+from fastload.pack.npyfiles import array_field
+from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info, with_extensions
 from fastload.shards.index import FieldInfo, Kind
-from fastload.shards.members import content_extension, sample_key
+from fastload.shards.members import KIND_OF_EXTENSION, sample_key
 
-FolderKind = Literal["image", "audio", "text"]
+FolderKind = Literal["image", "audio", "text", "tensor"]
 
 
 def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> Table:
@@ -28,6 +29,8 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> 
         kind: which files are samples, each on its own; None: whichever kind is there.
         naming: where a sample's class stands.
 
+    Files of arrays (.npy) are samples where there is nothing else.
+
     Raises:
         PackError: no files of the kind, several kinds that are not joined, a zero-byte file, an empty class folder,
             files beside class folders, names that clash or do not match.
@@ -40,20 +43,22 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> 
     kind = kind or _detect(found, source)
     listing = found.pop(kind, None)
     if listing is None:
-        raise PackError(f"{source} has no {kind} files ({', '.join('.' + e for e, k in KINDS.items() if k == kind)})")
+        raise PackError(
+            f"{source} has no {kind} files ({', '.join('.' + e for e, k in KIND_OF_EXTENSION.items() if k == kind)})"
+        )
     ignored += sum(len(other.paths) for other in found.values())
     files = listing.column(source)
     keys = [sample_key(path) for path in listing.paths]
     check_keys(keys, listing.paths.__getitem__)
-    info = FieldInfo(kind=kind)
-    extension = content_extension(info, files.types) if isinstance(files.types, str) else None
     columns: dict[str, Column] = {kind: files}
-    fields: dict[str, FieldInfo] = {kind: FieldInfo(kind=kind, extension=extension)}
+    fields: dict[str, FieldInfo] = {kind: FieldInfo(kind=kind)}
+    if kind == "tensor":
+        fields[kind] = array_field(files, kind, lambda row: str(source / listing.paths[row]))
     names = class_names(source, listing.paths, naming)
     if names is not None:
         classes, labels = class_table(names)
         columns["label"], fields["label"] = Values(values=labels), label_info(classes)
-    return Table(keys=keys, columns=columns, fields=fields, ignored_files=ignored)
+    return Table(keys=keys, columns=columns, fields=with_extensions(columns, fields), ignored_files=ignored)
 
 
 def _detect(found: dict[Kind, Listing], source: Path) -> FolderKind:
@@ -63,6 +68,6 @@ def _detect(found: dict[Kind, Listing], source: Path) -> FolderKind:
         raise PackError(f"{source} has {counts}; pass kind='image' or kind='audio', or a manifest that pairs them")
     if media:
         return media[0]
-    if "text" in found:
-        return "text"
+    if "text" in found or "tensor" in found:
+        return "text" if "text" in found else "tensor"
     raise PackError(f"{source} has no image, audio or text files ({', '.join('.' + ending for ending in KINDS)})")

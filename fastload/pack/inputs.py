@@ -4,7 +4,9 @@ folder of images, sounds or texts        folders.py      table
 files that belong together by name       joined.py       table
 manifest: CSV, JSON Lines                manifest.py     table
 Parquet file of names, metadata.csv      described.py    table
-text file, one sample per line           here            table
+text file, one sample per line           lines.py        table
+documents: JSON Lines, compressed text   documents.py    stream
+.npy and .npz                            arrays.py       stream
 tar and Parquet shards                   stored.py       stream
 folder of MDS or LitData                 foreign.py      stream
 folder that `datasets` saved             huggingface.py  stream
@@ -17,27 +19,28 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from fastload.errors import ConfigError, PackError
+from fastload.pack.arrays import ARRAYS, array_stream
 from fastload.pack.classes import ClassNaming
 from fastload.pack.described import described_table, names_files
-from fastload.pack.folders import folder_table
+from fastload.pack.documents import document_stream, is_compressed
+from fastload.pack.folders import FolderKind, folder_table
 from fastload.pack.foreign import foreign_stream, is_foreign
 from fastload.pack.huggingface import is_saved, saved_stream
 from fastload.pack.joined import parallel_table
+from fastload.pack.lines import lines_table, paragraphs_table
 from fastload.pack.manifest import Columns, manifest_table, parse_columns
 from fastload.pack.objects import Samples, object_stream
 from fastload.pack.stored import is_pattern, shard_stream
-from fastload.pack.streams import KEY_DIGITS, Stream, chosen
-from fastload.pack.table import Spans, Table
-from fastload.shards.index import INDEX_NAME, FieldInfo
+from fastload.pack.streams import Stream, chosen
+from fastload.pack.table import Table
+from fastload.shards.index import INDEX_NAME
 from fastload.shards.members import KIND_OF_EXTENSION
 
-SourceKind = Literal["image", "audio", "text", "manifest", "shards"]
+SourceKind = Literal["image", "audio", "text", "tensor", "manifest", "paragraphs", "documents", "shards"]
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 SHARDS = (".tar", ".parquet")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_STREAMS = {"saved": saved_stream, "foreign": foreign_stream, "documents": document_stream}
 
 
 def open_source(
@@ -88,12 +91,18 @@ def _of_folder(
     source: Path, kind: SourceKind | None, columns: dict[str, str] | None, naming: ClassNaming, of_files: bool
 ) -> Table | Stream:
     """The samples of a folder; `of_files`: an option says that it is one of files."""
-    if kind == "manifest":
-        raise ConfigError(f"kind='manifest' needs a file; {source} is a folder")
-    stream = None if of_files else _stream_of_folder(source, kind, columns)
-    if stream is not None or kind == "shards":
-        return stream or shard_stream(source, columns)
-    described = described_table(source, columns) if kind is None and not of_files else None
+    if kind == "manifest" or kind == "paragraphs":
+        raise ConfigError(f"kind={kind!r} needs a file; {source} is a folder")
+    if kind is not None and kind not in get_args(FolderKind) and of_files:
+        raise ConfigError(f"kind={kind!r} has no classes in names: leave label_regex and label_level out")
+    what = "files" if of_files else kind or _detect(source)
+    if what == "shards":
+        what = _written(source) or what
+    if what in _STREAMS:
+        return chosen(_STREAMS[what](source), columns)
+    if what == "shards":
+        return shard_stream(source, columns)
+    described = described_table(source, columns) if what == "files" and not of_files else None
     if described is not None:
         return described
     if columns is not None and kind is None:
@@ -102,27 +111,33 @@ def _of_folder(
     return folder_table(source, kind, naming)
 
 
-def _stream_of_folder(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Stream | None:
-    """The samples of a folder that some program wrote; None for one of files."""
-    if kind not in (None, "shards"):
-        return None
-    if is_saved(source):
-        return chosen(saved_stream(source), columns)
-    if is_foreign(source):
-        return chosen(foreign_stream(source), columns)
-    endings = _endings(source)
-    media = any(KIND_OF_EXTENSION.get(ending) in ("image", "audio") for ending in endings)
-    if (source / INDEX_NAME).is_file() or (endings & {"tar", "parquet"} and not media):
-        return shard_stream(source, columns)
-    return None
+def _written(folder: Path) -> str | None:
+    """Which other program wrote the data set of a folder."""
+    return "saved" if is_saved(folder) else "foreign" if is_foreign(folder) else None
 
 
-def _endings(folder: Path) -> set[str]:
-    """The endings of all files in a folder and in the folders in it."""
-    found = set()
-    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
+def _detect(folder: Path) -> str:
+    """What a folder holds. Pictures and sounds count first, .txt files last: they may be notes."""
+    written = _written(folder) or ("shards" if (folder / INDEX_NAME).is_file() else None)
+    if written is not None:
+        return written
+    names = _names(folder)
+    endings = {name.rpartition(".")[2] for name in names}
+    if any(KIND_OF_EXTENSION.get(ending) in ("image", "audio") for ending in endings):
+        return "files"
+    if endings & {"tar", "parquet"}:
+        return "shards"
+    if endings & {"jsonl", "ndjson"} or any(is_compressed(name) for name in names):
+        return "documents"
+    return "files"
+
+
+def _names(folder: Path) -> list[str]:
+    """The names of all files in a folder and in the folders in it, in lower case."""
+    found = []
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
         with os.scandir(place) as entries:
-            found |= {entry.name.rpartition(".")[2].lower() for entry in entries if entry.name[0] != "."}
+            found += [entry.name.lower() for entry in entries if entry.name[0] != "."]
     return found
 
 
@@ -132,12 +147,18 @@ def _of_file(source: Path, kind: SourceKind | None, columns: dict[str, str] | No
         return manifest_table(source, columns)
     if kind == "shards" or (kind is None and ending in SHARDS):
         return shard_stream(source, columns)
+    if kind == "documents" or (kind is None and is_compressed(source.name)):
+        return chosen(document_stream(source), columns)
+    if kind is None and ending in ARRAYS:
+        return chosen(array_stream(source), columns)
     _refuse_columns(source, columns)
+    if kind == "paragraphs":
+        return paragraphs_table(source)
     if kind == "text" or ending == ".txt":
         return lines_table(source)
     raise PackError(
-        f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}), a .txt file and a shard"
-        f" ({', '.join(SHARDS)}); pass kind="
+        f"{source} is none of a folder, a manifest ({', '.join(MANIFESTS)}), text (.txt), arrays ({', '.join(ARRAYS)}),"
+        f" shards ({', '.join(SHARDS)}) and compressed documents (.jsonl.gz, .txt.zst, ...); pass kind="
     )
 
 
@@ -145,26 +166,3 @@ def _refuse_columns(source: Path, columns: dict[str, str] | None) -> None:
     if columns is not None:
         text = ",".join(f"{field}:{column}" for field, column in columns.items())
         raise ConfigError(f"columns={text!r} needs a manifest ({', '.join(MANIFESTS)}); {source} is none")
-
-
-def lines_table(source: Path) -> Table:
-    """One sample per line that is not blank; the key is its line number, from 1; the text has no line break."""
-    keys, starts, sizes, at = [], [], [], 0
-    with open(source, "rb", buffering=1 << 20) as file:
-        for number, line in enumerate(file, 1):
-            mark = len(BYTE_ORDER_MARK) if at == 0 and line.startswith(BYTE_ORDER_MARK) else 0
-            text = line[mark:].rstrip(b"\r\n")
-            if text.strip():
-                keys.append(f"{number:0{KEY_DIGITS}d}")
-                starts.append(at + mark)
-                sizes.append(len(text))
-            at += len(line)
-    if not keys:
-        raise PackError(f"{source} has no line of text")
-    spans = Spans(
-        path=str(source),
-        starts=np.array(starts, np.int64),
-        sizes=np.array(sizes, np.int64),
-        mtime=source.stat().st_mtime_ns,
-    )
-    return Table(keys=keys, columns={"text": spans}, fields={"text": FieldInfo(kind="text", extension="txt")})

@@ -62,7 +62,7 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
             where = f"sample {number} of {name}"
             named = _named(item, columns, where)
             try:
-                values = {field: _value(field, value) for field, value in named.items()}
+                values = {field: value_of(field, value) for field, value in named.items()}
             except PackError as error:
                 raise PackError(f"{where}: {error.message}") from error
             yield Sample(where, values)
@@ -101,12 +101,12 @@ def _named(item: Any, columns: Mapping[str, str] | None, where: str) -> Mapping[
         return dict(zip(columns, item, strict=True))
     if columns is not None and len(columns) != 1:
         raise ConfigError(f"{where} is a {_name(item)}, and columns names {len(columns)} fields; make it a dict")
-    value = _value(DEFAULT_NAMES["text"], item)
+    value = value_of(DEFAULT_NAMES["text"], item)
     return {next(iter(columns)) if columns else DEFAULT_NAMES[field_of(value).kind]: value}
 
 
-def _value(field: str, value: Any) -> Value:
-    """One value as a field can hold it; see the module's table."""
+def value_of(field: str, value: Any) -> Value:
+    """One value as a field can hold it, see the module's table; PackError for what none can hold."""
     match value:
         case bool() | bytes() | Picture() | Document():
             return value

@@ -1,0 +1,92 @@
+"""Text corpora as streams: JSON Lines and lines of text, plain or compressed, in one file or many.
+
+    .jsonl .ndjson .json .txt    with .gz, .zst, .bz2 or .lz4 behind it, or without
+
+Each line of JSON is a document: an object, whose values become fields as those of Python's data sets do (`objects.py`).
+Only a document at a time is in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from fastload.errors import CorruptError, PackError
+from fastload.pack.lines import BYTE_ORDER_MARK
+from fastload.pack.objects import value_of
+from fastload.pack.streams import Sample, Stream
+from fastload.pack.values import Value
+from fastload.shards.foreign import names_below, natural_key
+
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
+_JSON, _TEXT = (".jsonl", ".ndjson", ".json"), (".txt",)
+
+
+def ending(name: str) -> tuple[str, str]:
+    """The ending of a name and that of its compression: "a.jsonl.gz" -> (".jsonl", ".gz")."""
+    path = Path(name.lower())
+    return (Path(path.stem).suffix, path.suffix) if path.suffix in COMPRESSIONS else (path.suffix, "")
+
+
+def is_compressed(name: str) -> bool:
+    """Whether a file is one of compressed documents."""
+    inner, compression = ending(name)
+    return compression != "" and inner in (*_JSON, *_TEXT)
+
+
+def document_stream(source: Path) -> Stream:
+    """The documents of a file, or of all files of a folder in natural order.
+
+    Raises:
+        PackError: a folder without such files; when it is read, a line that is not UTF-8 or no JSON object.
+        CorruptError: when it is read, a compressed file that is cut off or damaged.
+    """
+    files = [source]
+    if source.is_dir():
+        names = [name for name in names_below(source) if ending(name)[0] in _JSON[:2] or is_compressed(name)]
+        files = [source / name for name in sorted(names, key=natural_key)]
+    if not files:
+        raise PackError(f"{source} has no documents ({', '.join(_JSON[:2])}; {', '.join(COMPRESSIONS)} behind it)")
+    return Stream(name=str(source), read=partial(_documents, files))
+
+
+def _documents(files: Sequence[Path]) -> Iterator[Sample]:
+    for path in files:
+        kind = ending(path.name)[0]
+        for number, line in _lines(path):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise PackError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
+            yield Sample(where, {"text": text} if kind in _TEXT else _fields(text, where))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, and their numbers from 1."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            for number, line in enumerate(io.BufferedReader(stream, 1 << 20), 1):
+                text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                if text.strip():
+                    yield number, text.rstrip(b"\r\n")
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from error
+
+
+def _fields(text: str, where: str) -> dict[str, Value]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise PackError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict) or not row:
+        raise PackError(f"{where}: a document must be a JSON object with fields, not {text.strip()[:40]!r}")
+    try:
+        return {name: value_of(name, value) for name, value in row.items()}
+    except PackError as error:
+        raise PackError(f"{where}: {error.message}") from error
