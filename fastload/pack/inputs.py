@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.arrays import ARRAYS, array_stream
@@ -108,7 +108,7 @@ def _of_folder(
     if columns is not None and kind is None:
         return parallel_table(source, columns, naming)
     _refuse_columns(source, columns)
-    return folder_table(source, kind, naming)
+    return folder_table(source, cast("FolderKind | None", kind), naming)  # other kinds are streams
 
 
 def _written(folder: Path) -> str | None:
