@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fastload.mixture import Mix as Mix
     from fastload.outlook import check as check
     from fastload.pack import pack as pack
+    from fastload.pack.cleaning import Cleaning as Cleaning
     from fastload.pack.splitting import Splitting as Splitting
     from fastload.previews import preview as preview
     from fastload.profile import profile as profile
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Batch": "fastload.batch",
+    "Cleaning": "fastload.pack.cleaning",
     "DataLoader": "fastload.loader",
     "FastloadError": "fastload.errors",
     "IndexedDataset": "fastload.dataset",

@@ -22,7 +22,7 @@ import xxhash
 from fastload.decode import Decoder, decoder_for
 from fastload.errors import FastloadError, MissingExtraError
 from fastload.shards.files import PARTIAL_SUFFIX
-from fastload.shards.foreign import is_shard, names_below, refuse_unfinished
+from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME, is_shard, names_below, refuse_unfinished
 from fastload.shards.idx import Idx, idx_path
 from fastload.shards.index import INDEX_NAME, Index, IndexFile, ShardFile
 from fastload.shards.parquetscan import KEY_COLUMN, hash_file, open_parquet
@@ -112,7 +112,7 @@ def verify(folder: str | os.PathLike[str], decode: bool = False, progress: Progr
 
 
 def _extra(root: Path, index: IndexFile) -> Iterator[Fault]:
-    known = {shard.name for shard in index.shards}
+    known = {shard.name for shard in index.shards} | {REJECTED_NAME, SUSPECTS_NAME}
     for name in sorted(names_below(root)):
         if name.endswith(PARTIAL_SUFFIX):
             yield Fault(shard=name, what="left behind by a run that was not finished; delete it")

@@ -19,6 +19,7 @@ from fastload.shards.open import index_folder
 
 SPLITS = partial(typer.Option, rich_help_panel="Splits")
 PREPARE = partial(typer.Option, rich_help_panel="Prepared once, instead of in every epoch")
+CLEANING = partial(typer.Option, rich_help_panel="Cleaning (what is left out is listed in OUT/rejected.parquet)")
 
 
 class SourceKind(StrEnum):
@@ -47,6 +48,22 @@ class LastRow(StrEnum):
     pad = "pad"
 
 
+class OnError(StrEnum):
+    stop = "raise"
+    skip = "skip"
+
+
+class Depth(StrEnum):
+    headers = "headers"
+    full = "full"
+
+
+class Verdict(StrEnum):
+    ignore = "ignore"
+    report = "report"
+    drop = "drop"
+
+
 class Jpeg(StrEnum):
     seekable = "seekable"
     keep = "keep"
@@ -71,6 +88,25 @@ def pack(
         str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
+    on_error: Annotated[
+        OnError, CLEANING(help="At a file that is missing, empty, truncated or misnamed: stop, or leave it out.")
+    ] = OnError.stop,
+    max_errors: Annotated[int | None, CLEANING(help="Most files to leave out so; default: any number.")] = None,
+    decode: Annotated[Depth, CLEANING(help="full: decode every picture and sound to find faults.")] = Depth.headers,
+    ranges: Annotated[
+        list[str] | None, CLEANING("--range", help="As width=32.. or seconds=0.5..30, of bytes, aspect, any number.")
+    ] = None,
+    zscores: Annotated[
+        list[str] | None, CLEANING("--zscore", help="As age=3: at most 3 standard deviations from the mean.")
+    ] = None,
+    duplicates: Annotated[Verdict, CLEANING(help="Samples of the same bytes as an earlier one.")] = Verdict.ignore,
+    near_duplicates: Annotated[Verdict, CLEANING(help="Pictures and texts that are nearly equal.")] = Verdict.ignore,
+    near_bits: Annotated[int, CLEANING(help="How many of 64 bits of pictures' hashes may differ for it.")] = 6,
+    near_text: Annotated[float, CLEANING(help="How similar texts have to be for it, up to 1.")] = 0.8,
+    compare: Annotated[str | None, CLEANING(help="Fields that make duplicates, as image,caption.")] = None,
+    label_noise: Annotated[
+        Verdict, CLEANING(help="One content under two labels; the only sample of a class.")
+    ] = Verdict.ignore,
     seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
@@ -111,10 +147,24 @@ def pack(
     """Pack raw samples into shards and their index."""
     from fastload.pack import Prepare
     from fastload.pack import pack as run
+    from fastload.pack.cleaning import Cleaning
     from fastload.pack.splitting import Splitting
     from fastload.pack.summary import summary
 
     started = time.perf_counter()
+    cleaning = Cleaning(
+        on_error="skip" if on_error is OnError.skip else "raise",
+        max_errors=max_errors,
+        decode=decode.value,
+        ranges=",".join(ranges or ()) or {},
+        zscores=",".join(zscores or ()) or {},
+        duplicates=duplicates.value,
+        near_duplicates=near_duplicates.value,
+        near_bits=near_bits,
+        near_text=near_text,
+        compare=None if compare is None else tuple(name.strip() for name in compare.split(",")),
+        label_noise=label_noise.value,
+    )
     index = run(
         source,
         out,
@@ -129,6 +179,7 @@ def pack(
             folds=folds,
             column=split_column,
         ),
+        clean=cleaning if cleaning.to_json() else None,
         seed=seed,
         shuffle=shuffle,
         workers=workers,
@@ -158,7 +209,8 @@ def pack(
     )
     if not quiet:
         done = "".join(f"; {text}" for text in summary(index.statistics))
-        say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{done}{jpegs(index)}")
+        done += jpegs(index) + cleaned(index)
+        say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{done}")
 
 
 @app.command()
@@ -201,3 +253,16 @@ def jpegs(index: IndexFile) -> str:
         kept.update(split["kept"])
     counts = {"seekable": sum(split["seekable"] for split in splits), "kept": dict(sorted(kept.items()))}
     return f"; {jpeg_text(counts)}" if splits else ""
+
+
+def cleaned(index: IndexFile) -> str:
+    """What cleaning left out and reported, by reason; empty if there was none."""
+    counts = index.statistics.get("cleaning")
+    if counts is None:
+        return ""
+    parts = []
+    for what, file in (("rejected", "rejected.parquet"), ("reported", "suspects.parquet")):
+        total = sum(counts[what].values())
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts[what].items())
+        parts += [f"{total:,} {what} ({reasons}), listed in {file}"] if total else []
+    return "; " + ("; ".join(parts) or "nothing rejected")

@@ -22,8 +22,7 @@ from fastload.decode import native, seekable
 from fastload.decode.base import Raw, Spec
 from fastload.decode.boxes import Box, center_box, orient, random_box, stored_box, swaps_axes
 from fastload.decode.headers import MAX_PIXELS, PictureHeader, image_size, read_header
-from fastload.decode.jpeg import decode_jpeg
-from fastload.decode.pillow import decode_with_pillow
+from fastload.decode.pixels import decode_pixels
 from fastload.decode.resize import resize_into
 from fastload.errors import DecodeError
 from fastload.fields import Image
@@ -137,24 +136,3 @@ def _pixels_around(raw: Raw, header: PictureHeader, mode: str, box: Box) -> tupl
     data, left, top = found
     x, y, width, height = box
     return decode_pixels(data, read_header(data), mode), (x - left, y - top, width, height)
-
-
-def decode_pixels(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
-    """The pixels as stored, [H, W, C] in `mode`; `header.orientation` is still to be applied.
-
-    Raises: DecodeError if they are not as many as the header says, or do not decode.
-    """
-    if header.kind == "jpeg":
-        pixels: npt.NDArray[Any] = decode_jpeg(raw, header, "RGB" if mode == "RGB" else "L")
-        if mode == "I;16":
-            pixels = pixels.astype(np.uint16) * np.uint16(257)
-    else:
-        pixels = decode_with_pillow(raw, header, mode)
-    height, width = pixels.shape[:2]
-    if swaps_axes(header.orientation):
-        height, width = width, height
-    if (width, height) != (header.width, header.height):
-        raise DecodeError(
-            f"{header.kind.upper()} holds {width} x {height} pixels, and says {header.width} x {header.height}"
-        )
-    return pixels

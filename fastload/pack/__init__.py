@@ -6,6 +6,8 @@ source --inputs--> table --plan--> shards to write --writing--> tasks --workers-
 inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
 streams.py    sources that have to be read first: foreign.py, objects.py; their values are those of values.py
 spool.py      a stream goes through one file into a table
+survey.py     contents looked at before planning, if cleaning asks (surveyor.py, findings.py, likeness.py)
+rules.py      which samples are left out (cleaning.py, measures.py, duplicates.py); lists.py: the list of them
 splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do

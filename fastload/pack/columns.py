@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import ConfigError
-from fastload.pack.table import Inline, Int64s, Spans, Table, Values
+from fastload.pack.table import Files, Inline, Int64s, Spans, Table, Values
 
 
 def numbers(table: Table, field: str, rows: Int64s) -> npt.NDArray[np.generic] | None:
@@ -34,6 +34,16 @@ def texts(table: Table, field: str, rows: Int64s) -> Sequence[str]:
     if isinstance(column, Spans) and column.digests is not None and info.kind in ("text", "json"):
         return [content.decode() for content in column.read(rows)]
     raise ConfigError(f"the field {field!r} holds {info.kind} contents; name one with a value for each sample")
+
+
+def origin(table: Table, row: int) -> str:
+    """Where a sample is from, for people: the path of its first file, its line or its row."""
+    for column in table.columns.values():
+        if isinstance(column, Files):
+            return column.paths[row]
+        if isinstance(column, Spans):
+            return column.place(table.keys[row])
+    return f"row {row + 1}"
 
 
 def _known(table: Table, field: str) -> str:

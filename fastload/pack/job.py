@@ -16,20 +16,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastload.decode import native
 from fastload.errors import ConfigError, FastloadError, PackError
+from fastload.pack.cleaning import Cleaning
 from fastload.pack.cluster import RayPool, own_version
 from fastload.pack.encode import Encoder
 from fastload.pack.inputs import SourceKind, open_source
 from fastload.pack.journal import NO_SPACE, Finished, Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
+from fastload.pack.lists import write_lists
 from fastload.pack.manifest import Columns, parse_columns
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
+from fastload.pack.rules import Cleaned, apply_rules, questions
 from fastload.pack.sequences import Joined, Sequences, join_documents
 from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
 from fastload.pack.steps import Recipe
 from fastload.pack.streams import Stream
+from fastload.pack.survey import survey
 from fastload.pack.table import Table
 from fastload.pack.tally import Counts
 from fastload.pack.tasks import Tell
@@ -54,6 +58,7 @@ def pack(
     format: ShardFormat = "tar",
     shard_size: int | str = DEFAULT_SHARD_SIZE,
     split: str | Mapping[str, float] | Splitting | None = None,
+    clean: Cleaning | None = None,
     seed: int = 0,
     shuffle: bool = True,
     workers: int | None = None,
@@ -98,6 +103,9 @@ def pack(
         label_level: of a folder: the class is the path of the first so many folders: 1 (as without it) "dog", 2
             "dog/poodle"; 0 the path of all folders that a file is in.
         kind: of a folder with several kinds of files, or of a file whose ending does not tell.
+        clean: what to leave out: samples that cannot be read, values that are missing, outliers, duplicates, doubtful
+            labels. OUT/rejected.parquet lists what was left out and why, OUT/suspects.parquet what was only reported.
+            None: nothing, and a content that cannot be read stops the run.
         jpeg: "seekable" rewrites JPEGs, without any change to a pixel, so that crops can be cut out of their bytes
             (`fastload.decode.seekable`); metadata other than orientation and colour profile is dropped. Those that
             cannot be copied exactly, or are too small to gain by it, are kept; index.json counts them by reason. It
@@ -113,7 +121,8 @@ def pack(
             either goes on with what the other began.
         address: of the Ray cluster; None: the one that is connected to, else RAY_ADDRESS, else one that runs on this
             machine, else a new one for this run.
-        progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done).
+        progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done); first
+            of those that were looked at, if cleaning reads contents, then of those that were packed.
 
     Returns: what index.json says.
 
@@ -141,6 +150,8 @@ def pack(
         raise ConfigError(f"engine={engine!r}: pass 'local' or 'ray'")
     if address is not None and engine != "ray":
         raise ConfigError(f"address={address!r} is that of a Ray cluster; pass engine='ray' too")
+    if clean is not None and not isinstance(clean, Cleaning):
+        raise ConfigError(f"clean={clean!r}: pass a fastload.Cleaning")
     size, splitting = parse_size(shard_size), parse_splitting(split)
     if isinstance(source, Path):
         _refuse_overlap(source, out)
@@ -159,6 +170,7 @@ def pack(
         "jpeg": jpeg,
         "prepare": prepare.to_json(),
         "statistics": statistics,
+        **({} if clean is None else {"clean": clean.to_json()}),
     }
     place, name = _origin(source)
     vocabulary = prepare.vocabulary()
@@ -167,7 +179,10 @@ def pack(
         made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal:
         table = opened if isinstance(opened, Table) else _spooled(opened, journal, out)
-        sharing = share_out(table, splitting, seed=seed)
+        lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
+        cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
+        kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
+        sharing = share_out(table, splitting, seed=seed, rows=kept, contents=contents)
         rows = None
         if vocabulary is not None and prepare.sequence_length is not None:
             rows = _rows(table, sharing, prepare, vocabulary, journal, out, workers)
@@ -178,7 +193,7 @@ def pack(
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}
-        with _telling(progress, plan) as tell:
+        with _telling(progress, "packing", len(plan.order)) as tell:
             try:
                 encoder = Encoder(plan, out, recipes)
                 if engine == "ray":
@@ -191,6 +206,9 @@ def pack(
                 if rows is not None:
                     index = replace(index, statistics={**index.statistics, "tokens": rows.counts})
                     index.packed["left_out_fields"] = list(rows.left_out)
+                if cleaned is not None:
+                    write_lists(out, cleaned)
+                    index = replace(index, statistics={**index.statistics, "cleaning": cleaned.counts()})
                 index.save(out)
             except FastloadError:
                 raise
@@ -266,6 +284,26 @@ def _local_pool(carrier: Carrier, pieces: int, workers: int | None, journal: Jou
     return LocalPool(carrier) if workers == 1 else ProcessPool(carrier, workers, (journal.lock_descriptor,))
 
 
+def _clean(
+    table: Table, clean: Cleaning, journal: Journal, out: Path, workers: int, progress: bool | OnProgress
+) -> Cleaned:
+    """What is left of a table; looks at its contents where a rule needs it."""
+    asked, findings = questions(table, clean), None
+    if asked is not None:
+        with _telling(progress, "looking", len(table.keys)) as tell:
+            try:
+                held = (journal.lock_descriptor,)
+                findings = survey(table, asked, journal.folder, workers=workers, keep_open=held, tell=tell)
+            except FastloadError:
+                raise
+            except OSError as error:
+                raise PackError(
+                    f"{out} cannot be written ({error.strerror or error}); what was found out is kept; run the same"
+                    " command again"
+                ) from error
+    return apply_rules(table, clean, findings)
+
+
 def _has_kernel() -> bool:
     """Whether JPEGs can be made crop-seekable here; says that they cannot."""
     if not native.available():
@@ -305,13 +343,12 @@ def _statistics(plan: Plan, shards: list[Finished], recipes: Mapping[str, Recipe
 
 
 @contextmanager
-def _telling(progress: bool | OnProgress, plan: Plan) -> Iterator[Tell]:
+def _telling(progress: bool | OnProgress, what: str, total: int) -> Iterator[Tell]:
     """What the workers tell, added up and shown."""
-    total = len(plan.order)
     samples = written = 0
     if progress is True:
         bar = Progress(
-            TextColumn("packing"),
+            TextColumn(what),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -321,7 +358,7 @@ def _telling(progress: bool | OnProgress, plan: Plan) -> Iterator[Tell]:
         )
         with bar:
             begun, drawn = time.monotonic(), 0.0
-            row = bar.add_task("packing", total=total, rate="")
+            row = bar.add_task(what, total=total, rate="")
 
             def draw(more_samples: int, more_bytes: int) -> None:
                 nonlocal samples, written, drawn

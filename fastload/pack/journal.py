@@ -2,6 +2,7 @@
 
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
 OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "tally"} of each finished shard
+OUT/.fastload-pack/survey-*.npz   what was found out about contents before packing (survey.py)
 OUT/.fastload-pack/spool          contents of a source that had to be read to be planned (spool.py); made by each run
 OUT/.fastload-pack/rows           rows of tokens, of documents that were joined (sequences.py); made by each run
 """
@@ -27,6 +28,7 @@ from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
 RECORDS_NAME, LOCK_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "lock", "spool", "rows"
+SURVEY_GLOB = "survey-*"
 JOURNAL_VERSION = 3
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
@@ -111,6 +113,11 @@ class Journal:
         return self._lock
 
     @property
+    def folder(self) -> Path:
+        """Where what a run that goes on needs is kept while the folder is held, and after a run that was stopped."""
+        return self._folder
+
+    @property
     def spool(self) -> Path:
         """Where contents may be kept while the folder is held."""
         return self._folder / SPOOL_NAME
@@ -147,13 +154,13 @@ class Journal:
                     path.unlink()
 
     def close(self) -> None:
-        """Let the folder go; without a finished shard, leave it as it was found."""
+        """Let the folder go; without a finished shard or anything found out, leave it as it was found."""
         if self._lock < 0:
             return
         self._records.close()
         self.spool.unlink(missing_ok=True)
         self.rows.unlink(missing_ok=True)
-        if not self.finished and not (self._out / INDEX_NAME).exists():
+        if not self.finished and not (self._out / INDEX_NAME).exists() and not self._surveyed():
             self.remove_leftovers()
             self._remove_folder()
             for folder in (*self._split_folders(), *self._made):
@@ -171,7 +178,12 @@ class Journal:
         os.close(self._lock)
         self._lock = -1
 
+    def _surveyed(self) -> bool:
+        return any(True for _ in self._folder.glob(SURVEY_GLOB))
+
     def _remove_folder(self) -> None:
+        for path in self._folder.glob(SURVEY_GLOB):
+            path.unlink()
         for name in (SPOOL_NAME, ROWS_NAME, LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
             (self._folder / name).unlink(missing_ok=True)
         self._folder.rmdir()
@@ -213,7 +225,7 @@ class Journal:
             return {}
         if records[0].get("version") != JOURNAL_VERSION:
             raise PackError(f"{self._out} was begun by another version of fastload; delete it and pack again")
-        if records[0]["identity"] != self._identity:
+        if records[0]["identity"] != self._identity and len(records) > 1:  # else nothing of that run is left to keep
             raise PackError(
                 f"{self._out} holds an unfinished pack with {_difference(records[0]['identity'], self._identity)};"
                 " run that command again, delete the folder, or choose another"

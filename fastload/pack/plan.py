@@ -100,11 +100,12 @@ class Plan:
         state = xxhash.xxh3_64(repr((shard, self.shard_format, list(self.table.fields.items()))).encode())
         state.update("\0".join([self.table.keys[row] for row in rows.tolist()]).encode())
         for column in self.table.columns.values():
-            _hash_column(state, column, rows)
+            hash_column(state, column, rows)
         return state.hexdigest()
 
 
-def _hash_column(state: xxhash.xxh3_64, column: Column, rows: Int64s) -> None:
+def hash_column(state: xxhash.xxh3_64 | xxhash.xxh3_128, column: Column, rows: Int64s) -> None:
+    """Add what is known of some contents of a column."""
     match column:
         case Files():
             # keys and types stand for the paths: another file of the same size and time is not worth hashing them

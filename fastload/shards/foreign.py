@@ -38,6 +38,7 @@ from fastload.shards.tar import scan_tar
 
 FORMATS: dict[str, ShardFormat] = {".tar": "tar", ".parquet": "parquet"}
 JOURNAL_NAME = ".fastload-pack"  # there while a folder is being packed
+REJECTED_NAME, SUSPECTS_NAME = "rejected.parquet", "suspects.parquet"  # lists beside index.json, no shards
 ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are called
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
@@ -111,6 +112,8 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
         if final != name and (is_shard(final) or final == INDEX_NAME):
             raise ShardIndexError(f"{folder} is incomplete: {name} was not finished; pack again, or delete that file")
     shards = sorted(filter(is_shard, names), key=natural_key)
+    if any(os.path.dirname(name) for name in shards):  # a packed folder
+        shards = [name for name in shards if name not in (REJECTED_NAME, SUSPECTS_NAME)]
     if not shards:
         raise ShardIndexError(f"{folder} has no {INDEX_NAME} and no {' or '.join('*' + ending for ending in FORMATS)}")
     parents = sorted({os.path.dirname(name) for name in shards})

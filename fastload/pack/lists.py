@@ -1,0 +1,42 @@
+"""OUT/rejected.parquet and OUT/suspects.parquet: what cleaning left out, and what it found worth a look."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastload.pack.rules import Cleaned, Note
+from fastload.shards.files import write_atomic
+from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME
+
+_COLUMNS = ("key", "source", "reason", "detail")
+_SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS])
+
+
+def write_lists(out: Path, cleaned: Cleaned) -> None:
+    """Write rejected.parquet, without rows if nothing was rejected, and suspects.parquet if there are any.
+
+    Both have the columns key, source (a path below the source, a line or a row), reason and detail, one row per sample
+    and reason, in the order of the keys.
+    """
+    write_atomic(out / REJECTED_NAME, _parquet(cleaned.rejected))
+    if cleaned.suspects:
+        write_atomic(out / SUSPECTS_NAME, _parquet(cleaned.suspects))
+    else:
+        (out / SUSPECTS_NAME).unlink(missing_ok=True)
+
+
+def _parquet(notes: Sequence[Note]) -> bytes:
+    columns = {name: [_printable(getattr(note, name)) for note in notes] for name in _COLUMNS}
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=_SCHEMA), file)
+    return file.getvalue()
+
+
+def _printable(text: str) -> str:
+    """Paths may have bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,262 @@
+"""Which samples of a table are kept: one rule after the other, each looking at what the ones before it have left.
+
+missing values -> unreadable -> ranges -> standard deviations -> label noise -> duplicates -> near duplicates
+-> classes of one member (label noise too, of what then is left)
+
+"First" and "earlier" mean by key, so that the order of files or rows does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.cleaning import Cleaning, Verdict
+from fastload.pack.columns import origin, texts
+from fastload.pack.duplicates import Equal, Finder, Judge, NearPictures, NearTexts, near_repeats, repeats
+from fastload.pack.findings import Findings
+from fastload.pack.measures import measure
+from fastload.pack.surveyor import Questions
+from fastload.pack.table import Int64s, Table, Values
+
+_SHOWN = 3  # faults that an error lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Why one sample is left out, or should be looked at."""
+
+    key: str
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What is left.
+
+    Attributes:
+        rows: of the table, increasing, int64 [m].
+        contents: a digest of each one's compared contents, [m]; None where contents were not read.
+        rejected: samples that are left out, by key.
+        suspects: samples that are kept and were to be reported, by key and reason.
+    """
+
+    rows: Int64s
+    contents: Sequence[bytes] | None = None
+    rejected: tuple[Note, ...] = ()
+    suspects: tuple[Note, ...] = ()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many were rejected and reported, by reason, as JSON values."""
+        rejected, reported = (Counter(note.reason for note in notes) for notes in (self.rejected, self.suspects))
+        return {"rejected": dict(sorted(rejected.items())), "reported": dict(sorted(reported.items()))}
+
+
+def questions(table: Table, cleaning: Cleaning) -> Questions | None:
+    """What the survey has to find out; None if no rule needs it.
+
+    Raises: ConfigError for fields that are not there, or that cannot be compared.
+    """
+    if not cleaning.reads_contents:
+        return None
+    contents = [name for name, column in table.columns.items() if not isinstance(column, Values)]
+    compare = tuple(contents if cleaning.compare is None else cleaning.compare)
+    for name in compare:
+        if name not in contents:
+            known = ", ".join(map(repr, contents))
+            raise ConfigError(f"compare={compare!r}: {name!r} is none of the contents, {known}")
+    if not compare and {cleaning.duplicates, cleaning.near_duplicates} != {"ignore"}:
+        raise ConfigError("there is nothing to compare: the source has numbers and labels only")
+    near = compare if cleaning.near_duplicates != "ignore" else ()
+    by_kind = {kind: tuple(n for n in near if table.fields[n].kind == kind) for kind in ("image", "text")}
+    if near and not any(by_kind.values()):
+        raise ConfigError(f"near_duplicates needs a field of pictures or texts; compared are {', '.join(compare)}")
+    return Questions(
+        full=cleaning.decode == "full",
+        compare=compare,
+        pictures=by_kind["image"],
+        texts=by_kind["text"],
+        rest=tuple(n for n in near if n not in by_kind["image"] + by_kind["text"]),
+    )
+
+
+def apply_rules(table: Table, cleaning: Cleaning, findings: Findings | None) -> Cleaned:
+    """Go through the rules.
+
+    Args:
+        table: the samples.
+        cleaning: what to leave out.
+        findings: of all contents of the table; None where `questions` asks for none.
+
+    Raises:
+        ConfigError: a field or measure that is not there.
+        PackError: a content that cannot be read, where that is not to be skipped; more of them than `max_errors`; no
+            sample is left.
+    """
+    rules = _Rules(table, cleaning, findings)
+    if findings is not None:
+        rules.unreadable(findings)
+    rules.ranges()
+    rules.deviations()
+    if findings is not None:
+        rules.contested(findings)
+        rules.duplicates(findings)
+        rules.near_duplicates(findings)
+    rules.lonely()
+    return rules.result()
+
+
+@dataclass
+class _Rules:
+    """What is left so far, and what was noted."""
+
+    table: Table
+    cleaning: Cleaning
+    findings: Findings | None
+    asked: Questions | None = field(init=False)
+    alive: npt.NDArray[np.bool_] = field(init=False)
+    rejected: list[Note] = field(default_factory=list)
+    suspects: list[Note] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.asked = questions(self.table, self.cleaning)
+        self.alive = np.ones(len(self.table.keys), np.bool_)
+
+    def result(self) -> Cleaned:
+        rows = np.flatnonzero(self.alive)
+        if not len(rows):
+            reasons = Counter(note.reason for note in self.rejected)
+            counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+            raise PackError(f"cleaning leaves none of {len(self.alive):,} samples: {counted}; loosen its rules")
+        contents = None
+        if self.findings is not None and self.asked is not None and self.asked.compare:
+            contents = [digest.tobytes() for digest in self.findings.values["digest"][rows]]
+        return Cleaned(
+            rows=rows,
+            contents=contents,
+            rejected=tuple(sorted(self.rejected, key=lambda note: (note.key, note.reason))),
+            suspects=tuple(sorted(self.suspects, key=lambda note: (note.key, note.reason))),
+        )
+
+    def rows(self) -> Int64s:
+        """Those that are left, int64 [m]."""
+        return np.flatnonzero(self.alive)
+
+    def by_key(self) -> list[int]:
+        """Those that are left, in the order of their keys."""
+        return sorted(self.rows().tolist(), key=self.table.keys.__getitem__)
+
+    def note(self, row: int, reason: str, detail: str, verdict: Verdict = "drop") -> None:
+        note = Note(key=self.table.keys[row], source=origin(self.table, row), reason=reason, detail=detail)
+        if verdict == "drop":
+            self.alive[row] = False
+            self.rejected.append(note)
+        else:
+            self.suspects.append(note)
+
+    def unreadable(self, findings: Findings) -> None:
+        cleaning, faults = self.cleaning, sorted(findings.faults.items())
+        if faults and cleaning.on_error == "raise":
+            row, why = faults[0]
+            more = f" (and {len(faults) - 1:,} more)" if len(faults) > 1 else ""
+            raise PackError(
+                f"{origin(self.table, row)}: {why}{more}; remove or mend it, or leave such samples out with"
+                " on_error='skip'",
+                key=self.table.keys[row],
+            )
+        if cleaning.max_errors is not None and len(faults) > cleaning.max_errors:
+            shown = "; ".join(f"{origin(self.table, row)}: {why}" for row, why in faults[:_SHOWN])
+            raise PackError(
+                f"{len(faults):,} samples cannot be read, more than max_errors={cleaning.max_errors}: {shown}"
+                f"{' ...' if len(faults) > _SHOWN else ''}; mend them, or raise max_errors"
+            )
+        for row, why in faults:
+            self.note(row, "unreadable", why)
+
+    def ranges(self) -> None:
+        for name, bound in self.cleaning.bounds.items():
+            rows = self.rows()
+            for what, values in measure(self.table, self.findings, name, rows).items():
+                held = bound.holds_numbers(values)
+                for at in np.flatnonzero(~held & self.alive[rows]).tolist():
+                    self.note(int(rows[at]), "range", f"{what}={values[at]:.6g} is not in {bound}")
+
+    def deviations(self) -> None:
+        for name, most in self.cleaning.deviations.items():
+            rows = self.rows()
+            for what, values in measure(self.table, self.findings, name, rows).items():
+                numbers = values.astype(np.float64)
+                known = numbers[np.isfinite(numbers)]
+                mean, deviation = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+                far = np.abs(numbers - mean) > most * deviation if deviation else np.zeros(len(rows), np.bool_)
+                for at in np.flatnonzero(far & self.alive[rows]).tolist():
+                    away = (numbers[at] - mean) / deviation
+                    self.note(
+                        int(rows[at]),
+                        "zscore",
+                        f"{what}={numbers[at]:.6g} is {away:+.1f} standard deviations from {mean:.6g}",
+                    )
+
+    def contested(self, findings: Findings) -> None:
+        """One content under several labels: none of them can be trusted."""
+        if self.cleaning.label_noise == "ignore" or self.asked is None or not self.asked.compare:
+            return
+        groups = defaultdict(list)
+        for row in self.by_key():
+            groups[findings.values["digest"][row].tobytes()].append(row)
+        for group in groups.values():
+            labels = texts(self.table, self.cleaning.label, np.array(group, np.int64))
+            if len(set(labels)) > 1:
+                for row, label in zip(group, labels, strict=True):
+                    other, name = next((at, name) for at, name in enumerate(labels) if name != label)
+                    detail = f"labelled {label}; {self.table.keys[group[other]]} has the same content, labelled {name}"
+                    self.note(row, "label_conflict", detail, self.cleaning.label_noise)
+
+    def duplicates(self, findings: Findings) -> None:
+        verdict = self.cleaning.duplicates
+        if verdict == "ignore":
+            return
+        rows = self.by_key()
+        for at, first in repeats([findings.values["digest"][row].tobytes() for row in rows]).items():
+            self.note(rows[at], "duplicate", f"the same bytes as {self.table.keys[rows[first]]}", verdict)
+
+    def near_duplicates(self, findings: Findings) -> None:
+        verdict = self.cleaning.near_duplicates
+        if verdict == "ignore" or self.asked is None:
+            return
+        finder, others = _judges(self.cleaning, self.asked, findings)
+        known = {(note.key, note.reason) for note in self.suspects}
+        rows = [row for row in self.by_key() if (self.table.keys[row], "duplicate") not in known]
+        for row, (first, how) in near_repeats(rows, finder, others).items():
+            self.note(row, "near_duplicate", f"like {self.table.keys[first]}: {how}", verdict)
+
+    def lonely(self) -> None:
+        """Classes of one member: often a misspelt name."""
+        if self.cleaning.label_noise == "ignore":
+            return
+        rows = self.rows()
+        labels = texts(self.table, self.cleaning.label, rows)
+        counts = Counter(labels)
+        for row, label in zip(rows.tolist(), labels, strict=True):
+            if counts[label] == 1:
+                self.note(row, "single_class", f"the only sample of {label}", self.cleaning.label_noise)
+
+
+def _judges(cleaning: Cleaning, asked: Questions, findings: Findings) -> tuple[Finder, list[Judge]]:
+    """What finds samples that may be near, and what else has to find them near."""
+    values = findings.values
+    finders: list[Finder] = []
+    if asked.texts:
+        finders.append(NearTexts(values["signature"].view(np.uint32), cleaning.near_text))
+    for name in asked.pictures:
+        hashes, thumbnails = values[f"{name}.phash"], values[f"{name}.thumbnail"]
+        finders.append(NearPictures(hashes.view(np.uint64), thumbnails.view(np.uint8), cleaning.near_bits))
+    rest = [Equal(values["rest"].view(np.uint8))] if asked.rest else []
+    return finders[0], [*finders[1:], *rest]

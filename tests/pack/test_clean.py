@@ -1,0 +1,218 @@
+"""Cleaning from end to end: what is left out is listed, the rest is packed, the same bytes however it ran."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pack_sources import jpeg, photo, tree
+from test_likeness import encoded, smooth
+from typer.testing import CliRunner
+
+from fastload import Bytes, Cleaning, Splitting, StreamingDataset
+from fastload.cli import app
+from fastload.errors import ConfigError, PackError
+from fastload.pack import pack
+from fastload.shards.foreign import JOURNAL_NAME
+from fastload.shards.index import IndexFile
+from fastload.shards.open import index_folder
+from fastload.verify import verify
+
+CLEAN = Cleaning(
+    on_error="skip", duplicates="drop", near_duplicates="report", label_noise="report", ranges="width=26..150"
+)
+
+
+@pytest.fixture
+def dirty(images: Path) -> Path:
+    """60 pictures in three classes of widths 24 to 43, and some that are faulty, alike or too large."""
+    first = (images / "class0/010.jpg").read_bytes()
+    files = {
+        "class0/copy.jpg": first,
+        "class1/copy.jpg": first,
+        "class1/cut.jpg": photo(1)[:2000],
+        "class1/wide.jpg": photo(2),
+        "class2/near.jpg": encoded(smooth(5, 80, 60), quality=60),
+        "class2/nearer.jpg": encoded(smooth(5, 80, 60), quality=90),
+        "class2/noise.jpg": b"no picture",
+        "single/one.jpg": jpeg(777, width=50),
+    }
+    (images / "single").mkdir()
+    for name, content in files.items():
+        (images / name).write_bytes(content)
+    return images
+
+
+def notes(path: Path) -> list[tuple[str, str, str]]:
+    return [(row["key"], row["source"], row["reason"]) for row in pq.read_table(path).to_pylist()]
+
+
+REJECTED = [
+    ("class0/000", "class0/000.jpg", "range"),
+    ("class0/001", "class0/001.jpg", "range"),
+    ("class0/copy", "class0/copy.jpg", "duplicate"),
+    ("class1/000", "class1/000.jpg", "range"),
+    ("class1/001", "class1/001.jpg", "range"),
+    ("class1/copy", "class1/copy.jpg", "duplicate"),
+    ("class1/cut", "class1/cut.jpg", "unreadable"),
+    ("class1/wide", "class1/wide.jpg", "range"),
+    ("class2/000", "class2/000.jpg", "range"),
+    ("class2/001", "class2/001.jpg", "range"),
+    ("class2/noise", "class2/noise.jpg", "unreadable"),
+]
+
+
+@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+def test_what_is_left_out_is_listed_and_the_rest_is_packed(dirty: Path, tmp_path: Path, shard_format: Any) -> None:
+    out = tmp_path / "out"
+    index = pack(dirty, out, format=shard_format, clean=CLEAN, shard_size="40KiB", workers=1)
+    assert notes(out / "rejected.parquet") == REJECTED
+    assert notes(out / "suspects.parquet") == [
+        ("class0/010", "class0/010.jpg", "label_conflict"),
+        ("class0/copy", "class0/copy.jpg", "label_conflict"),
+        ("class1/copy", "class1/copy.jpg", "label_conflict"),
+        ("class2/nearer", "class2/nearer.jpg", "near_duplicate"),
+        ("single/one", "single/one.jpg", "single_class"),
+    ]
+    assert index.statistics["cleaning"] == {
+        "rejected": {"duplicate": 2, "range": 7, "unreadable": 2},
+        "reported": {"label_conflict": 3, "near_duplicate": 1, "single_class": 1},
+    }
+    assert index.packed["options"]["clean"] == CLEAN.to_json()
+    keys = {sample["__key__"] for sample in StreamingDataset(out)}
+    assert len(keys) == index.samples("train") == 68 - 11
+    assert not keys & {key for key, _, _ in REJECTED}
+    assert verify(out, decode=True).ok
+    assert pq.read_schema(out / "rejected.parquet").names == ["key", "source", "reason", "detail"]
+
+
+def test_lists_are_no_shards(dirty: Path, tmp_path: Path) -> None:
+    for shard_format in ("tar", "parquet"):
+        out = tmp_path / shard_format
+        made = pack(dirty, out, format=shard_format, clean=CLEAN, workers=1)  # type: ignore[arg-type]
+        (out / "index.json").unlink()
+        assert index_folder(out).samples("train") == made.samples("train")
+
+
+def test_any_number_of_workers_and_any_rerun_give_the_same_bytes(dirty: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"clean": CLEAN, "split": Splitting(folds=2), "shard_size": "40KiB"}
+    pack(dirty, tmp_path / "clean", workers=1, **options)
+    for workers in (2, 7):
+        pack(dirty, tmp_path / f"out{workers}", workers=workers, **options)
+        assert tree(tmp_path / f"out{workers}") == tree(tmp_path / "clean")
+
+
+def test_what_is_kept_is_packed_as_if_the_rest_had_not_been_there(dirty: Path, tmp_path: Path) -> None:
+    """By ranges of sizes, for which no content is read, so that splits go by the keys in both."""
+    large = {str(p.relative_to(dirty)): p.stat().st_size for p in dirty.rglob("*.jpg") if p.stat().st_size > 1500}
+    files = [path for path in dirty.rglob("*.jpg") if path.stat().st_size < 1000]
+    clean = Cleaning(ranges="bytes=1000..1500")
+    for name in ("class1/cut.jpg", "class2/noise.jpg"):
+        (dirty / name).unlink(missing_ok=True)
+    pack(dirty, tmp_path / "cleaned", clean=clean, split="a=0.5,b=0.5", workers=1)
+    for path in (*files, *(dirty / name for name in large)):
+        path.unlink(missing_ok=True)
+    for folder in dirty.iterdir():
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    pack(dirty, tmp_path / "small", split="a=0.5,b=0.5", workers=1)
+    for split in "ab":
+        tars = [sorted((tmp_path / name / split).glob("*.tar")) for name in ("cleaned", "small")]
+        keys = [[s["__key__"] for s in StreamingDataset(list(map(str, found)))] for found in tars]
+        assert keys[0] == keys[1]
+        assert keys[0]
+
+
+def test_copies_never_straddle_splits(images: Path, tmp_path: Path) -> None:
+    for i in range(40):
+        shutil.copy(images / f"class{i % 3}/{i % 7:03d}.jpg", images / f"class{(i + 1) % 3}/copy{i}.jpg")
+    clean = Cleaning(duplicates="report")
+    for number, split in enumerate((Splitting(folds=4), Splitting(shares="a=0.5,b=0.5", stratify="label"))):
+        index = pack(images, tmp_path / f"{number}", clean=clean, split=split, workers=1)
+        sides = [{s["image"].tobytes() for s in raw(tmp_path / f"{number}", name)} for name in index.splits]
+        assert sum(map(len, sides)) == len(set.union(*sides)) == 60
+        assert index.statistics["cleaning"] == {"rejected": {}, "reported": {"duplicate": 40}}
+    plain = pack(images, tmp_path / "plain", split=Splitting(folds=4), workers=1)
+    sides = [{s["image"].tobytes() for s in raw(tmp_path / "plain", name)} for name in plain.splits]
+    assert sum(map(len, sides)) > 60  # without the survey they do
+
+
+def raw(out: Path, split: str) -> list[dict[str, Any]]:
+    return [
+        {**sample, "image": np.frombuffer(sample["image"], np.uint8)}
+        for sample in StreamingDataset(out, split=split, fields={"image": Bytes()})
+    ]
+
+
+def test_the_first_fault_stops_the_run_unless_told_otherwise(dirty: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"sample 'class1/cut': class1/cut.jpg: image: .* \(and 1 more\); remove or"):
+        pack(dirty, tmp_path / "out", clean=Cleaning(duplicates="drop"), workers=2)
+    with pytest.raises(PackError, match="2 samples cannot be read, more than max_errors=1"):
+        pack(dirty, tmp_path / "out", clean=Cleaning(on_error="skip", max_errors=1), workers=1)
+    assert not (tmp_path / "out/index.json").exists()
+    for name in ("class1/cut.jpg", "class2/noise.jpg"):
+        (dirty / name).unlink()
+    assert pack(dirty, tmp_path / "out", clean=Cleaning(duplicates="drop"), workers=2).samples("train") == 64
+    assert not (tmp_path / "out" / JOURNAL_NAME).exists()
+
+
+def test_another_type_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"clean=\{'on_error': 'skip'\}: pass a fastload.Cleaning"):
+        pack(images, tmp_path / "out", clean={"on_error": "skip"})  # type: ignore[arg-type]
+
+
+def test_the_command_line(dirty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = "--on-error skip --max-errors 5 --decode full --range width=26.. --range height=..100 --duplicates drop"
+    more = "--near-duplicates drop --near-bits 4 --near-text 0.9 --compare image --label-noise report --zscore bytes=9"
+    done = CliRunner().invoke(app, ["pack", str(dirty), str(out), *options.split(), *more.split()])
+    assert done.exit_code == 0, done.output
+    assert "; 12 rejected (duplicate 2, near_duplicate 1, range 7, unreadable 2), listed in rejected.parquet" in (
+        " ".join(done.output.split())
+    )
+    assert "4 reported (label_conflict 3, single_class 1), listed in suspects.parquet" in " ".join(done.output.split())
+    assert IndexFile.load(out / "index.json").packed["options"]["clean"]["ranges"] == {
+        "width": "26..",
+        "height": "..100",
+    }
+    done = CliRunner().invoke(app, ["pack", str(dirty), str(tmp_path / "b"), "--duplicates", "drop"])
+    assert done.exit_code == 1
+    assert "or leave such samples out with on_error='skip'" in " ".join(done.output.split())
+
+
+# Interrupted
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_other_rules_go_on_with_what_was_found_out(dirty: Path, tmp_path: Path) -> None:
+    """Until a shard is finished nothing is bound to the options; and what was looked at is not looked at again."""
+    out = tmp_path / "out"
+
+    def stop(done: int, total: int, written: int) -> None:
+        if list(out.rglob("*.npz")):
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        pack(dirty, out, clean=CLEAN, workers=1, progress=stop)
+    found = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert found
+    stricter = Cleaning(
+        on_error="skip", duplicates="drop", near_duplicates="drop", label_noise="drop", ranges="width=30..150"
+    )
+    seen = []
+
+    def note(done: int, total: int, written: int) -> None:
+        seen.extend(path for path, when in found.items() if path.exists() and path.stat().st_mtime_ns == when)
+
+    index = pack(dirty, out, clean=stricter, workers=1, progress=note)
+    assert set(seen) == set(found)
+    pack(dirty, tmp_path / "fresh", clean=stricter, workers=1)
+    assert tree(out) == tree(tmp_path / "fresh")
+    assert index.statistics["cleaning"]["rejected"]["range"] == 19
