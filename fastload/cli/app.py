@@ -26,6 +26,7 @@ COMMANDS = (
     "index",
     "convert",
     "merge",
+    "append",
     "inspect",
     "verify",
     "check",

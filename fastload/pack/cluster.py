@@ -32,7 +32,7 @@ from typing import Any, Self
 from fastload.decode import native
 from fastload.errors import FastloadError, PackError, missing_extra
 from fastload.pack.encode import Encoder, is_whole
-from fastload.pack.journal import LOCK_NAME
+from fastload.pack.locking import LOCK_NAME
 from fastload.pack.tasks import Task, Tell, Verify, WholeShard
 from fastload.pack.workers import Done, portable
 from fastload.shards.foreign import JOURNAL_NAME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -22,9 +21,8 @@ from fastload.pack.values import field_of, store
 from fastload.reshape.recast import recast
 from fastload.reshape.records import Record
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
-from fastload.reshape.sources import open_set
-from fastload.shards.foreign import JOURNAL_NAME, is_shard, names_below
-from fastload.shards.index import INDEX_NAME, FieldInfo, IndexFile, ShardFormat
+from fastload.reshape.sources import is_packed, open_set
+from fastload.shards.index import FieldInfo, IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
 
@@ -63,30 +61,9 @@ def convert(
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
     shard_bytes = None if shard_size is None else parse_size(shard_size)
     refuse_foreign(Path(out))
-    if _is_packed(source):
+    if is_packed(source):
         return recast(open_set(source), Path(out), shard_format=format, shard_bytes=shard_bytes, progress=progress)
     return _convert_streams(Path(source), Path(out), format, shard_bytes, progress)
-
-
-def _is_packed(source: str | Path) -> bool:
-    """Whether these are tar or Parquet shards; else it is a data set of others, or nothing."""
-    folder = Path(source)
-    if (folder / INDEX_NAME).is_file():
-        try:
-            return bool(json.loads((folder / INDEX_NAME).read_bytes()).get("format") == "fastload")
-        except (ValueError, AttributeError):
-            return False
-    if folder.is_dir():
-        return not any(folder.glob(f"*/{INDEX_NAME}")) and (_has_shards(folder) or _is_unfinished(folder))
-    return folder.is_file() or any(c in os.fspath(source) for c in "{*?[")
-
-
-def _has_shards(folder: Path) -> bool:
-    return any(is_shard(name) for name in names_below(folder))
-
-
-def _is_unfinished(folder: Path) -> bool:
-    return (folder / JOURNAL_NAME).exists()
 
 
 def _convert_streams(

@@ -10,28 +10,24 @@ OUT/.fastload-pack/rows           rows of tokens, of documents that were joined 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
-import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from fastload.errors import FastloadError, PackError
+from fastload.pack.locking import LOCK_NAME, acquire
 from fastload.pack.tally import Tally
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import INDEX_NAME, ShardFile
 
-RECORDS_NAME, LOCK_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "lock", "spool", "rows"
+RECORDS_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "spool", "rows"
 SURVEY_GLOB = "survey-*"
 JOURNAL_VERSION = 3
-STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
-_POLL_SECONDS = 0.02
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OURS = re.compile(
     r"(shard-\d{6,}\.(tar|idx)|part-\d{6,}\.parquet)(\.partial)?"
@@ -89,7 +85,7 @@ class Journal:
         self._made = [p for p in (out, *out.parents) if not p.exists()]
         refuse_foreign(out)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._acquire()
+        self._lock = acquire(self._folder, out, "packing into")
         try:
             self.finished = self._read()
             self._rewrite()
@@ -192,28 +188,6 @@ class Journal:
     def _split_folders(self) -> list[Path]:
         return sorted(p for p in self._out.iterdir() if p.is_dir() and not p.is_symlink() and p != self._folder)
 
-    def _acquire(self) -> int:
-        deadline = time.monotonic() + STRAGGLER_SECONDS
-        while True:
-            self._folder.mkdir(exist_ok=True)
-            descriptor = os.open(self._folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_same_file(descriptor, self._folder / LOCK_NAME):  # else its holder finished and removed it
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
-                    return descriptor
-            except BlockingIOError:
-                owner = os.pread(descriptor, 256, 0).decode()
-                if _is_alive(owner) or time.monotonic() > deadline:
-                    os.close(descriptor)
-                    raise PackError(
-                        f"another process ({owner or 'just starting'}) is packing into {self._out}; wait for it,"
-                        " or choose another folder"
-                    ) from None
-            os.close(descriptor)
-            time.sleep(_POLL_SECONDS)
-
     def _read(self) -> dict[str, Finished]:
         try:
             lines = (self._folder / RECORDS_NAME).read_bytes().split(b"\n")
@@ -282,22 +256,3 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
         if theirs.get(name) != ours.get(name):
             return f"{name} {theirs.get(name)!r} instead of {ours.get(name)!r}"
     return "other options"
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _is_alive(owner: str) -> bool:
-    """Whether the process that a lock names is running; on another machine it is taken to be."""
-    host, _, process = owner.rpartition(" ")
-    if host != socket.gethostname() or not process.isdigit():
-        return bool(host)
-    try:
-        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"  # a zombie holds nothing

@@ -9,10 +9,12 @@ shaping.py    parts into shards, by a journal, so that an interrupted run goes o
 unite.py      several data sets seen as one: fields, classes, counts
 recast.py     the other format, or other shard sizes: `fastload convert`
 merge.py      several data sets into one: `fastload merge`
+append.py     more samples as further shards: `fastload append`; grow.py: how a folder gets its next version
 """
 
 from __future__ import annotations
 
+from fastload.reshape.append import append
 from fastload.reshape.merge import merge
 
-__all__ = ["merge"]
+__all__ = ["append", "merge"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from fastload.errors import CorruptError, PackError
-from fastload.pack.journal import Finished, Journal
+from fastload.errors import CorruptError, FastloadError, PackError
+from fastload.pack.journal import Finished, Journal, unwritable
 from fastload.pack.plan import SHARD_NAMES
 from fastload.reshape.records import Record
 from fastload.shards.files import fsync_directory
@@ -84,9 +84,20 @@ def write_shaped(
         progress: called with parts done, parts in all, and bytes written.
 
     Raises:
-        PackError: a sample that does not fit the fields or the format.
+        PackError: a sample that does not fit the fields or the format, or a folder that cannot be written.
         CorruptError: a part that has fewer samples than it says, or whatever its `read` raises.
     """
+    try:
+        return _write_shaped(out, journal, splits, shape, progress)
+    except FastloadError:
+        raise
+    except OSError as error:
+        raise unwritable(error, out, f"{len(journal.finished)} shards are finished and kept") from error
+
+
+def _write_shaped(
+    out: Path, journal: Journal, splits: Mapping[str, Sequence[Part]], shape: Shape, progress: OnShard | None
+) -> Shaped:
     journal.remove_leftovers()
     total, before = sum(len(parts) for parts in splits.values()), 0
     files: list[ShardFile] = []

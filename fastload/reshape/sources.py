@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,17 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from fastload.errors import PackError, ShardIndexError
-from fastload.shards.foreign import ONLY_SPLIT, find_splits, index_of_files, refuse_unfinished
+from fastload.errors import ConfigError, PackError, ShardIndexError
+from fastload.remote.urls import is_url, shown
+from fastload.shards.foreign import (
+    JOURNAL_NAME,
+    ONLY_SPLIT,
+    find_splits,
+    index_of_files,
+    is_shard,
+    names_below,
+    refuse_unfinished,
+)
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, ShardFormat, merge_fields
 from fastload.shards.open import open_index
 
@@ -52,8 +62,10 @@ class PackedSet:
 def open_set(data: str | os.PathLike[str]) -> PackedSet:
     """The data set that a folder, an index.json, a file or a pattern names, with all of its splits.
 
-    Raises: as `fastload.shards.open.open_index`.
+    Raises: as `fastload.shards.open.open_index`; ConfigError for a URL.
     """
+    if is_url(os.fspath(data)):
+        raise ConfigError(f"{shown(os.fspath(data))}: only local shards are written anew; copy them to a folder first")
     path = Path(os.path.abspath(data))
     if path.name == INDEX_NAME:
         path = path.parent
@@ -73,6 +85,29 @@ def open_set(data: str | os.PathLike[str]) -> PackedSet:
         fields=merge_fields(first.shard_format, ((name, index.fields) for name, index in splits.items())),
         own=own,
     )
+
+
+def is_packed(source: str | os.PathLike[str]) -> bool:
+    """Whether these are tar or Parquet shards; else it is a data set of others, or nothing."""
+    if is_url(os.fspath(source)):
+        return True
+    folder = Path(source)
+    if (folder / INDEX_NAME).is_file():
+        try:
+            return bool(json.loads((folder / INDEX_NAME).read_bytes()).get("format") == "fastload")
+        except (ValueError, AttributeError):
+            return False
+    if folder.is_dir():
+        return not any(folder.glob(f"*/{INDEX_NAME}")) and (_has_shards(folder) or _is_unfinished(folder))
+    return is_shard(folder.name) or (folder.is_file() and folder.name == INDEX_NAME)
+
+
+def _has_shards(folder: Path) -> bool:
+    return any(is_shard(name) for name in names_below(folder))
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return (folder / JOURNAL_NAME).exists()
 
 
 def set_of(index: IndexFile, folder: Path) -> PackedSet:
@@ -116,4 +151,4 @@ def refuse_clashes(files: Sequence[tuple[str, Callable[[], list[str]]]], advice:
         rows = [int(one - (bounds[file] - len(hashes[file]))) for one, file in zip(both, where, strict=True)]
         (first, key), (second, other) = ((files[f][0], files[f][1]()[row]) for f, row in zip(where, rows, strict=True))
         if key == other:
-            raise PackError(f"two samples have the key {key!r}, in {first} and in {second}; {advice}", key=key)
+            raise PackError(f"two samples have the key {key!r}, in {first} and in {second}; {advice}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +14,11 @@ from pack_sources import tree
 
 from fastload.pack import pack
 from fastload.pack.convert import convert
+from fastload.reshape import append
+from fastload.reshape.append import PLAN_NAME, STAGING_NAME
+from fastload.reshape.records import read_records
 from fastload.shards.foreign import JOURNAL_NAME
+from fastload.shards.open import open_index
 from fastload.shards.tar import scan_tar
 
 FORK = multiprocessing.get_context("fork")
@@ -69,3 +74,32 @@ def test_convert(tmp_path: Path) -> None:
         assert {name: digest for name, digest in tree(out).items() if JOURNAL_NAME not in name} == clean
     assert 20 < step < 999
     assert tree(out) == clean
+
+
+def test_append(tmp_path: Path) -> None:
+    """After each kill readers see one of the two versions, whole; a new prefix makes the new shards be rewritten."""
+    first, more = lines(tmp_path / "a.txt", 0, 4), lines(tmp_path / "b.txt", 4, 4)
+    pack(first, tmp_path / "before", workers=1)
+    shutil.copytree(tmp_path / "before", tmp_path / "clean")
+    append(more, tmp_path / "clean", prefix="b/", workers=1, shard_size=4000)
+    versions = {(tmp_path / name / "index.json").read_bytes() for name in ("before", "clean")}
+    for step in range(1000):
+        out = tmp_path / f"out{step}"
+        shutil.copytree(tmp_path / "before", out)
+
+        def work(out: Path = out) -> None:
+            append(more, out, prefix="b/", workers=1, shard_size=4000)
+
+        finished = survives(step, out, work)
+        assert (out / "index.json").read_bytes() in versions
+        index = open_index(out)
+        found = [record.key for file in range(len(index.files)) for record in read_records(index, file)]
+        assert len(found) in (4, 8)
+        if finished:
+            break
+        if len(found) == 8 and not (out / STAGING_NAME / PLAN_NAME).exists():
+            continue  # all is done but for removing an empty folder, which the next append does
+        work()
+        assert tree(out) == tree(tmp_path / "clean")
+    assert 30 < step < 999
+    assert tree(out) == tree(tmp_path / "clean")

@@ -1,0 +1,67 @@
+"""One process at a time: a lock file that says whose it is, and that outlives no process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from fastload.errors import PackError
+
+LOCK_NAME = "lock"
+STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
+_POLL_SECONDS = 0.02
+
+
+def acquire(folder: Path, out: Path, doing: str) -> int:
+    """Take the lock in a folder, made if missing; gives the descriptor that holds it, also in forked processes.
+
+    Args:
+        folder: holds the lock file; whoever holds the lock may remove both.
+        out: what errors name.
+        doing: what errors say of the other process, such as "packing into".
+
+    Raises:
+        PackError: another process that is alive holds it.
+    """
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while True:
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same_file(descriptor, folder / LOCK_NAME):  # else its holder finished and removed it
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
+                return descriptor
+        except BlockingIOError:
+            owner = os.pread(descriptor, 256, 0).decode()
+            if _is_alive(owner) or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise PackError(
+                    f"another process ({owner or 'just starting'}) is {doing} {out}; wait for it,"
+                    " or choose another folder"
+                ) from None
+        os.close(descriptor)
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether the process that a lock names is running; on another machine it is taken to be."""
+    host, _, process = owner.rpartition(" ")
+    if host != socket.gethostname() or not process.isdigit():
+        return bool(host)
+    try:
+        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"  # a zombie holds nothing

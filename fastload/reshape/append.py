@@ -1,0 +1,245 @@
+"""`append`: new samples as further shards of a packed folder; what is there is not written again.
+
+OUT/.fastload-append/         while an append is under way; hidden, so that readers pass it over
+    plan.json                 what is appended, and to which index.json
+    lock                      whose it is
+    packed/                   the new samples as a data set of their own
+    fitted-.../               the same with keys and labels of OUT, where they differ
+
+Then the new shards get their names in OUT, and index.json is replaced last: until then readers see the version before.
+Killed at any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from fastload.errors import ConfigError, PackError
+from fastload.pack.job import pack
+from fastload.pack.journal import Journal
+from fastload.pack.locking import LOCK_NAME, acquire
+from fastload.pack.objects import Samples
+from fastload.pack.prepare import Prepare
+from fastload.pack.splitting import Splitting
+from fastload.reshape.grow import grown
+from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
+from fastload.reshape.shaping import Shape, write_shaped
+from fastload.reshape.sources import PackedSet, is_packed, open_set, set_of
+from fastload.reshape.unite import United, changer, unite
+from fastload.shards.files import write_atomic
+from fastload.shards.index import INDEX_NAME, IndexFile
+
+STAGING_NAME, PLAN_NAME = ".fastload-append", "plan.json"
+INHERITED = ("shard_size", "shuffle", "seed", "jpeg", "statistics")
+UNNOTED = ("workers", "engine", "address", "progress")  # options that change nothing in the result
+
+
+def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix: str = "", **options: Any) -> IndexFile:
+    """Add samples to a packed folder as further shards: its next version. No shard that is there is written again.
+
+    A loader that has the folder open goes on with the version that it opened; a state that was saved with it does not
+    fit the new version, and `load_state_dict` says so. New classes get the numbers after those that are there. A run
+    that was stopped in any way leaves the old version, and goes on when it is started again.
+
+    Args:
+        source: what `pack` takes. Packed shards without options keep their splits, contents and order.
+        out: the packed folder.
+        prefix: put before each new key, such as "more/"; for sources whose samples are numbered from the start.
+        options: of `pack` (split, columns, kind, workers, ...). What is not given is as the folder was packed; a split,
+            by the keys, as well, so that a sample goes where it would have gone then.
+
+    Returns: what index.json says: `packed` has the number of the version and its history.
+
+    Raises:
+        ConfigError: an option that does not fit, or no split where the folder has several and does not say how they
+            were made.
+        ShardIndexError: `out` is not packed, or its fields are others.
+        PackError: a key that is there already, or a faulty source; an append of something else is unfinished.
+    """
+    out = Path(os.path.abspath(out))
+    before = IndexFile.load(out / INDEX_NAME)
+    base = xxhash.xxh3_64_hexdigest(before.to_bytes())
+    with _staging(out) as staging:
+        plan = {"source": _origin(source), "options": _plain(options), "base": base}
+        if _is_done_already(out, staging, plan, before):
+            return before
+        more, own = _more(source, staging, before, options)
+        ready = _fitted(set_of(before, out), more, staging, prefix, own)
+        entry = {"source": more.name, "after": base, **({"prefix": prefix} if prefix else {})}
+        index = grown(out, before, ready, entry)
+        _clear(staging)
+    return index
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """The folder for what is not finished, held by this process; left as it is after an error."""
+    staging = out / STAGING_NAME
+    descriptor = acquire(staging, out, "appending to")
+    try:
+        yield staging
+    finally:
+        if os.listdir(staging) == [LOCK_NAME]:
+            (staging / LOCK_NAME).unlink()
+            staging.rmdir()
+        os.close(descriptor)
+
+
+def _clear(staging: Path) -> None:
+    """Remove all but the lock, the plan last: without it, nothing that is there would be known."""
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == PLAN_NAME):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _is_done_already(out: Path, staging: Path, plan: dict[str, Any], before: IndexFile) -> bool:
+    """Whether a run that was killed had done all but removing its files; else what is to be appended is noted.
+
+    Raises: PackError where an append of something else is unfinished, or index.json has become another since.
+    """
+    path = staging / PLAN_NAME
+    noted: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    same = all(noted.get(name) == plan[name] for name in ("source", "options"))
+    done = bool(noted) and _is_done(before, noted)
+    if done or not noted:
+        _clear(staging)
+        if not (same and done):
+            write_atomic(path, json.dumps(plan, indent=1).encode())
+        return same and done
+    if not same:
+        name = next(name for name in ("source", "options") if noted[name] != plan[name])
+        raise PackError(
+            f"{out} has an unfinished append with {name} {noted[name]!r} instead of {plan[name]!r};"
+            f" run that again, or delete {staging}"
+        )
+    if noted["base"] != plan["base"]:
+        raise PackError(f"{out / INDEX_NAME} has changed since that append began; delete {staging} and append again")
+    return False
+
+
+def _is_done(index: IndexFile, plan: Mapping[str, Any]) -> bool:
+    """Whether the index is the one that this append made."""
+    history = index.packed.get("history") or [{}]
+    return bool(history[-1].get("after") == plan["base"])
+
+
+def _origin(source: str | Path | Samples) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.path.abspath(source)
+    return f"{type(source).__module__}.{type(source).__qualname__}"
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON has them, without those that change nothing in the result."""
+    kept = {name: value for name, value in options.items() if name not in UNNOTED}
+    split = kept.get("split")
+    if isinstance(split, Splitting):
+        kept["split"] = split.to_json()
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain
+
+
+def _more(
+    source: str | Path | Samples, staging: Path, before: IndexFile, options: Mapping[str, Any]
+) -> tuple[PackedSet, bool]:
+    """The new samples as a data set of their own; and whether its files may be moved."""
+    if isinstance(source, str | os.PathLike) and is_packed(source) and not _plain(options):
+        return open_set(source), False
+    folder = staging / "packed"
+    if not (folder / INDEX_NAME).exists():
+        pack(source, folder, **_options(source, before, options))
+    found = set_of(IndexFile.load(folder / INDEX_NAME), folder)
+    return replace(found, name=str(found.packed.get("source", found.name))), True
+
+
+def _options(source: str | Path | Samples, before: IndexFile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pack` gets: what was given, else as the folder was packed."""
+    known = before.packed.get("options", {})
+    options = {name: known[name] for name in INHERITED if known.get(name) is not None}
+    if isinstance(source, str | os.PathLike):
+        own = ("label_regex",) if os.path.isdir(source) else ("columns",)
+        options |= {name: known[name] for name in own if known.get(name) is not None}
+    if known.get("prepare"):
+        options["prepare"] = Prepare(**known["prepare"])
+    if "split" not in given:
+        options["split"] = _same_splitting(before, known)
+    return {**options, **given, "format": before.shard_format}
+
+
+def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
+    """How the folder's samples were shared out.
+
+    Raises: ConfigError where it does not say.
+    """
+    if len(before.splits) == 1:
+        return Splitting(shares={next(iter(before.splits)): 1.0})
+    by, column = known.get("split_by"), known.get("split_column")
+    if known.get("split") is None and column is None:
+        names = ", ".join(map(repr, before.splits))
+        raise ConfigError(f"there are the splits {names}: say which the new samples go to, such as split='train=1'")
+    return Splitting(
+        shares=known["split"] if by is None and column is None else None,
+        ranges=known["split"] if by is not None else None,
+        by=by,
+        column=column,
+        stratify=known.get("stratify"),
+        group_by=known.get("group_by"),
+    )
+
+
+def _fitted(old: PackedSet, more: PackedSet, staging: Path, prefix: str, own: bool) -> PackedSet:
+    """The new samples with keys, labels and fields as they are to be in the folder.
+
+    Args:
+        own: the shards of `more` may be taken as they are.
+    """
+    united = unite([old, more], old.shard_format)
+    change = changer(prefix, united.labels[1])
+    for split in more.splits:
+        advice = "pass a prefix for the new keys, or leave these samples out"
+        rename = lambda number, key: prefix + key if number else key  # noqa: E731
+        check_keys([old, more], split, old.shard_format, rename, advice)
+    if own and change is None and _fits(more, united):
+        return more
+    folder = staging / f"fitted-{xxhash.xxh3_64_hexdigest(prefix.encode())}"
+    if not (folder / INDEX_NAME).exists():
+        _rewrite(old, more, united, folder, prefix)
+    return replace(set_of(IndexFile.load(folder / INDEX_NAME), folder), statistics=more.statistics, name=more.name)
+
+
+def _fits(more: PackedSet, united: United) -> bool:
+    """Whether shards have the fields in the folder's order and dtypes."""
+    kinds = [(name, info.kind, info.dtype) for name, info in more.fields.items()]
+    return kinds == [(name, info.kind, info.dtype) for name, info in united.fields.items()]
+
+
+def _rewrite(old: PackedSet, more: PackedSet, united: United, folder: Path, prefix: str) -> None:
+    """Write the new samples as a data set that fits the old one."""
+    facts = in_order(united.fields, {*all_facts(old), *all_facts(more)})
+    known = more.own and more.shard_format == "tar"
+    fields = {n: replace(i, extension=more.fields[n].extension if known else None) for n, i in united.fields.items()}
+    shape = Shape(
+        shard_format=old.shard_format,
+        fields=fields,
+        infer=not known,
+        facts=facts,
+        types=typed_bytes(more) if old.shard_format == "parquet" else (),
+    )
+    with Journal(folder, {"append": more.digest, "prefix": prefix, "fields": repr(united.fields)}) as journal:
+        parts = set_parts(more, united.fields, facts, changer(prefix, united.labels[1]))
+        shaped = write_shaped(folder, journal, parts, shape)
+        IndexFile(shard_format=old.shard_format, fields=shaped.fields, shards=shaped.files, splits=shaped.splits).save(
+            folder
+        )
+        journal.remove()

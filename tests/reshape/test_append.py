@@ -1,0 +1,204 @@
+"""Samples added to a packed folder: what was there stays as it is, readers go on, the index says what came when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pack_sources import tree
+from reshape_sources import make_everything
+from samples import FORMATS, freeze
+from typer.testing import CliRunner
+
+import fastload
+from fastload.cli import app
+from fastload.errors import ConfigError, PackError, ShardIndexError, StateError
+from fastload.pack import pack
+from fastload.reshape import append
+from fastload.reshape.append import STAGING_NAME
+from fastload.shards.columns import read_columns
+from fastload.shards.index import IndexFile, ShardFormat
+from fastload.shards.open import index_folder, open_index
+from fastload.verify import verify
+
+SPLIT = {"train": 0.7, "val": 0.3}
+
+
+def by_key(folder: Path, split: str) -> dict[str, Any]:
+    classes = open_index(folder, split).fields["label"].classes
+    assert classes is not None
+    found = {}
+    for sample in fastload.StreamingDataset(folder, split=split, shuffle=False):
+        named = {**sample, "label": classes[int(sample["label"])]}
+        found[sample["__key__"]] = {name: freeze(value) for name, value in named.items()}
+    return found
+
+
+def lines(path: Path, first: int, count: int) -> Path:
+    path.write_text("".join(f"line {i}\n" for i in range(first, first + count)))
+    return path
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("labels", [("cat", "dog", "owl"), ("owl", "ant", "cat")])
+def test_the_next_version(tmp_path: Path, shard_format: ShardFormat, labels: tuple[str, ...]) -> None:
+    out, more = tmp_path / "out", make_everything(tmp_path / "s2", range(20, 36), labels)
+    before = pack(
+        make_everything(tmp_path / "s1", range(20)), out, format=shard_format, shard_size="20KiB", split=SPLIT
+    )
+    old_files, old_samples = tree(out), {split: by_key(out, split) for split in SPLIT}
+    pack(more, tmp_path / "alone", format=shard_format, shard_size="20KiB", split=SPLIT)
+    after = append(more, out)
+    now = tree(out)
+    assert {name: now[name] for name in old_files if name != "index.json"} == {
+        name: digest for name, digest in old_files.items() if name != "index.json"
+    }
+    assert verify(out, decode=True).ok
+    assert not (out / STAGING_NAME).exists()
+    for split in SPLIT:
+        alone = by_key(tmp_path / "alone", split)
+        assert list(by_key(out, split)) == [*old_samples[split], *alone]
+        assert by_key(out, split) == {**old_samples[split], **alone}
+        start, stop = before.splits[split]
+        first, last = after.splits[split]
+        assert after.shards[first:last][: stop - start] == before.shards[start:stop]
+    classes = ("cat", "dog", "owl") + (("ant",) if "ant" in labels else ())
+    assert after.fields["label"].classes == classes
+    for split in SPLIT:
+        column = read_columns(open_index(out, split), ["label"])["label"].tolist()
+        assert after.statistics["classes"][split] == {name: column.count(i) for i, name in enumerate(classes)}
+    assert after.packed["version"] == 2
+    assert [entry["samples"] for entry in after.packed["history"]] == [20, 16]
+    assert [entry["version"] for entry in after.packed["history"]] == [1, 2]
+    assert after.packed["history"][1]["source"] == "m.jsonl"
+    assert index_folder(out).fields == after.fields, "the classes of both kinds of shards fit"
+
+
+def test_statistics_and_splits_are_those_of_a_whole_packing(tmp_path: Path) -> None:
+    for number, manifest in enumerate((lines(tmp_path / "0", 0, 40), lines(tmp_path / "1", 40, 30))):
+        rows = manifest.read_text().splitlines()
+        (tmp_path / f"{number}.csv").write_text(
+            "key,text,label\n" + "".join(f"{text[5:]},{text},{'ab'[len(text) % 2]}\n" for text in rows)
+        )
+    both = (tmp_path / "0.csv").read_text() + (tmp_path / "1.csv").read_text().partition("\n")[2]
+    (tmp_path / "both.csv").write_text(both)
+    pack(tmp_path / "0.csv", tmp_path / "out", split=SPLIT, seed=3)
+    after = append(tmp_path / "1.csv", tmp_path / "out")
+    whole = pack(tmp_path / "both.csv", tmp_path / "whole", split=SPLIT, seed=3)
+    assert after.statistics == whole.statistics
+    for split in SPLIT:
+        assert sorted(by_key(tmp_path / "out", split)) == sorted(by_key(tmp_path / "whole", split))
+
+
+def test_a_loader_that_is_open_goes_on_and_its_state_does_not_fit_the_next_version(tmp_path: Path) -> None:
+    pack(lines(tmp_path / "a.txt", 0, 50), tmp_path / "out", shard_size=4000)
+    loader = fastload.DataLoader(tmp_path / "out", 5, shuffle=True, seed=1)
+    again = fastload.DataLoader(tmp_path / "out", 5, shuffle=True, seed=1)
+    expected = [batch["text"] for batch in again] + [batch["text"] for batch in again]
+    batches = iter(loader)
+    found = [next(batches)["text"] for _ in range(4)]
+    state = loader.state_dict()
+    append(lines(tmp_path / "b.txt", 50, 30), tmp_path / "out", prefix="b/")
+    found += [batch["text"] for batch in batches] + [batch["text"] for batch in loader]
+    assert found == expected
+    newer = fastload.DataLoader(tmp_path / "out", 5, shuffle=True, seed=1)
+    assert len(newer) == 16
+    with pytest.raises(StateError, match="the state belongs to another data set"):
+        newer.load_state_dict(state)
+
+
+def test_keys_that_are_there_already(tmp_path: Path) -> None:
+    source, out = lines(tmp_path / "a.txt", 0, 5), tmp_path / "out"
+    pack(source, out)
+    before = tree(out)
+    message = r"have the key '000000001', in out/train/shard-000000.tar and in a.txt/.*; pass a prefix for the new keys"
+    with pytest.raises(PackError, match=message):
+        append(source, out)
+    assert {name: digest for name, digest in tree(out).items() if STAGING_NAME not in name} == before
+    assert verify(out).ok
+    append(source, out, prefix="again/")
+    append(source, out, prefix="and/again.")
+    keys = [sample["__key__"] for sample in fastload.StreamingDataset(out, shuffle=False)]
+    numbers = [f"{i:09d}" for i in range(1, 6)]
+    assert sorted(keys) == sorted([*numbers, *(f"again/{n}" for n in numbers), *(f"and/again_{n}" for n in numbers)])
+    assert [e.get("prefix") for e in IndexFile.load(out / "index.json").packed["history"]] == [
+        None,
+        "again/",
+        "and/again.",
+    ]
+
+
+def test_shards_that_are_packed_already_are_copied(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    pack(lines(tmp_path / "a.txt", 0, 20), out, split=SPLIT)
+    pack(lines(tmp_path / "b.txt", 20, 20), other, split={"train": 0.5, "test": 0.5}, format="parquet")
+    before = tree(other)
+    after = append(other, out, prefix="b/")
+    assert tree(other) == before
+    assert list(after.splits) == ["train", "val", "test"]
+    texts = [s["text"] for split in after.splits for s in fastload.StreamingDataset(out, split=split, shuffle=False)]
+    assert sorted(texts) == sorted(f"line {i}" for i in range(40))
+    assert verify(out).ok
+
+
+def test_lists_of_pythons_and_their_split(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack([{"__key__": f"a{i}", "x": i} for i in range(9)], out, split=SPLIT)
+    after = append([{"__key__": f"b{i}", "x": i} for i in range(4)], out, split={"val": 1.0})
+    assert after.samples("val") + after.samples("train") == 13
+    assert after.samples("val") >= 4
+
+
+def test_an_append_that_failed_can_be_run_again_but_nothing_else(tmp_path: Path) -> None:
+    source, out = make_everything(tmp_path / "s", range(9)), tmp_path / "out"
+    pack(make_everything(tmp_path / "s0", range(20, 29)), out)
+    before, lost = tree(out), (source.parent / "s4.wav").read_bytes()
+    (source.parent / "s4.wav").write_bytes(lost[:50])
+    with pytest.raises(PackError, match=r"s4\.wav"):
+        append(source, out)
+    assert {name: digest for name, digest in tree(out).items() if STAGING_NAME not in name} == before
+    other = make_everything(tmp_path / "s2", range(40, 44))
+    with pytest.raises(PackError, match=r"unfinished append with source '.*/s/m.jsonl' instead of '.*/s2/m.jsonl'"):
+        append(other, out)
+    (source.parent / "s4.wav").write_bytes(lost)
+    assert append(source, out).samples("train") == 18
+    assert append(other, out).packed["version"] == 3
+    assert verify(out).ok
+
+
+def test_what_does_not_fit(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(lines(tmp_path / "a.txt", 0, 4), out, split={"x": 0.5, "y": 0.5})
+    (tmp_path / "n.csv").write_text("number\n1\n2\n3\n4\n5\n6\n7\n")
+    with pytest.raises(ShardIndexError, match=r"field 'number' is in n\.csv and not in out"):
+        append(tmp_path / "n.csv", out)
+    with pytest.raises(ShardIndexError, match="does not exist: packing was not finished, or this is another folder"):
+        append(tmp_path / "n.csv", tmp_path)
+    index = IndexFile.load(out / "index.json")
+    del index.packed["options"]
+    index.save(out)
+    (out / STAGING_NAME / "plan.json").unlink()
+    with pytest.raises(ConfigError, match="there are the splits 'x', 'y': say which the new samples go to"):
+        append(lines(tmp_path / "b.txt", 4, 4), out)
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(lines(tmp_path / "a.txt", 0, 4), out)
+    stray = out / "train/shard-000001.tar"
+    stray.write_bytes(b"mine")
+    with pytest.raises(PackError, match=r"shard-000001.tar is in the way: it is not in index.json; delete it and run"):
+        append(lines(tmp_path / "b.txt", 4, 4), out, prefix="b")
+    assert stray.read_bytes() == b"mine"
+    stray.unlink()
+    assert append(tmp_path / "b.txt", out, prefix="b").samples("train") == 8
+
+
+def test_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(lines(tmp_path / "a.txt", 0, 4), out)
+    lines(tmp_path / "b.txt", 4, 4)
+    done = CliRunner().invoke(app, ["append", str(tmp_path / "b.txt"), str(out), "--prefix", "b/"])
+    assert done.exit_code == 0, done.output
+    assert f"appended 4 samples in 1 shards to {out}, version 2: now 8 samples (train 8) as 2 tar files" in done.output
