@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastload.outlook import check as check
     from fastload.pack import pack as pack
     from fastload.pack.cleaning import Cleaning as Cleaning
+    from fastload.pack.prepare import Prepare as Prepare
     from fastload.pack.splitting import Splitting as Splitting
     from fastload.previews import preview as preview
     from fastload.profile import profile as profile
@@ -57,6 +58,7 @@ _HOME = {
     "FastloadError": "fastload.errors",
     "IndexedDataset": "fastload.dataset",
     "Mix": "fastload.mixture",
+    "Prepare": "fastload.pack.prepare",
     "Remote": "fastload.remote.settings",
     "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",

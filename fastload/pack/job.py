@@ -37,8 +37,6 @@ from fastload.pack.survey import survey
 from fastload.pack.table import Table
 from fastload.pack.tally import Counts
 from fastload.pack.tasks import Tell
-from fastload.pack.tokenizing import text_field
-from fastload.pack.vocabulary import Vocabulary
 from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
 from fastload.pack.writing import class_counts, tallies, write_shards
 from fastload.shards.index import IndexFile, ShardFormat
@@ -122,7 +120,8 @@ def pack(
         address: of the Ray cluster; None: the one that is connected to, else RAY_ADDRESS, else one that runs on this
             machine, else a new one for this run.
         progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done); first
-            of those that were looked at, if cleaning reads contents, then of those that were packed.
+            of those that were looked at, if cleaning reads contents, and tokenized, if documents are joined, then of
+            those that were packed.
 
     Returns: what index.json says.
 
@@ -143,7 +142,7 @@ def pack(
         raise ConfigError(f"jpeg={jpeg!r}: pass 'seekable' or 'keep'")
     prepare = prepare or Prepare()
     if not isinstance(prepare, Prepare):
-        raise ConfigError(f"prepare={prepare!r}: pass Prepare(...), from fastload.pack")
+        raise ConfigError(f"prepare={prepare!r}: pass a fastload.Prepare")
     if not isinstance(statistics, bool):
         raise ConfigError(f"statistics={statistics!r}: pass True or False")
     if engine not in get_args(Engine):
@@ -183,9 +182,9 @@ def pack(
         cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
         kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
         sharing = share_out(table, splitting, seed=seed, rows=kept, contents=contents)
-        rows = None
-        if vocabulary is not None and prepare.sequence_length is not None:
-            rows = _rows(table, sharing, prepare, vocabulary, journal, out, workers)
+        sequences = None if vocabulary is None else prepare.sequences(vocabulary)
+        rows = None if sequences is None else _joined(table, sharing, sequences, journal, lookers, progress)
+        if rows is not None:
             table, sharing, vocabulary = rows.table, rows.sharing, None
         table, recipes = prepared(table, prepare, vocabulary, jpeg=jpeg, pixels=statistics)
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
@@ -248,34 +247,27 @@ def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
         ) from error
 
 
-def _rows(
-    table: Table,
-    sharing: Sharing,
-    prepare: Prepare,
-    vocabulary: Vocabulary,
-    journal: Journal,
-    out: Path,
-    workers: int | None,
+def _joined(
+    table: Table, sharing: Sharing, sequences: Sequences, journal: Journal, workers: int, progress: bool | OnProgress
 ) -> Joined:
     """The documents of a table as rows of one length."""
-    assert prepare.sequence_length is not None
-    try:
-        return join_documents(
-            table,
-            text_field(table, prepare.text),
-            sharing,
-            Sequences(vocabulary=vocabulary, length=prepare.sequence_length, last=prepare.last_row),
-            path=journal.rows,
-            open_pool=lambda tokenizer, pieces: _local_pool(tokenizer, pieces, workers, journal),
-            tell=lambda samples, written: None,
-        )
-    except FastloadError:
-        raise
-    except OSError as error:
-        raise PackError(
-            f"{out} cannot be written ({error.strerror or error}): rows of tokens are made in a file there first, and"
-            " take their space twice; run the same command again"
-        ) from error
+    with _telling(progress, "tokenizing", len(sharing.rows)) as tell:
+        try:
+            return join_documents(
+                table,
+                sharing,
+                sequences,
+                path=journal.rows,
+                open_pool=lambda tokenizer, pieces: _local_pool(tokenizer, pieces, workers, journal),
+                tell=tell,
+            )
+        except FastloadError:
+            raise
+        except OSError as error:
+            raise PackError(
+                f"{journal.rows} cannot be written ({error.strerror or error}): rows of tokens are made there first,"
+                " and take their space twice; make space and run the same command again"
+            ) from error
 
 
 def _local_pool(carrier: Carrier, pieces: int, workers: int | None, journal: Journal) -> Pool:

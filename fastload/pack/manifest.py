@@ -211,6 +211,9 @@ class _Rows:
         kind = want.kind or self._infer(want, values)
         strings = all(isinstance(value, str) for value in values)
         if kind == "label":
+            for row, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise self._error(row, f"column {want.column!r} has {value!r} among class names; write it as text")
             classes, labels = class_table(values)
             return Values(values=labels), label_info(classes)
         if kind == "scalar":

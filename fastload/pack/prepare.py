@@ -12,7 +12,7 @@ import PIL
 from fastload.errors import ConfigError
 from fastload.pack.jpeg import CropSeekable, JpegMode
 from fastload.pack.resizing import Resize
-from fastload.pack.sequences import LastRow, needs_end
+from fastload.pack.sequences import LastRow, Sequences, needs_end
 from fastload.pack.sounds import AudioFormat, ConvertSound, sndfile_version
 from fastload.pack.steps import Recipe, Step
 from fastload.pack.table import Files, Spans, Table
@@ -122,6 +122,12 @@ class Prepare:
         if self.sequence_length is not None:
             needs_end(vocabulary)
         return vocabulary
+
+    def sequences(self, vocabulary: Vocabulary) -> Sequences | None:
+        """The rows that documents are joined into; None if each text is a row."""
+        if self.sequence_length is None:
+            return None
+        return Sequences(vocabulary=vocabulary, length=self.sequence_length, last=self.last_row, text=self.text)
 
     def libraries(self) -> dict[str, str]:
         """Versions of what encodes: another one may give other bytes, so a run cannot go on with it."""

@@ -28,7 +28,7 @@ from fastload.pack.contents import fill
 from fastload.pack.splitting import Sharing
 from fastload.pack.table import Int64s, Spans, Table
 from fastload.pack.tasks import Task, Tell
-from fastload.pack.tokenizing import npy_head, tokens_name
+from fastload.pack.tokenizing import npy_head, text_field, tokens_name
 from fastload.pack.vocabulary import Tokens, Vocabulary
 from fastload.pack.workers import Pool
 from fastload.shards.index import FieldInfo
@@ -47,11 +47,13 @@ class Sequences:
         vocabulary: with an end of text.
         length: tokens in a row.
         last: "drop" leaves out the last tokens of a split, fewer than a row; "pad" fills up with ends of text.
+        text: the field of the documents' texts; None: the only one.
     """
 
     vocabulary: Vocabulary
     length: int
     last: LastRow
+    text: str | None = None
 
     @property
     def end(self) -> int:
@@ -135,7 +137,6 @@ class Joined:
 
 def join_documents(
     table: Table,
-    name: str,
     sharing: Sharing,
     sequences: Sequences,
     *,
@@ -150,7 +151,6 @@ def join_documents(
 
     Args:
         table: the documents.
-        name: the field of their texts.
         sharing: which of them are packed, and into which split.
         sequences: what rows to make.
         path: of the file of rows; one that is there is written anew.
@@ -158,9 +158,11 @@ def join_documents(
         tell: called with documents and bytes as they are done.
 
     Raises:
+        ConfigError: the documents have no field of texts, or several.
         PackError: a text that cannot be read, or a split that has fewer tokens than a row.
         OSError: the file cannot be written.
     """
+    name = text_field(table, sequences.text)
     places = np.argsort(sharing.numbers, kind="stable")
     order, split_of = sharing.rows[places], sharing.numbers[places]
     tasks = list(_tasks(table.columns[name].sizes[order], split_of))

@@ -337,3 +337,26 @@ def test_columns_as_text_and_as_a_mapping() -> None:
     assert parse_columns("image:path, label ,caption:text") == {"image": "path", "label": "label", "caption": "text"}
     assert parse_columns({"a": "b:text"}) == {"a": "b:text"}
     assert parse_columns(None) is None
+
+
+# Class labels of manifests
+
+
+def test_texts_become_class_numbers_under_any_column_name(tmp_path: Path) -> None:
+    source = manifest(tmp_path, 'text,kind\nx,"a, b"\ny,ünï\nz,"a, b"\n')
+    table = read_source(source, columns="text,label:kind")
+    assert table.fields["label"].classes == ("a, b", "ünï")
+    assert labels(table) == ["a, b", "ünï", "a, b"]
+
+
+def test_a_hundred_thousand_classes(tmp_path: Path) -> None:
+    names = [f"class {(7919 * i) % 100_003}" for i in range(100_003)]
+    table = read_source(manifest(tmp_path, "".join(["text,label\n", *(f"t,{name}\n" for name in names)])))
+    assert table.fields["label"].classes == tuple(sorted(names))
+    assert labels(table) == names
+
+
+def test_class_names_that_are_no_texts_are_named(tmp_path: Path) -> None:
+    source = manifest(tmp_path, '{"text": "x", "label": "a"}\n{"text": "y", "label": 1}\n', "m.jsonl")
+    with pytest.raises(PackError, match=r"row 2: column 'label' has 1 among class names; write it as text"):
+        read_source(source)

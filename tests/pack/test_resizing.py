@@ -308,7 +308,7 @@ def test_a_source_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"resizing needs pictures; the source has 'text' \(text\)"):
         pack(tmp_path / "t.txt", tmp_path / "out", prepare=Prepare(resize_longer=64))
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match=r"prepare=64: pass Prepare\(...\), from fastload.pack"):
+    with pytest.raises(ConfigError, match=r"prepare=64: pass a fastload.Prepare"):
         pack(tmp_path / "t.txt", tmp_path / "out", prepare=64)  # type: ignore[arg-type]
 
 
