@@ -10,7 +10,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from decoding import clip, crop_and_flip
+from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:

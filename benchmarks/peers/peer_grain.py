@@ -8,7 +8,8 @@ from typing import Any
 
 import grain
 import numpy as np
-from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from decoding import clip, crop_and_flip
+from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:

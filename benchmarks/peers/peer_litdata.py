@@ -10,7 +10,8 @@ from typing import Any
 
 import litdata
 import torch
-from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from decoding import clip, crop_and_flip
+from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
 
 def _file(item: tuple[str, int]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from decoding import clip, crop_and_flip
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
-from work import BATCH, SEED, TOKENS, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, TOKENS, WORKERS, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:

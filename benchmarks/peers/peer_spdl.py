@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from decoding import clip, crop_and_flip
 from spdl.pipeline import PipelineBuilder
-from work import BATCH, SEED, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:

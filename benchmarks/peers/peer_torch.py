@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from work import BATCH, CONVERT, SEED, WORKERS, files_of, tokens_of
+from decoding import CONVERT
+from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
 
 class Files(torch.utils.data.Dataset[Any]):

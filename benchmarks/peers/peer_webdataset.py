@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import webdataset as wds
-from work import BATCH, WORKERS, clip, crop_and_flip, files_of, tokens_of
+from decoding import clip, crop_and_flip
+from work import BATCH, WORKERS, files_of, tokens_of
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
