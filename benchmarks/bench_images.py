@@ -1,5 +1,5 @@
-"""JPEG crops: decode, RandomResizedCrop 224, flip, batches of 256, against torch's DataLoader with torchvision; and what
-of the decoding kernel's own rate the loader keeps."""
+"""JPEG crops: decode, RandomResizedCrop 224, flip, batches of 256, against torch's DataLoader with torchvision; and
+what of the decoding kernel's own rate the loader keeps."""
 
 from __future__ import annotations
 
