@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fastload.cli.app import Format, Quiet, app, bar, contents, say
+from fastload.errors import ConfigError
 from fastload.inspect import jpeg_text
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
@@ -88,6 +89,8 @@ def pack(
         str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
+    drop_missing: Annotated[bool, CLEANING(help="Leave out rows of a manifest that lack a value.")] = False,
+    fill: Annotated[list[str] | None, CLEANING(help="As age=0: what stands for a missing value instead.")] = None,
     on_error: Annotated[
         OnError, CLEANING(help="At a file that is missing, empty, truncated or misnamed: stop, or leave it out.")
     ] = OnError.stop,
@@ -153,6 +156,8 @@ def pack(
 
     started = time.perf_counter()
     cleaning = Cleaning(
+        drop_missing=drop_missing,
+        fill=_pairs(fill or []),
         on_error="skip" if on_error is OnError.skip else "raise",
         max_errors=max_errors,
         decode=decode.value,
@@ -253,6 +258,17 @@ def jpegs(index: IndexFile) -> str:
         kept.update(split["kept"])
     counts = {"seekable": sum(split["seekable"] for split in splits), "kept": dict(sorted(kept.items()))}
     return f"; {jpeg_text(counts)}" if splits else ""
+
+
+def _pairs(options: list[str]) -> dict[str, str]:
+    """`["age=0", "name="]` as a mapping."""
+    pairs = {}
+    for option in options:
+        name, mark, value = option.partition("=")
+        if not mark or not name.strip():
+            raise ConfigError(f"--fill {option}: write field=value")
+        pairs[name.strip()] = value
+    return pairs
 
 
 def cleaned(index: IndexFile) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from fastload.errors import ConfigError
+from fastload.pack.missing import Lenience
 from fastload.pack.ranges import Range, parse_range
 
 OnFault = Literal["raise", "skip"]
@@ -107,6 +108,11 @@ class Cleaning:
         measures = {name.rpartition(".")[2] for name in (*self.bounds, *self.deviations)}
         compares = {self.duplicates, self.near_duplicates, self.label_noise} != {"ignore"}
         return self.on_error == "skip" or self.decode == "full" or compares or bool(measures & set(FACT_MEASURES))
+
+    @property
+    def lenience(self) -> Lenience:
+        """What opening the source passes over."""
+        return Lenience(faulty=self.on_error == "skip", drop=self.drop_missing, fill=self.fill)
 
     def to_json(self) -> dict[str, Any]:
         """As options of a run: what differs from the defaults."""

@@ -43,7 +43,7 @@ def origin(table: Table, row: int) -> str:
             return column.paths[row]
         if isinstance(column, Spans):
             return column.place(table.keys[row])
-    return f"row {row + 1}"
+    return f"row {row + 1 if table.numbers is None else table.numbers[row]}"
 
 
 def _known(table: Table, field: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow.types as pt
 from fastload.errors import PackError
 from fastload.pack.arrow import damaged
 from fastload.pack.manifest import manifest_table
+from fastload.pack.missing import Lenience
 from fastload.pack.table import Files, Table
 from fastload.shards.foreign import names_below
 from fastload.shards.members import KIND_OF_EXTENSION, file_extension
@@ -37,7 +38,7 @@ def _names_files(source: Path) -> bool:
     return any(os.path.isfile(source.parent / value) for value in known)
 
 
-def described_table(folder: Path, columns: Mapping[str, str] | None) -> Table | None:
+def described_table(folder: Path, columns: Mapping[str, str] | None, lenience: Lenience) -> Table | None:
     """The files of a folder that a manifest in it describes, in a column "file_name"; None for a folder without.
 
     Raises:
@@ -46,7 +47,7 @@ def described_table(folder: Path, columns: Mapping[str, str] | None) -> Table | 
     metadata = next((folder / name for name in METADATA_NAMES if (folder / name).is_file()), None)
     if metadata is None:
         return None
-    table = manifest_table(metadata, columns)
+    table = manifest_table(metadata, columns, lenience)
     named = {path for column in table.columns.values() if isinstance(column, Files) for path in column.paths}
     if not named and columns is None:
         return None  # it describes something else

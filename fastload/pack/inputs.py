@@ -29,7 +29,9 @@ from fastload.pack.foreign import foreign_stream, is_foreign
 from fastload.pack.huggingface import is_saved, saved_stream
 from fastload.pack.joined import parallel_table
 from fastload.pack.lines import lines_table, paragraphs_table
+from fastload.pack.listing import refuse_faulty
 from fastload.pack.manifest import Columns, manifest_table, parse_columns
+from fastload.pack.missing import STRICT, Lenience
 from fastload.pack.objects import Samples, object_stream
 from fastload.pack.stored import is_pattern, shard_stream
 from fastload.pack.streams import Stream, chosen
@@ -50,6 +52,7 @@ def open_source(
     columns: Columns | None = None,
     label_regex: str | None = None,
     label_level: int | None = None,
+    lenience: Lenience = STRICT,
 ) -> Table | Stream:
     """What there is to pack, as a table or a stream.
 
@@ -58,11 +61,30 @@ def open_source(
         kind: what the source is, where its files do not tell.
         columns: of a manifest (`manifest.manifest_table`); of a stream field -> name in the source.
         label_regex, label_level: of a folder of files: where a class stands (`classes.ClassNaming`).
+        lenience: which faults of files, and of manifests, are no errors. In a stream all are.
 
     Raises:
         PackError: missing, empty, or with a fault in it.
         ConfigError: arguments that do not fit the source.
     """
+    opened = _open(source, kind, columns, label_regex, label_level, lenience)
+    if lenience.mends and (isinstance(opened, Stream) or opened.left_out is None):
+        raise ConfigError(
+            f"drop_missing and fill are for the rows of a manifest ({', '.join(MANIFESTS)}), not for this"
+        )
+    if isinstance(opened, Table) and not lenience.faulty:
+        refuse_faulty(opened)
+    return opened
+
+
+def _open(
+    source: Path | Samples,
+    kind: SourceKind | None,
+    columns: Columns | None,
+    label_regex: str | None,
+    label_level: int | None,
+    lenience: Lenience,
+) -> Table | Stream:
     if kind is not None and kind not in get_args(SourceKind):
         raise ConfigError(f"kind={kind!r}: pass one of {', '.join(map(repr, get_args(SourceKind)))}")
     wanted = parse_columns(columns)
@@ -81,14 +103,19 @@ def open_source(
     if label_level is not None and not source.is_dir():
         raise ConfigError(f"label_level={label_level!r} needs a folder; {source} is a file")
     if not source.is_dir():
-        return _of_file(source, kind, wanted)
+        return _of_file(source, kind, wanted, lenience)
     asked = label_regex is not None or label_level is not None
     naming = ClassNaming(level=1 if label_level is None else label_level, regex=label_regex)
-    return _of_folder(source, kind, wanted, naming, of_files=asked)
+    return _of_folder(source, kind, wanted, naming, lenience, of_files=asked)
 
 
 def _of_folder(
-    source: Path, kind: SourceKind | None, columns: dict[str, str] | None, naming: ClassNaming, of_files: bool
+    source: Path,
+    kind: SourceKind | None,
+    columns: dict[str, str] | None,
+    naming: ClassNaming,
+    lenience: Lenience,
+    of_files: bool,
 ) -> Table | Stream:
     """The samples of a folder; `of_files`: an option says that it is one of files."""
     if kind == "manifest" or kind == "paragraphs":
@@ -102,7 +129,7 @@ def _of_folder(
         return chosen(_STREAMS[what](source), columns)
     if what == "shards":
         return shard_stream(source, columns)
-    described = described_table(source, columns) if what == "files" and not of_files else None
+    described = described_table(source, columns, lenience) if what == "files" and not of_files else None
     if described is not None:
         return described
     if columns is not None and kind is None:
@@ -141,10 +168,12 @@ def _names(folder: Path) -> list[str]:
     return found
 
 
-def _of_file(source: Path, kind: SourceKind | None, columns: dict[str, str] | None) -> Table | Stream:
+def _of_file(
+    source: Path, kind: SourceKind | None, columns: dict[str, str] | None, lenience: Lenience
+) -> Table | Stream:
     ending = source.suffix.lower()
     if kind == "manifest" or (kind is None and (ending in MANIFESTS or names_files(source))):
-        return manifest_table(source, columns)
+        return manifest_table(source, columns, lenience)
     if kind == "shards" or (kind is None and ending in SHARDS):
         return shard_stream(source, columns)
     if kind == "documents" or (kind is None and is_compressed(source.name)):

@@ -24,6 +24,7 @@ from fastload.pack.journal import NO_SPACE, Finished, Journal, refuse_foreign, u
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.lists import write_lists
 from fastload.pack.manifest import Columns, parse_columns
+from fastload.pack.missing import STRICT
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
@@ -155,7 +156,14 @@ def pack(
     if isinstance(source, Path):
         _refuse_overlap(source, out)
     refuse_foreign(out)
-    opened = open_source(source, kind=kind, columns=columns, label_regex=label_regex, label_level=label_level)
+    opened = open_source(
+        source,
+        kind=kind,
+        columns=columns,
+        label_regex=label_regex,
+        label_level=label_level,
+        lenience=STRICT if clean is None else clean.lenience,
+    )
     options: dict[str, Any] = {
         "format": format,
         "shard_size": size,

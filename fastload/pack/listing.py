@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload.errors import PackError
-from fastload.pack.table import Files, one_or_all
+from fastload.pack.table import Files, Table, one_or_all
 from fastload.shards.index import Kind
 from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension
 
@@ -34,11 +34,12 @@ class Listing:
     sizes: list[int] = field(default_factory=list)
     mtimes: list[int] = field(default_factory=list)
 
-    def add(self, path: str, file_type: str, about: os.stat_result) -> None:
+    def add(self, path: str, file_type: str, about: os.stat_result | None) -> None:
+        """`about`: None for a link to a file that is not there; its size is -1."""
         self.paths.append(path)
         self.types.append(file_type)
-        self.sizes.append(about.st_size)
-        self.mtimes.append(about.st_mtime_ns)
+        self.sizes.append(-1 if about is None else about.st_size)
+        self.mtimes.append(0 if about is None else about.st_mtime_ns)
 
     def pick(self, rows: Sequence[int]) -> Listing:
         """Some of the files, in another order."""
@@ -46,15 +47,7 @@ class Listing:
         return Listing(*([values[row] for row in rows] for values in lists))  # type: ignore[arg-type]
 
     def column(self, source: Path) -> Files:
-        """The files as a column.
-
-        Raises:
-            PackError: one is empty.
-        """
-        empty = [path for path, size in zip(self.paths, self.sizes, strict=True) if size == 0]
-        if empty:
-            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-            raise PackError(f"{source / empty[0]}{more}: the file is empty (0 bytes); remove it or copy it again")
+        """The files as a column."""
         return Files(
             root=str(source),
             paths=self.paths,
@@ -68,7 +61,7 @@ def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
     """The files below a folder by kind, and how many are of no kind; hidden ones are left out, links are followed.
 
     Raises:
-        PackError: a folder that cannot be listed, a link that is broken or leads to a folder that it is in.
+        PackError: a folder that cannot be listed, a link to a folder that it is in, a name that is no regular file's.
     """
     found: dict[Kind, Listing] = {}
     ignored = 0
@@ -91,15 +84,28 @@ def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
                         found.setdefault(known[0], Listing()).add(prefix + name, known[1], entry.stat())
                 elif entry.is_dir():
                     below.append(_below(source, prefix, parents, entry))
+                elif known is not None and entry.is_symlink():
+                    found.setdefault(known[0], Listing()).add(prefix + name, known[1], None)
                 elif known is not None:
-                    what = "a broken link" if entry.is_symlink() else "no regular file"
-                    raise PackError(f"{source / prefix / entry.name} is {what}; remove or mend it")
+                    raise PackError(f"{source / prefix / entry.name} is no regular file; remove or mend it")
         except OSError as error:
             raise PackError(f"{source / prefix} cannot be listed: {error.strerror}") from error
         finally:
             os.close(descriptor)
         waiting += reversed(below)
     return found, ignored
+
+
+def refuse_faulty(table: Table) -> None:
+    """Raise PackError for a table with files that are empty or not there."""
+    for column in table.columns.values():
+        if isinstance(column, Files):
+            bad = np.flatnonzero(column.sizes <= 0)
+            if len(bad):
+                path, size = os.path.join(column.root, column.paths[bad[0]]), column.sizes[bad[0]]
+                more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+                what = "is a broken link; remove or mend it" if size < 0 else "the file is empty (0 bytes)"
+                raise PackError(f"{path} {what}" if size < 0 else f"{path}{more}: {what}; remove it or copy it again")
 
 
 def _open_folder(path: str) -> int:

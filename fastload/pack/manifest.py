@@ -16,6 +16,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.arrow import is_plain
+from fastload.pack.missing import Lenience, mend
 from fastload.pack.npyfiles import array_field, array_info, npy_bytes
 from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
 from fastload.pack.table import (
@@ -68,7 +69,7 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
     return parsed
 
 
-def manifest_table(source: Path, columns: Columns | None) -> Table:
+def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) -> Table:
     """The rows of a manifest.
 
     A column whose values are names of image, audio, .npy or .txt files becomes that kind of field, one of numbers a
@@ -78,17 +79,23 @@ def manifest_table(source: Path, columns: Columns | None) -> Table:
     Args:
         source: a .csv, .tsv, .jsonl, .ndjson or .parquet file; paths in it are relative to its folder.
         columns: field -> column or "column:kind"; None: every column, under its own name.
+        lenience: what is no error; with `lenience.mends`, JSON rows may also lack columns.
 
     Raises:
         PackError: no rows, a row that is cut or lacks a value, a file that is missing or empty, keys that clash.
         ConfigError: an unknown column or kind.
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
-    data = readers.get(source.suffix.lower(), _read_jsonl)(source)
+    reader = readers.get(source.suffix.lower())
+    data: Mapping[str, Sequence[Any]] = _read_jsonl(source, lenience.mends) if reader is None else reader(source)
     if not data or not next(iter(data.values())):
         raise PackError(f"{source} has no rows")
     key_column, wanted = _wanted(parse_columns(columns), data, source)
-    rows = _Rows(source)
+    mended = mend(data, {want.field: want.column for want in wanted}, key_column, lenience)
+    data = mended.data
+    if not next(iter(data.values())):
+        raise PackError(f"{source}: every row lacks a value ({mended.left_out[0].why} in row 1)")
+    rows = _Rows(source, mended.numbers, lenience.faulty)
     found: dict[str, Column] = {}
     fields: dict[str, FieldInfo] = {}
     for want in wanted:
@@ -102,7 +109,13 @@ def manifest_table(source: Path, columns: Columns | None) -> Table:
             )
         found[name], fields[name] = column, info
     keys = rows.keys(key_column and data[key_column], found)
-    return Table(keys=keys, columns=found, fields=with_extensions(found, fields))
+    return Table(
+        keys=keys,
+        columns=found,
+        fields=with_extensions(found, fields),
+        numbers=mended.numbers,
+        left_out=mended.left_out,
+    )
 
 
 def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Path) -> tuple[str | None, list[_Wanted]]:
@@ -158,9 +171,14 @@ def _read_csv(source: Path) -> dict[str, list[str]]:
     return columns
 
 
-def _read_jsonl(source: Path) -> dict[str, list[Any]]:
+def _read_jsonl(source: Path, ragged: bool) -> dict[str, list[Any]]:
+    """`ragged`: a row may lack columns; its values are None."""
     columns: dict[str, list[Any]] = {}
-    for number, row in _json_rows(source):
+    for count, (number, row) in enumerate(_json_rows(source)):
+        if ragged:
+            for name in row.keys() - columns.keys():
+                columns[name] = [None] * count
+            row = {name: row.get(name) for name in columns}
         if not columns:
             columns = {str(name): [] for name in row}
         if row.keys() != columns.keys():
@@ -198,9 +216,17 @@ def _json_rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Rows:
-    """Columns of one manifest; rows count from 1 in errors."""
+    """Columns of one manifest.
 
-    def __init__(self, source: Path) -> None:
+    Args:
+        source: the manifest.
+        numbers: what errors call each row; None: they count from 1.
+        faulty: files may be empty or missing.
+    """
+
+    def __init__(self, source: Path, numbers: Sequence[int] | None, faulty: bool) -> None:
+        self._numbers = numbers
+        self._faulty = faulty
         self._source = source
         self._root = str(source.parent)
 
@@ -241,12 +267,15 @@ class _Rows:
             keys = [sample_key(path) for path in files.paths]
         else:
             rows = max(len(column.sizes) for column in columns.values())
-            return [f"{row:0{KEY_DIGITS}d}" for row in range(1, rows + 1)]
-        check_keys(keys, lambda row: f"row {row + 1}")
+            return [f"{self._number(row):0{KEY_DIGITS}d}" for row in range(rows)]
+        check_keys(keys, lambda row: f"row {self._number(row)}")
         return keys
 
     def _error(self, row: int, what: str) -> PackError:
-        return PackError(f"{self._source}, row {row + 1}: {what}")
+        return PackError(f"{self._source}, row {self._number(row)}: {what}")
+
+    def _number(self, row: int) -> int:
+        return row + 1 if self._numbers is None else self._numbers[row]
 
     def _infer(self, want: _Wanted, values: Sequence[Any]) -> str:
         if all(isinstance(v, bool) for v in values) or all(_is_number(v) for v in values):
@@ -316,13 +345,16 @@ class _Rows:
                 about = os.stat(os.path.join(self._root, path))
                 if not path or not os.path.isfile(os.path.join(self._root, path)):
                     raise self._error(row, f"column {want.column!r}: {value!r} is not a file")
+                size, mtime = about.st_size, about.st_mtime_ns
             except OSError as error:
-                raise self._error(row, f"{value!r} cannot be read: {error.strerror}") from error
-            if about.st_size == 0:
+                if not self._faulty:
+                    raise self._error(row, f"{value!r} cannot be read: {error.strerror}") from error
+                size, mtime = -1, 0
+            if size == 0 and not self._faulty:
                 raise self._error(row, f"{value!r} is empty (0 bytes)")
             paths.append(path)
-            sizes.append(about.st_size)
-            mtimes.append(about.st_mtime_ns)
+            sizes.append(size)
+            mtimes.append(mtime)
         files = Files(
             root=self._root,
             paths=paths,
@@ -331,7 +363,9 @@ class _Rows:
             types=one_or_all([file_extension(path) for path in paths]),
         )
         if kind in ("tensor", "tokens"):
-            return files, array_field(files, kind, lambda row: f"{self._source}, row {row + 1}: {files.paths[row]!r}")
+            return files, array_field(
+                files, kind, lambda row: f"{self._source}, row {self._number(row)}: {files.paths[row]!r}"
+            )
         return files, FieldInfo(kind=kind)
 
 

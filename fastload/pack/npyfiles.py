@@ -18,13 +18,15 @@ _HEAD_BYTES = 4096
 
 
 def array_field(files: Files, kind: Kind, place: Callable[[int], str]) -> FieldInfo:
-    """The field of .npy files; `place` is what errors call one of them.
+    """The field of .npy files, those that are empty or not there left aside; `place` is what errors call one of them.
 
     Raises:
         PackError: a file that holds no numbers.
     """
     seen = set()
     for row, path in enumerate(files.paths):
+        if files.sizes[row] <= 0:
+            continue  # for cleaning to leave out
         with open(os.path.join(files.root, path), "rb", buffering=0) as file:
             about = npy_header(file.read(_HEAD_BYTES))
         if about is None:

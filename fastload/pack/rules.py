@@ -128,6 +128,8 @@ class _Rules:
     def __post_init__(self) -> None:
         self.asked = questions(self.table, self.cleaning)
         self.alive = np.ones(len(self.table.keys), np.bool_)
+        for left in self.table.left_out or ():
+            self.rejected.append(Note(key=left.key, source=left.place, reason="missing", detail=left.why))
 
     def result(self) -> Cleaned:
         rows = np.flatnonzero(self.alive)

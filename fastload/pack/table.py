@@ -29,7 +29,7 @@ class Files:
     Attributes:
         root: folder that the paths are relative to.
         paths: [n], with forward slashes.
-        sizes: bytes, int64 [n].
+        sizes: bytes, int64 [n]; -1 for a file that is not there, of a source whose faults are for cleaning to find.
         mtimes: nanoseconds, int64 [n]: so that a run that goes on notices edited files.
         types: file type ("jpg") of all, or of each.
     """
@@ -127,6 +127,15 @@ class Spans:
 Column = Files | Values | Inline | Spans
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A sample that is not in the table: its key, where it is from, and why it is left out."""
+
+    key: str
+    place: str
+    why: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """All samples of a source in its natural order.
@@ -136,12 +145,16 @@ class Table:
         columns: field -> where its contents come from.
         fields: field -> what the index says of it; the same names in the same order.
         ignored_files: files of a folder that are no samples.
+        numbers: rows of the manifest, from 1, where some are left out; None: all in order.
+        left_out: rows of a manifest that lack a value; None for a source that is no manifest.
     """
 
     keys: Sequence[str]
     columns: Mapping[str, Column]
     fields: Mapping[str, FieldInfo]
     ignored_files: int = 0
+    numbers: Sequence[int] | None = None
+    left_out: tuple[LeftOut, ...] | None = None
 
     def take(self, rows: Int64s) -> Table:
         """Some of the samples, in the order of `rows`, with absolute paths: a table that can be sent elsewhere."""

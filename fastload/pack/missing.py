@@ -1,0 +1,134 @@
+"""Values that a manifest lacks: filled, or their rows left out, before any column is made of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastload.errors import ConfigError
+from fastload.pack.streams import KEY_DIGITS
+from fastload.pack.table import LeftOut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lenience:
+    """Which faults of a source are not errors.
+
+    Attributes:
+        faulty: files that are empty or not there are listed, for cleaning to leave out.
+        drop: rows of a manifest that lack a value are left out.
+        fill: field or column -> what stands for its missing values.
+    """
+
+    faulty: bool = False
+    drop: bool = False
+    fill: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mends(self) -> bool:
+        """Whether anything is to be done about missing values."""
+        return self.drop or bool(self.fill)
+
+
+STRICT = Lenience()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """What is left of a manifest.
+
+    Attributes:
+        data: column -> values.
+        numbers: of the rows in the manifest, from 1; None for all.
+        left_out: the others.
+    """
+
+    data: Mapping[str, Sequence[Any]]
+    numbers: Sequence[int] | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def mend(data: Mapping[str, Sequence[Any]], fields: Mapping[str, str], key: str | None, lenience: Lenience) -> Mended:
+    """Fill missing values, then leave out rows that still lack one. Missing are null, empty text and NaN; "nan" as text
+    in a column of numbers.
+
+    Args:
+        data: column -> values.
+        fields: field -> the column that it is made of; others are not looked at.
+        key: the column of keys.
+        lenience: what is to be done.
+
+    Raises: ConfigError for something to fill that is neither a field nor its column.
+    """
+    for name in lenience.fill:
+        if name not in fields and name not in fields.values():
+            raise ConfigError(f"fill: there is no field or column {name!r}; there are {', '.join(map(repr, fields))}")
+    if not lenience.mends:
+        return Mended(data=data)
+    made = dict(data)
+    lacking: dict[int, str] = {}  # row -> column
+    for name, column in fields.items():
+        values = made[column]
+        missing = _missing(values)
+        if missing and (name in lenience.fill or column in lenience.fill):
+            wanted = lenience.fill[name] if name in lenience.fill else lenience.fill[column]
+            filler = _like(wanted, [value for row, value in enumerate(values) if row not in missing])
+            made[column] = [filler if row in missing else value for row, value in enumerate(values)]
+        elif lenience.drop:
+            for row in missing:
+                lacking.setdefault(row, column)
+    kept = [row for row in range(len(next(iter(data.values())))) if row not in lacking]
+    return Mended(
+        data={column: [values[row] for row in kept] for column, values in made.items()} if lacking else made,
+        numbers=[row + 1 for row in kept],
+        left_out=tuple(
+            LeftOut(
+                key=str(data[key][row]) if key is not None and data[key][row] else f"{row + 1:0{KEY_DIGITS}d}",
+                place=f"row {row + 1}",
+                why=f"column {column!r} is empty",
+            )
+            for row, column in sorted(lacking.items())
+        ),
+    )
+
+
+def _missing(values: Sequence[Any]) -> set[int]:
+    """The rows without a value."""
+    found, not_numbers = set(), []
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            found.add(row)
+        elif isinstance(value, str):
+            text = value.strip().lower()
+            if not text:
+                found.add(row)
+            elif text == "nan":
+                not_numbers.append(row)
+    if not_numbers:
+        others = (value for row, value in enumerate(values) if row not in found and row not in set(not_numbers))
+        if all(_is_number(value) for value in others):
+            found.update(not_numbers)
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _like(wanted: Any, others: Sequence[Any]) -> Any:
+    """A value given as text, as the type that the column has."""
+    if not isinstance(wanted, str) and others and all(isinstance(value, str) for value in others):
+        return str(wanted)
+    if not isinstance(wanted, str) or any(isinstance(value, str) for value in others) or not others:
+        return wanted
+    try:
+        return json.loads(wanted)
+    except ValueError:
+        return wanted

@@ -1,0 +1,200 @@
+"""Missing values and missing files: errors, unless they are to be filled or left out, and then listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pack_sources import jpeg
+from typer.testing import CliRunner
+
+from fastload import Cleaning, StreamingDataset
+from fastload.cli import app
+from fastload.errors import ConfigError, PackError
+from fastload.pack import pack
+from fastload.pack.missing import Lenience, mend
+from fastload.shards.index import IndexFile
+
+
+def samples(out: Path) -> dict[str, dict[str, Any]]:
+    return {sample.pop("__key__"): sample for sample in StreamingDataset(out)}
+
+
+def rejected(out: Path) -> list[tuple[str, ...]]:
+    return [tuple(row.values()) for row in pq.read_table(out / "rejected.parquet").to_pylist()]
+
+
+values = st.one_of(st.none(), st.just(""), st.just("  "), st.just("x"), st.floats(width=16), st.integers(0, 9))
+
+
+@given(st.lists(st.tuples(values, values), min_size=1, max_size=30))
+def test_what_is_left_lacks_nothing_and_nothing_else_is_left_out(rows: list[tuple[Any, Any]]) -> None:
+    data = {"a": [a for a, _ in rows], "b": [b for _, b in rows], "unused": [None] * len(rows)}
+    found = mend(data, {"a": "a", "b": "b"}, None, Lenience(drop=True))
+
+    def whole(value: Any) -> bool:
+        return value is not None and value == value and str(value).strip() != ""
+
+    expected = [number for number, row in enumerate(rows, 1) if all(map(whole, row))]
+    assert found.numbers == expected
+    assert found.data["a"] == [rows[number - 1][0] for number in expected]
+    assert len(found.left_out) == len(rows) - len(expected)
+
+
+def test_nan_as_text_is_missing_among_numbers_only() -> None:
+    assert mend({"x": ["1", "nan", ""]}, {"x": "x"}, None, Lenience(drop=True)).numbers == [1]
+    assert mend({"x": ["bread", "Nan", ""]}, {"x": "x"}, None, Lenience(drop=True)).numbers == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted", "expected"),
+    [
+        ([1, None, 3], "0", [1, 0, 3]),
+        ([0.5, float("nan")], "2.5", [0.5, 2.5]),
+        (["a", None], "7", ["a", "7"]),
+        (["1", ""], 7, ["1", "7"]),
+        ([[1], None], "[]", [[1], []]),
+        ([None, None], "x", ["x", "x"]),
+        ([True, None], "false", [True, False]),
+        ([1, None], "none", [1, "none"]),
+    ],
+)
+def test_what_stands_for_a_missing_value_has_the_type_of_the_others(
+    column: list[Any], wanted: Any, expected: list[Any]
+) -> None:
+    found = mend({"x": column}, {"x": "x"}, None, Lenience(fill={"x": wanted}))
+    assert found.data["x"] == expected
+    assert found.left_out == ()
+
+
+CSV = "key,text,age,label\na,one,5,cat\nb,,6,dog\nc,three,,cat\nd,four,8,\ne,five,9,dog\n"
+
+
+def test_rows_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(CSV)
+    index = pack(tmp_path / "m.csv", tmp_path / "out", clean=Cleaning(drop_missing=True), workers=1)
+    assert samples(tmp_path / "out").keys() == {"a", "e"}
+    assert index.fields["age"].dtype == "int64"
+    assert rejected(tmp_path / "out") == [
+        ("b", "row 2", "missing", "column 'text' is empty"),
+        ("c", "row 3", "missing", "column 'age' is empty"),
+        ("d", "row 4", "missing", "column 'label' is empty"),
+    ]
+    assert index.statistics["cleaning"]["rejected"] == {"missing": 3}
+
+
+def test_filled_values_are_packed(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(CSV)
+    clean = Cleaning(drop_missing=True, fill={"age": 0, "label": "unknown"})
+    pack(tmp_path / "m.csv", tmp_path / "out", clean=clean, workers=1)
+    found = samples(tmp_path / "out")
+    assert found.keys() == {"a", "c", "d", "e"}
+    assert found["c"]["age"] == 0
+    assert IndexFile.load(tmp_path / "out/index.json").fields["label"].classes == ("cat", "dog", "unknown")
+
+
+def test_row_numbers_stay_those_of_the_manifest(tmp_path: Path) -> None:
+    rows = [
+        {"text": "one", "x": 1},
+        {"text": None, "x": 2},
+        {"text": "three"},
+        {"text": "four", "x": 900},
+        {"text": "five", "x": 5},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pack(tmp_path / "m.jsonl", tmp_path / "out", clean=Cleaning(drop_missing=True, ranges="x=..100"), workers=1)
+    assert samples(tmp_path / "out").keys() == {"000000001", "000000005"}
+    assert rejected(tmp_path / "out") == [
+        ("000000002", "row 2", "missing", "column 'text' is empty"),
+        ("000000003", "row 3", "missing", "column 'x' is empty"),
+        ("000000004", "row 4", "range", "x=900 is not in ..100"),
+    ]
+    (tmp_path / "m.jsonl").write_text('{"x": null}\n{"x": "words"}\n{"x": 1}\n')
+    with pytest.raises(PackError, match=r"m.jsonl, row 2: column 'x' has 'words', which is no number"):
+        pack(tmp_path / "m.jsonl", tmp_path / "b", columns="x:x:scalar", clean=Cleaning(drop_missing=True), workers=1)
+
+
+def test_rows_of_a_parquet_manifest(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+    table = {"path": ["0.jpg", "1.jpg", "2.jpg"], "age": [1.5, None, float("nan")]}
+    pq.write_table(pa.table(table), tmp_path / "m.parquet")
+    pack(tmp_path / "m.parquet", tmp_path / "out", clean=Cleaning(drop_missing=True), workers=1)
+    assert samples(tmp_path / "out").keys() == {"0"}
+
+
+def test_without_being_told_they_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"x": 1}\n{"x": null}\n')
+    with pytest.raises(PackError, match="row 2: column 'x' is null; fill it or leave the row out"):
+        pack(tmp_path / "m.jsonl", tmp_path / "out", clean=Cleaning(ranges="x=0.."), workers=1)
+
+
+def test_options_that_do_not_fit(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(ConfigError, match=r"drop_missing and fill are for the rows of a manifest"):
+        pack(images, tmp_path / "out", clean=Cleaning(drop_missing=True), workers=1)
+    (tmp_path / "m.csv").write_text(CSV)
+    with pytest.raises(ConfigError, match="fill: there is no field or column 'agge'; there are 'text', 'age', 'label'"):
+        pack(tmp_path / "m.csv", tmp_path / "out", clean=Cleaning(fill={"agge": 1}), workers=1)
+    (tmp_path / "n.csv").write_text("text,age\n,1\nb,\n")
+    with pytest.raises(PackError, match=r"n.csv: every row lacks a value \(column 'text' is empty in row 1\)"):
+        pack(tmp_path / "n.csv", tmp_path / "out", clean=Cleaning(drop_missing=True), workers=1)
+
+
+# Files
+
+
+def test_empty_and_missing_files_of_a_folder(images: Path, tmp_path: Path) -> None:
+    (images / "class0/empty.jpg").write_bytes(b"")
+    (images / "class1/broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(PackError, match=r"class0/empty.jpg and 1 more: the file is empty"):
+        pack(images, tmp_path / "out", workers=1)
+    pack(images, tmp_path / "out", clean=Cleaning(on_error="skip"), workers=2)
+    assert len(samples(tmp_path / "out")) == 60
+    assert rejected(tmp_path / "out") == [
+        ("class0/empty", "class0/empty.jpg", "unreadable", "image: the file is empty (0 bytes)"),
+        ("class1/broken", "class1/broken.jpg", "unreadable", "image: there is no such file"),
+    ]
+
+
+def test_empty_and_missing_files_of_a_manifest(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+        np.save(tmp_path / f"{i}.npy", np.arange(3))
+    (tmp_path / "1.npy").write_bytes(b"")
+    (tmp_path / "2.jpg").unlink()
+    (tmp_path / "m.csv").write_text("image,array\n" + "".join(f"{i}.jpg,{i}.npy\n" for i in range(4)))
+    with pytest.raises(PackError, match=r"row 3: '2.jpg' cannot be read: No such file"):
+        pack(tmp_path / "m.csv", tmp_path / "out", workers=1)
+    index = pack(tmp_path / "m.csv", tmp_path / "out", clean=Cleaning(on_error="skip"), workers=1)
+    assert samples(tmp_path / "out").keys() == {"0", "3"}
+    assert index.fields["array"].shape == (3,)
+    assert rejected(tmp_path / "out") == [
+        ("1", "1.jpg", "unreadable", "array: the file is empty (0 bytes)"),
+        ("2", "2.jpg", "unreadable", "image: there is no such file"),
+    ]
+
+
+def test_a_file_that_may_not_be_read_or_is_a_text_of_other_bytes(tmp_path: Path) -> None:
+    for name, content in {"a.txt": b"whole", "b.txt": b"\xff", "c.txt": b""}.items():
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(content)
+    pack(tmp_path / "source", tmp_path / "out", clean=Cleaning(on_error="skip", max_errors=2), workers=1)
+    assert samples(tmp_path / "out").keys() == {"a"}
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(CSV)
+    command = ["pack", str(tmp_path / "m.csv"), str(tmp_path / "out"), "--drop-missing", "--fill", "age=0"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "; 2 rejected (missing 2), listed in rejected.parquet" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, [*command[:2], str(tmp_path / "b"), "--fill", "age"])
+    assert done.exit_code == 2
+    assert "error: --fill age: write field=value" in done.output
