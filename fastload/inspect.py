@@ -41,7 +41,7 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
     Raises:
         as `open_index`.
     """
-    indexes, packed, statistics = _indexes(data, split)
+    indexes, packed, statistics = indexes_of(data, split)
     first = next(iter(indexes.values()))
     return {
         "data": os.fspath(data),
@@ -53,7 +53,7 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
     }
 
 
-def _indexes(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any], dict[str, Any]]:
+def indexes_of(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any], dict[str, Any]]:
     """The splits by name, how they were packed, and what was counted then.
 
     Data without index.json is one split called "all", of which the rest is not known; so it is of one split alone.
@@ -81,14 +81,14 @@ def _split_summary(index: Index) -> dict[str, Any]:
     }
     columns: dict[str, _Column] = {}
     for file in range(len(index.files)):
-        numbers = dict(_numbers(index, file))
-        for name, values in {**numbers, **_seconds(numbers)}.items():
+        numbers = dict(numbers_of(index, file))
+        for name, values in {**numbers, **seconds_of(numbers)}.items():
             columns.setdefault(name, _Column()).add(values)
     for name, column in columns.items():
         info = index.fields.get(name)
         few = column.counts is not None and (len(column.counts) <= MAX_UNNAMED or (info is not None and info.classes))
         if column.counts and few and info is not None:  # facts are measures, not classes
-            about["classes"][name] = _named(column.counts, info.classes)
+            about["classes"][name] = named_counts(column.counts, info.classes)
         elif column.low is not None:
             about["ranges"][name] = [column.low, column.high]
     return about
@@ -115,7 +115,7 @@ class _Column:
             self.counts = None
 
 
-def _numbers(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def numbers_of(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Scalar fields and facts of one file, by name, without missing values."""
     if index.shard_format == "tar":
         idx = open_idx(index, file, check=False)
@@ -128,7 +128,7 @@ def _numbers(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         yield name, table.column(name).drop_null().to_numpy()
 
 
-def _seconds(numbers: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def seconds_of(numbers: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Durations of sounds, where their length and rate are known: `<field>.seconds`."""
     pairs = {name.removesuffix(".frames"): frames for name, frames in numbers.items() if name.endswith(".frames")}
     return {
@@ -142,7 +142,7 @@ def _is_scalar(index: Index, name: str) -> bool:
     return name in index.fields and index.fields[name].kind == "scalar"
 
 
-def _named(counts: Mapping[int, int], classes: Sequence[str] | None) -> dict[str, int]:
+def named_counts(counts: Mapping[int, int], classes: Sequence[str] | None) -> dict[str, int]:
     """Samples of each class, the most frequent first."""
 
     def name(label: int) -> str:

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loader",),
     ("pack", "reshape"),
     ("inspect", "verify"),
+    ("describe",),
     ("profile", "previews"),
     ("bench", "outlook"),
     ("",),

@@ -28,6 +28,7 @@ COMMANDS = (
     "merge",
     "append",
     "inspect",
+    "stats",
     "verify",
     "check",
     "preview",

@@ -1,4 +1,4 @@
-"""fastload inspect | verify: what is in shards, and whether it is whole."""
+"""fastload inspect | stats | verify: what is in shards, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ def inspect(
         typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
         return
     show(render(about))
+
+
+@app.command()
+def stats(
+    data: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Also mean and std of all pixels; decodes them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show class balance, sizes and lengths by split and field, from the index alone."""
+    from fastload.describe import describe
+    from fastload.describe.table import render as render_numbers
+
+    about = describe(data, split, pixels=pixels)
+    if as_json:
+        typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
+    else:
+        show(render_numbers(about))
 
 
 @app.command()

@@ -1,0 +1,209 @@
+"""Counts, class balance, sizes and lengths of packed data by split and field, from the index alone; pixels if asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastload.errors import FastloadError
+from fastload.inspect import MAX_UNNAMED, indexes_of, named_counts, numbers_of, seconds_of
+from fastload.reshape.records import read_records
+from fastload.shards.access import open_idx, parquet_input
+from fastload.shards.index import FieldInfo, Index
+from fastload.shards.open import Data
+from fastload.shards.parquetscan import open_parquet
+from fastload.statistics import FieldStatistics, Measure, PixelSums, field_statistics
+
+BINS = 20  # of a histogram: as many as a phone's width shows apart
+PICTURES_AT_ONCE = 64
+
+Numbers = npt.NDArray[Any]
+
+
+def describe(data: Data, split: str | None = None, *, pixels: bool = False) -> dict[str, Any]:
+    """What is in packed data, in numbers, as JSON values.
+
+    Every split has "samples", "files", "bytes" and, by field:
+
+        present   how many samples have it
+        bytes     sizes of its contents: sum, mean, min, max, and a histogram of powers of two ([2^(b-1), 2^b) at b).
+                  Of Parquet files that fastload did not pack the sum alone: their index has no more
+        classes   name -> samples, the most frequent first, with the classes that no sample has
+        balance   of the classes: number, least, most, and evenness (entropy over that of equal classes, 0 to 1)
+        numbers   of the field's values, or of facts (width, height, seconds, count): count, min, p5, median, p95, max,
+                  mean, std, and a histogram of equal steps
+        channels  mean and std of red, green and blue, in [0, 1]
+
+    Args:
+        data: a packed folder, or any other name that `open_index` takes.
+        split: only this one; None: all.
+        pixels: decode every picture whose channels were not summed up when it was packed.
+
+    Raises: as `open_index`; with `pixels`, CorruptError and DecodeError, naming the sample.
+    """
+    indexes, packed, statistics = indexes_of(data, split)
+    first = next(iter(indexes.values()))
+    return {
+        "data": os.fspath(data),
+        "shard_format": first.shard_format,
+        "version": packed.get("version", 1),
+        "splits": {name: _split(index, statistics, name, pixels) for name, index in indexes.items()},
+    }
+
+
+def _split(index: Index, statistics: Mapping[str, Any], split: str, pixels: bool) -> dict[str, Any]:
+    columns = _columns(index)
+    fields: dict[str, Any] = {}
+    for name, info in index.fields.items():
+        known = field_statistics(statistics, split, name)
+        about: dict[str, Any] = {"kind": info.kind, **_contents(index, name, info, columns, known)}
+        if name in columns:
+            about |= _values(info, columns[name])
+        for column, values in columns.items():
+            field, _, what = column.rpartition(".")
+            if field == name and what != "length" and len(values):
+                about.setdefault("numbers", {})[what] = spread(values)
+        if info.kind == "image" and (pixels or (known is not None and known.pixels is not None)):
+            sums = known.pixels if known is not None and known.pixels is not None else _pixels(index, name)
+            about["channels"] = {"mean": list(sums.mean), "std": list(sums.std)} if sums.pixels else None
+        fields[name] = about
+    return {
+        "samples": index.samples,
+        "files": len(index.files),
+        "bytes": sum(file.bytes for file in index.files),
+        "fields": fields,
+    }
+
+
+def _columns(index: Index) -> dict[str, Numbers]:
+    """Values, facts and, of tars, sizes of contents ("<field>.length"), over all files, of samples that have them."""
+    parts: dict[str, list[Numbers]] = {}
+    for file in range(len(index.files)):
+        numbers = dict(_present(index, file))
+        for name, values in (*numbers.items(), *seconds_of(numbers).items(), *_lengths(index, file)):
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(some) for name, some in parts.items()}
+
+
+def _present(index: Index, file: int) -> Iterator[tuple[str, Numbers]]:
+    """`numbers_of`, without the zeros that a tar's index has where a sample lacks the field of a fact."""
+    idx = open_idx(index, file) if index.shard_format == "tar" else None
+    for name, values in numbers_of(index, file):
+        offsets = f"{name.rpartition('.')[0]}.offset"
+        yield name, values if idx is None or offsets not in idx else values[idx.column(offsets) > 0]
+
+
+def _lengths(index: Index, file: int) -> Iterator[tuple[str, Numbers]]:
+    if index.shard_format == "tar":
+        idx = open_idx(index, file)
+        for name, info in index.fields.items():
+            if info.kind != "scalar" and f"{name}.offset" in idx:
+                yield f"{name}.length", idx.column(f"{name}.length")[idx.column(f"{name}.offset") > 0]
+
+
+def _contents(
+    index: Index, name: str, info: FieldInfo, columns: Mapping[str, Numbers], known: FieldStatistics | None
+) -> dict[str, Any]:
+    """How many samples have the field, and how large their contents are."""
+    if info.kind == "scalar":
+        return {"present": len(columns.get(name, ()))}
+    if index.shard_format == "tar":
+        lengths = columns.get(f"{name}.length", np.zeros(0, np.int64))
+        return {"present": len(lengths), "bytes": _measured(Measure.of(lengths))}
+    present, stored = _of_footers(index, name)
+    if known is not None and "bytes" in known.measures:
+        return {"present": known.measures["bytes"].count, "bytes": _measured(known.measures["bytes"])}
+    return {"present": present, "bytes": {"sum": stored}}
+
+
+def _measured(measure: Measure) -> dict[str, Any]:
+    return {**measure.to_json(), "mean": measure.mean}
+
+
+def _of_footers(index: Index, name: str) -> tuple[int, int]:
+    """Of a column of Parquet files: how many values are not null, where footers say it (else all), and its bytes."""
+    present = size = 0
+    for file in range(len(index.files)):
+        footer = open_parquet(Path(index.paths[file]), source=parquet_input(index, file)).metadata
+        for number in range(footer.num_row_groups):
+            group = footer.row_group(number)
+            leaves = [group.column(leaf) for leaf in range(group.num_columns)]
+            own = [leaf for leaf in leaves if leaf.path_in_schema.partition(".")[0] == name]
+            size += sum(leaf.total_uncompressed_size for leaf in own)
+            told = [leaf.statistics for leaf in own if leaf.statistics is not None and leaf.statistics.has_null_count]
+            present += group.num_rows - (told[0].null_count if told and len(own) == 1 else 0)
+    return present, size
+
+
+def _values(info: FieldInfo, values: Numbers) -> dict[str, Any]:
+    """Of a scalar field: its classes where it has some, else its numbers."""
+    if info.classes is None and (values.dtype.kind == "f" or not len(values)):
+        return {"numbers": {"value": spread(values)}} if len(values) else {}
+    found, counts = np.unique(values.astype(np.int64), return_counts=True)
+    if info.classes is None and len(found) > MAX_UNNAMED:
+        return {"numbers": {"value": spread(values)}}
+    by_number = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    empty = [number for number in range(len(info.classes or ())) if number not in by_number]
+    classes = named_counts({**by_number, **dict.fromkeys(empty, 0)}, info.classes)
+    return {"classes": classes, "balance": balance(list(classes.values()))}
+
+
+def balance(counts: list[int]) -> dict[str, Any]:
+    """How evenly samples are spread over classes."""
+    total = sum(counts)
+    shares = [count / total for count in counts if count] if total else []
+    entropy = -math.fsum(share * math.log(share) for share in shares)
+    evenness = entropy / math.log(len(counts)) if len(counts) > 1 else 1.0
+    return {"classes": len(counts), "least": min(counts), "most": max(counts), "evenness": evenness}
+
+
+def spread(values: Numbers) -> dict[str, Any]:
+    """How numbers are spread, [n] with n > 0: quantiles, mean, standard deviation, a histogram of equal steps."""
+    numbers = values.astype(np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
+    whole = values.dtype.kind in "iub"
+    if whole and high - low < BINS:  # one bin a number
+        counts, edges = np.histogram(numbers, int(high - low) + 1, (low - 0.5, high + 0.5))
+    else:
+        counts, edges = np.histogram(numbers, BINS, (low, high) if high > low else (low - 0.5, high + 0.5))
+    p5, median, p95 = np.quantile(numbers, [0.05, 0.5, 0.95]).tolist()
+    return {
+        "count": len(numbers),
+        "min": int(low) if whole else low,
+        "p5": p5,
+        "median": median,
+        "p95": p95,
+        "max": int(high) if whole else high,
+        "mean": float(numbers.mean()),
+        "std": float(numbers.std()),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def _pixels(index: Index, field: str) -> PixelSums:
+    """Of every picture of a field, decoded."""
+    sums = PixelSums()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for file, about in enumerate(index.files):
+            records = ((r.key, r.contents[field][1]) for r in read_records(index, file) if field in r.contents)
+            while some := list(islice(records, PICTURES_AT_ONCE)):
+                sums = PixelSums.total_of([sums, *pool.map(partial(_picture, about.name), some)])
+    return sums
+
+
+def _picture(shard: str, one: tuple[str, bytes]) -> PixelSums:
+    key, content = one
+    try:
+        return PixelSums.of(content)
+    except FastloadError as error:
+        error.at(shard=shard, key=key)
+        raise
