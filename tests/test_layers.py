@@ -50,7 +50,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 # What may be imported inside a function: dependencies that a plain install lacks, and those that take long to import
 # and that only some programs need.
-OPTIONAL = {"fsspec", "jinja2", "matplotlib", "obstore", "prometheus_client", "ray", "soundfile", "tokenizers"}
+OPTIONAL = {
+    "fsspec",
+    "jinja2",
+    "matplotlib",
+    "nibabel",
+    "obstore",
+    "pydicom",
+    "prometheus_client",
+    "ray",
+    "soundfile",
+    "tokenizers",
+}
 HEAVY = {"kornia", "torchaudio", "webdataset"}
 
 # Modules whose functions may also import the package's own: a command loads what it runs, --help waits for nothing.

@@ -31,6 +31,7 @@ class SourceKind(StrEnum):
     manifest = "manifest"
     paragraphs = "paragraphs"
     documents = "documents"
+    medical = "medical"
     shards = "shards"
 
 

@@ -7,6 +7,7 @@ Parquet file of names, metadata.csv      described.py    table
 text file, one sample per line           lines.py        table
 documents: JSON Lines, compressed text   documents.py    stream
 .npy and .npz                            arrays.py       stream
+DICOM and NIfTI                          medical.py      stream
 tar and Parquet shards                   stored.py       stream
 folder of MDS or LitData                 foreign.py      stream
 folder that `datasets` saved             huggingface.py  stream
@@ -31,6 +32,7 @@ from fastload.pack.joined import parallel_table
 from fastload.pack.lines import lines_table, paragraphs_table
 from fastload.pack.listing import refuse_faulty
 from fastload.pack.manifest import Columns, manifest_table, parse_columns
+from fastload.pack.medical import is_medical, medical_stream
 from fastload.pack.missing import STRICT, Lenience
 from fastload.pack.objects import Samples, object_stream
 from fastload.pack.stored import is_pattern, shard_stream
@@ -39,10 +41,10 @@ from fastload.pack.table import Table
 from fastload.shards.index import INDEX_NAME
 from fastload.shards.members import KIND_OF_EXTENSION
 
-SourceKind = Literal["image", "audio", "text", "tensor", "manifest", "paragraphs", "documents", "shards"]
+SourceKind = Literal["image", "audio", "text", "tensor", "manifest", "paragraphs", "documents", "medical", "shards"]
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 SHARDS = (".tar", ".parquet")
-_STREAMS = {"saved": saved_stream, "foreign": foreign_stream, "documents": document_stream}
+_STREAMS = {"saved": saved_stream, "foreign": foreign_stream, "documents": document_stream, "medical": medical_stream}
 
 
 def open_source(
@@ -148,24 +150,21 @@ def _detect(folder: Path) -> str:
     written = _written(folder) or ("shards" if (folder / INDEX_NAME).is_file() else None)
     if written is not None:
         return written
-    names = _names(folder)
-    endings = {name.rpartition(".")[2] for name in names}
-    if any(KIND_OF_EXTENSION.get(ending) in ("image", "audio") for ending in endings):
-        return "files"
+    endings: set[str] = set()
+    compressed = medical = False
+    for _, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        for name in names:
+            ending = name.rpartition(".")[2].lower()
+            if KIND_OF_EXTENSION.get(ending) in ("image", "audio") and name[0] != ".":
+                return "files"
+            endings.add(ending)
+            compressed, medical = compressed or is_compressed(name), medical or is_medical(name)
     if endings & {"tar", "parquet"}:
         return "shards"
-    if endings & {"jsonl", "ndjson"} or any(is_compressed(name) for name in names):
+    if endings & {"jsonl", "ndjson"} or compressed:
         return "documents"
-    return "files"
-
-
-def _names(folder: Path) -> list[str]:
-    """The names of all files in a folder and in the folders in it, in lower case."""
-    found = []
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
-        with os.scandir(place) as entries:
-            found += [entry.name.lower() for entry in entries if entry.name[0] != "."]
-    return found
+    return "medical" if medical else "files"
 
 
 def _of_file(
@@ -178,6 +177,8 @@ def _of_file(
         return shard_stream(source, columns)
     if kind == "documents" or (kind is None and is_compressed(source.name)):
         return chosen(document_stream(source), columns)
+    if kind == "medical" or (kind is None and is_medical(source.name)):
+        return chosen(medical_stream(source), columns)
     if kind is None and ending in ARRAYS:
         return chosen(array_stream(source), columns)
     _refuse_columns(source, columns)

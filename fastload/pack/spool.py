@@ -83,7 +83,8 @@ def spool(stream: Stream, path: Path) -> Table:
     made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
     contents = {name: column for name, (column, _) in made.items()}
-    return Table(keys=keys, columns=contents, fields=with_extensions(contents, fields))
+    extended = with_extensions(contents, fields)
+    return Table(keys=keys, columns=contents, fields=extended, ignored_files=stream.ignored_files)
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:
