@@ -19,6 +19,7 @@ from fastload.errors import ConfigError, FastloadError, PackError
 from fastload.pack.cleaning import Cleaning
 from fastload.pack.cluster import RayPool, own_version
 from fastload.pack.encode import Encoder
+from fastload.pack.forecast import source_size
 from fastload.pack.inputs import SourceKind, open_source
 from fastload.pack.journal import NO_SPACE, Finished, Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
@@ -87,7 +88,7 @@ def pack(
         out: a new or empty folder, or one with an unfinished run of the same source and options.
         format: "tar" (WebDataset) or "parquet".
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
-            which adds 1 to 4% to theirs.
+            which adds 1 to 4% to theirs; with `prepare`, about what the samples become, judged by 64 of them.
         split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: all in "train". Which
             one a sample goes to depends on its key and the seed alone. Or a `Splitting`: stratified, by groups, by
             ranges of dates or numbers, by a column, in folds.
@@ -195,6 +196,8 @@ def pack(
         if rows is not None:
             table, sharing, vocabulary = rows.table, rows.sharing, None
         table, recipes = prepared(table, prepare, vocabulary, jpeg=jpeg, pixels=statistics)
+        if prepare.to_json():
+            size = source_size(size, table, sharing.rows, recipes, format)
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
         about: dict[str, Any] = {"source": name, "options": options}
         if jpeg == "seekable" and table.pictures:

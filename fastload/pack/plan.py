@@ -13,7 +13,7 @@ import xxhash
 from fastload.pack.splits import shuffled
 from fastload.pack.splitting import Sharing
 from fastload.pack.table import Column, Files, Inline, Spans, Table
-from fastload.shards.index import ShardFormat
+from fastload.shards.index import FieldInfo, ShardFormat
 from fastload.shards.tar import RUN_BYTES, RUN_SAMPLES, header_sizes
 from fastload.shards.ustar import END_MARKER, padded
 from fastload.sizes import parse_size as parse_size
@@ -180,8 +180,14 @@ def _sample_bytes(table: Table, shard_format: ShardFormat) -> Int64s:
         if shard_format == "tar":
             total += header_sizes(table.keys, table.endings[name], column.sizes) + padded(column.sizes)
         else:
-            total += column.sizes
+            total += column.sizes * parquet_width(table.fields[name])
     return total
+
+
+def parquet_width(info: FieldInfo) -> int:
+    """How many bytes Parquet takes for each byte of a field's contents: it stores integers of 8 and 16 bits in 32."""
+    itemsize = np.dtype(info.dtype).itemsize if info.kind == "tokens" and info.dtype is not None else 4
+    return max(1, 4 // itemsize)
 
 
 def _cuts(sizes: Int64s, limit: int) -> Iterator[tuple[int, int]]:

@@ -28,8 +28,6 @@ MAX_SAMPLE_RATE = 655_350  # FLAC's
 class Prepare:
     """What is done to samples once, while they are packed, instead of in every epoch.
 
-    Shards are planned before anything is read, from the bytes of the source: what is made smaller makes smaller shards.
-
     Attributes:
         resize_longer: pictures whose longer side has more pixels are scaled down to it, as shown (EXIF orientation is
             applied), with an antialiased Lanczos filter. None: as they are.

@@ -13,6 +13,7 @@ anywhere; where documents end is where the end of text stands, which no text spe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,7 +264,7 @@ class _Rows:
         """Where the rows are, once the file is closed."""
         count = len(self._digests)
         return Spans(
-            path=str(path),
+            path=os.path.abspath(path),  # workers on other machines are elsewhere
             starts=np.arange(count, dtype=np.int64) * self._row_bytes,
             sizes=np.full(count, self._row_bytes, np.int64),
             mtime=path.stat().st_mtime_ns,

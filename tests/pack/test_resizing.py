@@ -220,7 +220,7 @@ def test_any_number_of_workers_writes_the_same(tmp_path: Path, monkeypatch: pyte
     source, prepare = folder(tmp_path), Prepare(resize_shorter=128, quality=80)
     for workers in (1, 2, 7):
         out = tmp_path / str(workers)
-        index = pack(source, out, prepare=prepare, shard_size="90KiB", workers=workers, format=form, statistics=True)
+        index = pack(source, out, prepare=prepare, shard_size="30KiB", workers=workers, format=form, statistics=True)
         assert len(index.shards) > 2
     assert tree(tmp_path / "2") == tree(tmp_path / "7") == tree(tmp_path / "1")
 
@@ -231,17 +231,17 @@ class _Stop(Exception):
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     source, prepare, out = folder(tmp_path), Prepare(resize_shorter=128), tmp_path / "out"
-    pack(source, tmp_path / "clean", prepare=prepare, shard_size="90KiB", workers=1)
+    pack(source, tmp_path / "clean", prepare=prepare, shard_size="30KiB", workers=1)
 
     def stop(done: int, total: int, written: int) -> None:
         if len(list(out.rglob("*.tar"))) >= 2:
             raise _Stop
 
     with pytest.raises(_Stop):
-        pack(source, out, prepare=prepare, shard_size="90KiB", workers=1, progress=stop)
+        pack(source, out, prepare=prepare, shard_size="30KiB", workers=1, progress=stop)
     with pytest.raises(PackError, match="an unfinished pack with prepare"):
-        pack(source, out, prepare=Prepare(resize_shorter=100), shard_size="90KiB", workers=1)
-    pack(source, out, prepare=prepare, shard_size="90KiB", workers=2)
+        pack(source, out, prepare=Prepare(resize_shorter=100), shard_size="30KiB", workers=1)
+    pack(source, out, prepare=prepare, shard_size="30KiB", workers=2)
     assert tree(out) == tree(tmp_path / "clean")
 
 
