@@ -49,6 +49,7 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
         "splits": {name: _split_summary(index) for name, index in indexes.items()},
         "fields": {name: info.to_json() for name, info in first.fields.items()},
         "jpeg": statistics.get("jpeg", {}),
+        "cleaning": statistics.get("cleaning", {}),
         "packed": packed,
     }
 
@@ -160,6 +161,8 @@ def render(about: Mapping[str, Any]) -> RenderableType:
             more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
             parts += [Text(f"{name} in {split}: {len(counts)} classes{more}"), _classes(counts)]
     parts += [Text(f"{split}: {jpeg_text(counts)}") for split, counts in about["jpeg"].items()]
+    if about["cleaning"]:
+        parts.append(Text(cleaning_text(about["cleaning"])))
     if about["packed"]:
         parts.append(Text(f"packed: {', '.join(_pairs(about['packed']))}", style="dim"))
     return Group(*parts)
@@ -228,6 +231,16 @@ def jpeg_text(counts: Mapping[str, Any]) -> str:
     kept = ", ".join(f"{reason} {count:,}" for reason, count in counts["kept"].items())
     total = sum(counts["kept"].values())
     return f"{counts['seekable']:,} JPEGs crop-seekable" + (f", {total:,} kept as they are ({kept})" if total else "")
+
+
+def cleaning_text(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """What cleaning left out and reported, by reason, as "cleaning" of index.json's statistics has it."""
+    parts = []
+    for what, file in (("rejected", "rejected.parquet"), ("reported", "suspects.parquet")):
+        total = sum(counts[what].values())
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts[what].items())
+        parts += [f"{total:,} {what} ({reasons}), listed in {file}"] if total else []
+    return "; ".join(parts) or "nothing rejected"
 
 
 def _number(value: float) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from fastload.cli.app import Format, Quiet, app, bar, contents, say
 from fastload.errors import ConfigError
-from fastload.inspect import jpeg_text
+from fastload.inspect import cleaning_text, jpeg_text
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
@@ -273,13 +273,6 @@ def _pairs(options: list[str]) -> dict[str, str]:
 
 
 def cleaned(index: IndexFile) -> str:
-    """What cleaning left out and reported, by reason; empty if there was none."""
+    """What cleaning left out and reported; empty if there was none."""
     counts = index.statistics.get("cleaning")
-    if counts is None:
-        return ""
-    parts = []
-    for what, file in (("rejected", "rejected.parquet"), ("reported", "suspects.parquet")):
-        total = sum(counts[what].values())
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts[what].items())
-        parts += [f"{total:,} {what} ({reasons}), listed in {file}"] if total else []
-    return "; " + ("; ".join(parts) or "nothing rejected")
+    return "" if counts is None else f"; {cleaning_text(counts)}"

@@ -125,6 +125,12 @@ class Cleaning:
         values = {one.name: plain.get(one.name, getattr(self, one.name)) for one in fields(self)}
         return {name: value for name, value in values.items() if value not in (_DEFAULTS[name], {})}
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Cleaning:
+        """From what `to_json` gave."""
+        compare = data.get("compare")
+        return Cleaning(**{**data, "compare": None if compare is None else tuple(compare)})
+
 
 _DEFAULTS = {one.name: one.default for one in fields(Cleaning)}
 

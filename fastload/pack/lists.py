@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,26 @@ def write_lists(out: Path, cleaned: Cleaned) -> None:
         write_atomic(out / SUSPECTS_NAME, _parquet(cleaned.suspects))
     else:
         (out / SUSPECTS_NAME).unlink(missing_ok=True)
+
+
+def add_lists(out: Path, more: Path, prefix: str) -> None:
+    """Add the lists of another folder to those of a folder; what is in them already is not added again.
+
+    Args:
+        out: the folder.
+        more: the other; it may have none.
+        prefix: put before each of its keys.
+    """
+    for name in (REJECTED_NAME, SUSPECTS_NAME):
+        if (more / name).exists():
+            old = _notes(out / name) if (out / name).exists() else []
+            new = [replace(note, key=prefix + note.key) for note in _notes(more / name)]
+            notes = dict.fromkeys([*old, *new])
+            write_atomic(out / name, _parquet(sorted(notes, key=lambda note: (note.key, note.reason))))
+
+
+def _notes(path: Path) -> list[Note]:
+    return [Note(**row) for row in pq.read_table(path).select(_COLUMNS).to_pylist()]
 
 
 def _parquet(notes: Sequence[Note]) -> bytes:

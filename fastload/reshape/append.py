@@ -24,8 +24,10 @@ from typing import Any
 import xxhash
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.cleaning import Cleaning
 from fastload.pack.job import pack
 from fastload.pack.journal import Journal
+from fastload.pack.lists import add_lists
 from fastload.pack.locking import LOCK_NAME, acquire
 from fastload.pack.objects import Samples
 from fastload.pack.prepare import Prepare
@@ -54,8 +56,9 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
         source: what `pack` takes. Packed shards without options keep their splits, contents and order.
         out: the packed folder.
         prefix: put before each new key, such as "more/"; for sources whose samples are numbered from the start.
-        options: of `pack` (split, columns, kind, workers, ...). What is not given is as the folder was packed; a split,
-            by the keys, as well, so that a sample goes where it would have gone then.
+        options: of `pack` (split, columns, kind, workers, ...). What is not given is as the folder was packed: a split,
+            so that a sample goes where it would have gone then, and cleaning, whose lists of what was left out grow.
+            Cleaning compares new samples with each other, not with those that are there.
 
     Returns: what index.json says: `packed` has the number of the version and its history.
 
@@ -73,6 +76,7 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
         if _is_done_already(out, staging, plan, before):
             return before
         more, own = _more(source, staging, before, options)
+        add_lists(out, staging / "packed" if own else Path(os.path.abspath(source)), prefix)  # type: ignore[arg-type]
         ready = _fitted(set_of(before, out), more, staging, prefix, own)
         entry = {"source": more.name, "after": base, **({"prefix": prefix} if prefix else {})}
         index = grown(out, before, ready, entry)
@@ -170,6 +174,8 @@ def _options(source: str | Path | Samples, before: IndexFile, given: Mapping[str
     if isinstance(source, str | os.PathLike):
         own = ("label_regex",) if os.path.isdir(source) else ("columns",)
         options |= {name: known[name] for name in own if known.get(name) is not None}
+    if known.get("clean"):
+        options["clean"] = Cleaning.from_json(known["clean"])
     if known.get("prepare"):
         options["prepare"] = Prepare(**known["prepare"])
     if "split" not in given:

@@ -12,7 +12,7 @@ from typing import Any
 from fastload.errors import PackError
 from fastload.pack.plan import SHARD_NAMES
 from fastload.reshape.sources import PackedSet, set_of
-from fastload.reshape.unite import unite, united_statistics
+from fastload.reshape.unite import unite, united_cleaning, united_statistics
 from fastload.shards.files import fsync_directory
 from fastload.shards.idx import idx_path
 from fastload.shards.index import INDEX_NAME, IndexFile, ShardFile
@@ -99,7 +99,7 @@ def _index(out: Path, before: IndexFile, more: PackedSet, entry: Mapping[str, An
         },
     )
     result = {split: index.split(split, str(out)) for split in splits}
-    return replace(index, statistics=united_statistics([old, more], result))
+    return replace(index, statistics=united_statistics([old, more], result) | united_cleaning([old, more]))
 
 
 def _counts(packed: PackedSet) -> dict[str, int]:

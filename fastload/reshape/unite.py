@@ -100,6 +100,12 @@ def united_statistics(sets: Sequence[PackedSet], result: Mapping[str, Index]) ->
     return ({"classes": classes} if classes else {}) | {n: about for n, about in found.items() if n != "classes"}
 
 
+def united_cleaning(sets: Sequence[PackedSet]) -> dict[str, Any]:
+    """What cleaning left out of several sets, as one counts it, under its name; empty if none was cleaned."""
+    counts = [each.statistics["cleaning"] for each in sets if "cleaning" in each.statistics]
+    return {"cleaning": _counts_added(counts)} if counts else {}
+
+
 def class_statistics(splits: Mapping[str, Index]) -> dict[str, dict[str, int]]:
     """Split -> class -> samples, of the field "label"; empty if it has no classes."""
     counted = {}

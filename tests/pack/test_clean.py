@@ -17,6 +17,7 @@ from fastload import Bytes, Cleaning, Splitting, StreamingDataset
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
+from fastload.reshape.append import append
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
@@ -216,3 +217,33 @@ def test_other_rules_go_on_with_what_was_found_out(dirty: Path, tmp_path: Path) 
     pack(dirty, tmp_path / "fresh", clean=stricter, workers=1)
     assert tree(out) == tree(tmp_path / "fresh")
     assert index.statistics["cleaning"]["rejected"]["range"] == 19
+
+
+# Added to
+
+
+def test_a_folder_that_grows_is_cleaned_as_it_was(dirty: Path, tmp_path: Path) -> None:
+    out, more = tmp_path / "out", tmp_path / "more"
+    pack(dirty, out, clean=CLEAN, split=Splitting(folds=2), workers=1)
+    for folder in ("class0", "class1", "class2", "single"):
+        (more / folder).mkdir(parents=True)
+        for i in range(4):
+            (more / folder / f"{i}.jpg").write_bytes(jpeg(5000 + 10 * i + len(folder), width=20 + 8 * i))
+    (more / "class0/bad.jpg").write_bytes(b"bad")
+    (more / "class0/again.jpg").write_bytes((dirty / "class1/015.jpg").read_bytes())
+    index = append(more, out, prefix="more/", workers=1)
+    widths = [("more/" + f"{folder}/0", "range") for folder in ("class0", "class1", "class2", "single")]
+    found = [(key, reason) for key, _, reason in notes(out / "rejected.parquet") if key.startswith("more/")]
+    assert {*widths, ("more/class0/bad", "unreadable")} <= set(found)
+    assert [note for note in notes(out / "rejected.parquet") if not note[0].startswith("more/")] == REJECTED
+    assert sum(index.statistics["cleaning"]["rejected"].values()) == len(REJECTED) + len(found)
+    sides = [{s["__key__"] for s in StreamingDataset(out, split=name)} for name in index.splits]
+    assert any({"class1/015", "more/class0/again"} <= side for side in sides)
+    assert verify(out).ok
+
+
+def test_the_summary_has_what_was_left_out(dirty: Path, tmp_path: Path) -> None:
+    pack(dirty, tmp_path / "out", clean=CLEAN, workers=1)
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path / "out")])
+    said = " ".join(done.output.split())
+    assert "11 rejected (duplicate 2, range 7, unreadable 2), listed in rejected.parquet; 5 reported" in said

@@ -30,6 +30,8 @@ def test_options_are_what_differs_from_the_defaults() -> None:
         "compare": ["image"],
         "fill": {"age": 0},
     }
+    assert Cleaning.from_json(json.loads(json.dumps(everything.to_json()))).to_json() == everything.to_json()
+    assert Cleaning.from_json({}) == Cleaning()
 
 
 @pytest.mark.parametrize(
