@@ -150,11 +150,21 @@ def test_resized_crop(device: str, paired: Paired) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_flip(device: str, paired: Paired) -> None:
+    batch, flip = images(device), RandomHorizontalFlip()
+    theirs = v2.RandomHorizontalFlip()
+    compare(
+        paired, device, lambda: flip(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
+        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_trivial_augment(device: str, paired: Paired) -> None:
     batch, policy = images(device), TrivialAugmentWide()
     theirs = v2.TrivialAugmentWide()
     compare(
-        paired, device, lambda: policy(batch), lambda: [theirs(image) for image in batch["image"]],
+        paired, device, lambda: policy(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
         items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image",
     )  # fmt: skip
 
@@ -184,11 +194,12 @@ def test_speed_perturbation(device: str, paired: Paired) -> None:
     slow, fast = (torchaudio.transforms.Speed(16000, factor).to(device) for factor in (0.9, 1.1))
     third = count // 3
 
-    def theirs() -> list[torch.Tensor]:
+    def theirs() -> torch.Tensor:
         sound = batch["audio"]
-        return [slow(sound[:third])[0], fast(sound[third : 2 * third])[0], sound[2 * third :].clone()]
+        parts = [slow(sound[:third])[0], fast(sound[third : 2 * third])[0], sound[2 * third :]]
+        return torch.nn.utils.rnn.pad_sequence([row.T for part in parts for row in part[:, 0, None]], batch_first=True)
 
     compare(
         paired, device, lambda: ours(batch), theirs,
-        items=count, unit="clips of 2 s", reference_name="torchaudio, a third of the batch by each factor",
+        items=count, unit="clips of 2 s", reference_name="torchaudio, a third by each factor, padded",
     )  # fmt: skip

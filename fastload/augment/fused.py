@@ -93,6 +93,8 @@ class Fused:
             The dtype that came in, or Normalize's.
         """
         check_images(self.operations[0], images)
+        if len(self.operations) == 1:
+            return self.operations[0].apply(images, drawn[self.operations[0].name])
         before, dtype = images, images.dtype
         top, normalised = top_of(dtype), False
         for group in self.groups:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fastload.augment import keyed, matrices, resample
+from fastload.augment import keyed, matrices, operation, resample
 from fastload.augment.matrices import Size
 from fastload.augment.operation import (
     ImageOperation,
@@ -76,9 +76,9 @@ class Geometric(ImageOperation):
 def steps(operations: list[Geometric], params: list[Params], size: Size) -> tuple[list[torch.Tensor], list[Size]]:
     """The matrices of operations one after another, and the sizes between them, the input's first."""
     found, sizes = [], [size]
-    for operation, drawn in zip(operations, params, strict=True):
-        found.append(operation.matrix(drawn, sizes[-1]))
-        sizes.append(operation.out_size(sizes[-1]))
+    for each, drawn in zip(operations, params, strict=True):
+        found.append(each.matrix(drawn, sizes[-1]))
+        sizes.append(each.out_size(sizes[-1]))
     return found, sizes
 
 
@@ -94,6 +94,8 @@ def move(operations: list[Geometric], images: torch.Tensor, params: list[Params]
         fills = [operation.fill_outside for operation in operations if operation.fill_outside is not None]
         y, x = resample.axes(matrices.product(found), sizes[-1])
         fill = fills[0] * top_of(images.dtype) if fills else None
+        if operation.by_rows(images):
+            return resample.cut(images, y, x, fill)
         return resample.take(images, y[:, :, None], x[:, None, :], fill)
     if "warp" not in kinds:
         weights = [_weights(*step) for step in zip(operations, found, sizes, sizes[1:], strict=False)]

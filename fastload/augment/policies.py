@@ -1,14 +1,7 @@
 """Automatic augmentation, each sample its own operations: RandAugment, TrivialAugmentWide, AutoAugment, AugMix.
 
-A layer applies one of fifteen operations to each sample. On a GPU, instead of sorting samples by operation, which would
-make the host wait for the device, a layer is four passes over the whole batch with neutral parameters where a sample
-drew something else: one warp (shear, translate, rotate), one 3x4 colour matrix (brightness, colour, contrast, invert),
-one sharpening, and one table of 256 levels per sample and channel (posterize, solarize, autocontrast, equalize). So the
-work does not depend on what was drawn, and it is four passes instead of fifteen. On a CPU, where nothing waits, each
-pass runs on the rows that drew it.
-
-The spaces of operations and magnitudes are torchvision's (transforms v2). Pixels stay float between layers, where
-torchvision rounds to 8 bits after each.
+A policy draws layers of operations (`fastload.augment.layers`). The spaces of operations and magnitudes are
+torchvision's (transforms v2). Pixels stay float between layers, where torchvision rounds to 8 bits after each.
 """
 
 from __future__ import annotations
@@ -18,35 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from fastload.augment import keyed, matrices, operation, resample
-from fastload.augment.colour import jitter, mean_colour, transform
-from fastload.augment.filters import sharpen
-from fastload.augment.operation import ImageOperation, Params, column
-from fastload.augment.resample import Mode
-from fastload.augment.tone import LEVELS, equalizing, histogram, levels, look_up, stretching
-
-NAMES = (
-    "Identity",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
-    "AutoContrast",
-    "Equalize",
-    "Invert",
-)
-NUMBER = {name: number for number, name in enumerate(NAMES)}
-_GEOMETRY = tuple(NUMBER[name] for name in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"))
-_COLOUR = tuple(NUMBER[name] for name in ("Brightness", "Color", "Contrast", "Invert"))
-_TABLES = tuple(NUMBER[name] for name in ("Posterize", "Solarize", "AutoContrast", "Equalize"))
-SIGNED = tuple(float(1 <= number <= 9) for number in range(len(NAMES)))  # of which the sign is drawn too
+from fastload.augment import keyed, operation
+from fastload.augment.layers import NAMES, NUMBER, SIGNED, layer
+from fastload.augment.operation import ImageOperation, Params, check_images
 
 # AutoAugment's 25 policies for ImageNet: two of (operation, probability, magnitude of 10). Cubuk et al.,
 # "AutoAugment: Learning Augmentation Policies from Data" (2018), as in torchvision.
@@ -77,75 +44,6 @@ IMAGENET_POLICIES = (
     ("Color", 0.6, 4, "Contrast", 1.0, 8),
     ("Equalize", 0.8, 0, "Equalize", 0.6, 0),
 )
-
-
-def layer(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor, mode: Mode = "nearest") -> torch.Tensor:
-    """One operation for each sample.
-
-    Args:
-        images: float [B, C, H, W] in [0, 1].
-        number: int64 [B], which of NAMES.
-        value: float32 [B], its strength with sign: shear as a slope, translation as a fraction of the side, degrees,
-            factor - 1, bits to keep, threshold in [0, 1].
-    """
-    passes = (
-        (_GEOMETRY, lambda x, n, v: resample.warp(x, _matrix(n, v, x), (x.shape[2], x.shape[3]), mode=mode)),
-        (_COLOUR, _recolour),
-        ((NUMBER["Sharpness"],), lambda x, n, v: sharpen(x, _where(n, "Sharpness", 1 + v, 1.0))),
-        (_TABLES, _tables),
-    )
-    if not operation.by_rows(images):
-        for _, change in passes:
-            images = change(images, number, value)
-        return images
-    changed = images.clone()
-    for numbers, change in passes:
-        of = torch.isin(number, keyed.constant(numbers, torch.int64, number.device)).nonzero()[:, 0]
-        if len(of):
-            changed[of] = change(images[of], number[of], value[of])
-    return changed
-
-
-def _recolour(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Brightness, colour, contrast and invert of those that drew them."""
-    one = torch.ones_like(value)
-    invert = (number == NUMBER["Invert"]).to(value.dtype)
-    brightness = _where(number, "Brightness", one + value, one) * (1 - 2 * invert)
-    contrast, colour = (_where(number, name, one + value, one) for name in ("Contrast", "Color"))
-    matrix = jitter(brightness, contrast, colour, mean_colour(images))
-    matrix[..., 3] += invert[:, None]
-    return transform(images, matrix).clamp_(0, 1)
-
-
-def _where(number: torch.Tensor, name: str, value: torch.Tensor, neutral: torch.Tensor | float) -> torch.Tensor:
-    return torch.where(number == NUMBER[name], value, neutral)
-
-
-def _matrix(number: torch.Tensor, value: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """float32 [B, 3, 3]: shear and translation from the upper left corner, rotation about the centre."""
-    height, width = images.shape[-2:]
-    zero = torch.zeros_like(value)
-    shear_x, shear_y = _where(number, "ShearX", value, 0.0), _where(number, "ShearY", value, 0.0)
-    left = -(_where(number, "TranslateX", value, 0.0) * width).trunc()
-    top = -(_where(number, "TranslateY", value, 0.0) * height).trunc()
-    moved = matrices.rows(1, shear_x, left, shear_y, 1, top, 0, 0, 1, like=value)
-    turned = matrices.affine(-value, (zero, zero), zero + 1, (zero, zero), (height, width))
-    return torch.where((number == NUMBER["Rotate"])[:, None, None], turned, moved)
-
-
-def _tables(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Posterize, solarize, autocontrast and equalize of those that drew them."""
-    found = levels(images)
-    counts = histogram(found)
-    level = torch.arange(LEVELS, dtype=torch.float32, device=images.device)
-    of, strength = number[:, None, None], value[:, None, None]
-    step = torch.exp2(8 - strength)
-    table = torch.where(of == NUMBER["Posterize"], torch.floor(level / step) * step, level)
-    table = torch.where((of == NUMBER["Solarize"]) & (level >= strength * 255), 255 - level, table)
-    table = torch.where(of == NUMBER["AutoContrast"], stretching(counts), table)
-    table = torch.where(of == NUMBER["Equalize"], equalizing(counts).to(torch.float32), table)
-    chosen = (number >= NUMBER["Posterize"]) & (number <= NUMBER["Equalize"])
-    return torch.where(column(chosen, images), look_up(found, table).to(images.dtype) / 255, images)
 
 
 # Strengths.
@@ -218,7 +116,7 @@ class RandAugment(_Policy):
         return 2 * self.count
 
     def params(self, u: torch.Tensor) -> Params:
-        """`operation`: int64 [B, count], which of `policies.NAMES`; `strength`: float32 [B, count], see `layer`."""
+        """`operation`: int64 [B, count], which of `layers.NAMES`; `strength`: float32 [B, count], see `layer`."""
         number = keyed.below(u[:, : self.count], len(NAMES) - 1)  # all but Invert
         table = strengths(31, shear=0.3, shift=150 / 331, degrees=30, factor=0.9, bits=(8, 4))
         return self.drawn(number, torch.full_like(number, self.magnitude), u[:, self.count :], 31, table)
@@ -247,6 +145,12 @@ class TrivialAugmentWide(_Policy):
         table = strengths(31, shear=0.99, shift=32 / self.side, degrees=135, factor=0.99, bits=(8, 6))
         number, magnitude = keyed.below(u[:, :1], len(NAMES) - 1), keyed.below(u[:, 1:2], 31)
         return self.drawn(number, magnitude, u[:, 2:], 31, table)
+
+    def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
+        if value.dtype == torch.uint8 and operation.by_rows(value):
+            check_images(self, value)  # a sample that is changed once is rounded once, and others need not be touched
+            return layer(value, params["operation"][:, 0], params["strength"][:, 0])
+        return super().apply(value, params)
 
 
 @dataclass(frozen=True)

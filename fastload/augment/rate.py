@@ -22,6 +22,7 @@ from fastload.augment.operation import Params, span
 # Up to so many factors, each is one convolution of the whole batch, and samples take theirs; more are resampled by
 # gathering, which costs as much for any number of them.
 MOST_CONVOLUTIONS = 12
+MOST_PHASES = 100  # of one convolution; a rate is taken as a fraction with at most this denominator
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of torchaudio.functional.resample: a sinc under a Hann window
 
 
@@ -69,15 +70,16 @@ def resample_all(sound: torch.Tensor, rate: float, out: int) -> torch.Tensor:
     """All samples `rate` times as fast, as one convolution: torchaudio.functional.resample, cut or padded to `out`.
 
     Args:
-        rate: taken as the nearest fraction with a denominator up to 100.
+        rate: taken as the nearest fraction with a denominator up to MOST_PHASES.
     """
-    ratio = Fraction(rate).limit_denominator(100)
+    ratio = Fraction(rate).limit_denominator(MOST_PHASES)
     kernel, reach = _kernel(ratio.numerator, ratio.denominator, sound.device)
     padded = F.pad(sound.flatten(0, 1)[:, None], (reach, reach + ratio.numerator))
     phases = F.conv1d(padded, kernel, stride=ratio.numerator)  # [B * C, phases, steps]
     joined = phases.transpose(1, 2).flatten(1)
-    joined = joined[:, : math.ceil(sound.shape[-1] / ratio)]
-    joined = F.pad(joined, (0, max(0, out - joined.shape[1])))[:, :out]
+    joined = joined[:, : min(out, math.ceil(sound.shape[-1] / ratio))]
+    if joined.shape[1] < out:
+        joined = F.pad(joined, (0, out - joined.shape[1]))
     return joined.reshape(*sound.shape[:2], out)
 
 
@@ -146,6 +148,11 @@ class SpeedPerturbation(AudioOperation):
 
     def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
         factor, out = params["factor"], math.ceil(sound.shape[-1] / min((*self.factors, 1.0)) - 1e-6)
+        new = shorter(lengths, factor)
+        if operation.by_rows(sound) and len(self.factors) <= MOST_CONVOLUTIONS:
+            changed = self._by_rows(sound, factor, out)
+            full = bool((lengths >= sound.shape[-1]).all())  # then what lies behind the end is silence already
+            return changed if full else torch.where(inside(changed, new), changed, 0), new
         changed = F.pad(sound, (0, out - sound.shape[-1]))
         if len(self.factors) > MOST_CONVOLUTIONS:
             resampled = resample_by(sound, factor, out, max(self.factors))
@@ -154,18 +161,21 @@ class SpeedPerturbation(AudioOperation):
             for each in dict.fromkeys(self.factors):
                 if each != 1:
                     chosen = factor == torch.full((), each, device=factor.device)
-                    changed = _take_speed(sound, changed, chosen, each)
-        new = shorter(lengths, factor)
+                    changed = torch.where(chosen[:, None, None], resample_all(sound, each, out), changed)
         return torch.where(inside(changed, new), changed, 0), new
 
-
-def _take_speed(sound: torch.Tensor, others: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
-    """[B, C, out]: `others`, and where bool [B] `chosen` the sound at this rate."""
-    out = others.shape[-1]
-    if not operation.by_rows(sound):
-        return torch.where(chosen[:, None, None], resample_all(sound, rate, out), others)
-    rows = chosen.nonzero()[:, 0]
-    return others.index_copy(0, rows, resample_all(sound[rows], rate, out)) if len(rows) else others
+    def _by_rows(self, sound: torch.Tensor, factor: torch.Tensor, out: int) -> torch.Tensor:
+        """[B, C, out]: each factor on the rows that drew it, silence behind what they fill."""
+        time = sound.shape[-1]
+        changed = torch.zeros(*sound.shape[:2], out)
+        for each in dict.fromkeys((1.0, *self.factors)):
+            rows = (factor == torch.full((), each)).nonzero()[:, 0]
+            if len(rows):
+                filled = min(out, math.ceil(time / Fraction(each).limit_denominator(MOST_PHASES)))
+                part = sound.index_select(0, rows)
+                found = part if each == 1 else resample_all(part, each, filled)
+                changed[:, :, :filled].index_copy_(0, rows, found)
+        return changed
 
 
 def shorter(lengths: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Pixels by matrix, a whole batch at once and each sample by its own: three ways, from cheap to general.
 
 take     rows and columns picked by number: flips and crops. Exact, in any dtype.
+cut      the same as whole rows of memory, for a CPU
 resize   rows and columns weighted: antialiased, as torchvision's `resize(antialias=True)` and Pillow weigh them.
 warp     one grid_sample, bilinear or nearest.
 
@@ -54,6 +55,83 @@ def take(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, fill: float | N
         inside = ((at_y == y) & (at_x == x))[:, None]
         taken = torch.where(inside, taken, torch.full((), fill, dtype=taken.dtype, device=taken.device))
     return taken.view(dtype) if dtype in _SAME_BITS else taken
+
+
+def cut(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, fill: float | None) -> torch.Tensor:
+    """What `take` gives for crops and flips, by copying rows of memory instead of pixels: where to look at what was
+    drawn costs no wait. Takes a tenth of the time.
+
+    Args:
+        images: [B, C, H, W]. y, x: int64 [B or 1, out height] and [B or 1, out width], each row counting up or down
+            by one.
+    """
+    source = images.permute(0, 2, 3, 1) if is_channels_last(images) else images
+    if not source.is_contiguous() or not images.numel() or not y.numel() or not x.numel():
+        return take(images, y[:, :, None], x[:, None, :], fill)
+    y, x = y.expand(len(images), -1), x.expand(len(images), -1)
+    mirrored = x[:, 0] > x[:, -1]
+    left = torch.minimum(x[:, 0], x[:, -1])
+    if fill is not None:
+        images, y, left = _padded(images, y, left, x.shape[1], fill)
+    height, width = images.shape[-2:]
+    plain = torch.arange(height, device=y.device)
+    if x.shape[1] == width and y.shape[1] == height and bool((y == plain).all()):
+        windows = images.clone()
+    else:
+        windows = _windows(images, y, left, x.shape[1])
+    _mirror(windows, mirrored.nonzero()[:, 0])
+    return windows
+
+
+def _mirror(images: torch.Tensor, rows: torch.Tensor) -> None:
+    """Turn some images left to right where they lie: int64 [N] of [B, C, H, W], contiguous or channels last."""
+    if not len(rows):
+        return
+    last = is_channels_last(images)
+    whole = images.view(_SAME_BITS.get(images.dtype, images.dtype))
+    memory = whole.permute(0, 2, 3, 1) if last else whole  # whole images are copied, not pixels
+    chosen = memory.index_select(0, rows)
+    # torch turns bytes in vectors where it knows them to be channels last
+    turned = chosen.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1) if last else chosen.flip(-1)
+    memory.index_copy_(0, rows, turned)
+
+
+def _padded(
+    images: torch.Tensor, y: torch.Tensor, left: torch.Tensor, wide: int, fill: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images with as much of `fill` around them as the windows reach out, and the windows' places in them."""
+    height, width = images.shape[-2:]
+    above, before = max(0, -int(y.min())), max(0, -int(left.min()))
+    below, after = max(0, int(y.max()) + 1 - height), max(0, int(left.max()) + wide - width)
+    if not (above or before or below or after):
+        return images, y, left
+    shape = (len(images), images.shape[1], above + height + below, before + width + after)
+    memory = torch.channels_last if is_channels_last(images) else torch.contiguous_format
+    padded = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=memory)
+    padded.fill_(fill)
+    padded[:, :, above : above + height, before : before + width] = images
+    return padded, y + above, left + before
+
+
+def _windows(images: torch.Tensor, y: torch.Tensor, left: torch.Tensor, wide: int) -> torch.Tensor:
+    """Rows int64 [B, out height] of each image, from column int64 [B] on: [B, C, out height, wide]."""
+    batch, channels, height, width = images.shape
+    dtype, last = images.dtype, is_channels_last(images)
+    source = images.view(_SAME_BITS[dtype]) if dtype in _SAME_BITS else images
+    image = torch.arange(batch, device=y.device)[:, None]
+    if last:  # a row is all channels of its pixels
+        starts, step = ((image * height + y) * width + left[:, None]) * channels, channels
+        memory = source.permute(0, 2, 3, 1).reshape(-1)
+    else:
+        plane = image[:, None] * channels + torch.arange(channels, device=y.device)[:, None]  # [B, C, 1]
+        starts, step = (plane * height + y[:, None]) * width + left[:, None, None], 1
+        memory = source.reshape(-1)
+    copied = memory.unfold(0, wide * step, 1).index_select(0, starts.flatten())  # a view of all rows there could be
+    if last:
+        found = copied.view(batch, y.shape[1], wide, channels).permute(0, 3, 1, 2)
+    else:
+        found = copied.view(batch, channels, y.shape[1], wide)
+    return found.view(dtype) if dtype in _SAME_BITS else found
 
 
 def axis_weights(matrix: torch.Tensor, axis: int, size: int, out: int) -> torch.Tensor:

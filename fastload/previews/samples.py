@@ -17,9 +17,9 @@ import torch
 from fastload.augment.chain import make_chain
 from fastload.augment.colour import Normalize
 from fastload.augment.fused import Fused
+from fastload.augment.layers import NAMES
 from fastload.augment.mix import MixUp
 from fastload.augment.operation import Operation, Params
-from fastload.augment.policies import NAMES
 from fastload.augment.spans import CorruptSpans
 from fastload.augment.strings import EachText
 from fastload.augment.text import IGNORE

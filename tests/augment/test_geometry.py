@@ -27,6 +27,7 @@ from torchvision.transforms import v2
 
 from fastload.augment import (
     CenterCrop,
+    Compose,
     RandomAffine,
     RandomCrop,
     RandomHorizontalFlip,
@@ -36,6 +37,7 @@ from fastload.augment import (
     RandomVerticalFlip,
     Resize,
 )
+from fastload.augment import operation as operations
 from fastload.augment.geometry import Geometric
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -113,6 +115,33 @@ def test_each_equals_torchvision_on_the_same_parameters(case: str, dtype: torch.
     expected = torch.cat([expect(operation, as_unit(images[i : i + 1]), one[i]) for i in range(COUNT)])
     # to the nearest: where a centre falls between two pixels, either may be taken
     assert_close(found, expected, dtype, outliers=0.02 if case == "nearest" else 0.0)
+
+
+CUT = ("horizontal", "vertical", "crop", "padded crop", "center crop", "center crop of a smaller one")
+
+
+@pytest.mark.parametrize("layout", ["planes", "channels last", "neither"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint16], ids=str)
+@pytest.mark.parametrize("case", [*CUT, "all"])
+def test_rows_of_memory_give_what_pixels_by_number_give(case: str, dtype: torch.dtype, layout: str) -> None:
+    """As on a CPU and as on a GPU, to the bit; and what went in is not written to."""
+    images = pictures(COUNT).to(dtype) if dtype.is_floating_point else as_dtype(pictures(COUNT), torch.uint8).to(dtype)
+    if layout == "channels last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    elif layout == "neither":
+        images = images.transpose(2, 3).contiguous().transpose(2, 3)
+    chosen = [CASES[name][0] for name in (("horizontal", "padded crop", "vertical") if case == "all" else (case,))]
+    chain, given = Compose(chosen), batch(images.clone(memory_format=torch.preserve_format))
+    by_rows = chain(given)["image"]
+    assert given["image"].equal(images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "by_rows", lambda value: False)
+        by_number = chain(given)["image"]
+    assert by_rows.equal(by_number)
+    assert by_rows.dtype == dtype
+    if layout == "channels last":
+        assert by_rows.is_contiguous(memory_format=torch.channels_last)
+    assert by_rows.untyped_storage().data_ptr() != given["image"].untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -16,8 +16,9 @@ from fastload.augment import (
     operation,
     train_classification,
 )
+from fastload.augment.layers import NAMES, NUMBER, layer
 from fastload.augment.operation import ImageOperation
-from fastload.augment.policies import IMAGENET_POLICIES, NAMES, NUMBER, layer
+from fastload.augment.policies import IMAGENET_POLICIES
 from fastload.errors import ConfigError
 
 POLICIES: list[ImageOperation] = [RandAugment(), TrivialAugmentWide(24), AutoAugment(), AugMix()]
@@ -59,6 +60,15 @@ def test_policies_draw_by_sample_and_run_without_loop_or_wait(
         assert torch.allclose(policy(batch(pictures(16)))["image"], by_rows, atol=1e-5)
     images = as_dtype(pictures(16), torch.uint8)
     found = policy(batch(images))["image"]
+    with monkeypatch.context() as patch:
+        patch.setattr(operation, "by_rows", lambda images: False)
+        for given in (images, images.contiguous(memory_format=torch.channels_last)):
+            levels = policy(batch(given))["image"].int() - found.int()
+            assert int(levels.abs().max()) <= 1, "but for halves, that may be rounded to either side"
+            assert float((levels != 0).float().mean()) < 0.01
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert policy(batch(last))["image"].equal(found)
+    assert policy(batch(last))["image"].is_contiguous(memory_format=torch.channels_last)
     assert found.dtype == torch.uint8
     changed = (found != images).flatten(1).any(1)
     assert int(changed.sum()) > 8
