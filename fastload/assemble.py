@@ -17,13 +17,14 @@ import torch
 
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch, BufferPool, Column
 from fastload.decode import Decoder, decode_rows
+from fastload.decode.base import Like
 from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
-from fastload.shards.read import CopyingReader, Integers, Raw, Reader
+from fastload.shards.read import Copying, CopyingReader, Raw, Reader
 
 OnError = Literal["raise", "mask"]
 
@@ -220,7 +221,7 @@ class BatchJob:
         shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
         clock = clock_here()
         clock.enter(READ)
-        into = self._integers(slice(start, stop))
+        into = self._copying(slice(start, stop))
         found = reader.read(shards, rows) if into is None else into[0].read_into(shards, rows, into[1])
         clock.passed(READ, stop - start, found.raw.values())
         clock.enter(DECODE)
@@ -237,16 +238,16 @@ class BatchJob:
                 self._decode(name, start, contents)
         clock.passed(DECODE, stop - start)
 
-    def _integers(self, rows: slice) -> tuple[CopyingReader, Integers] | None:
-        """Where the only stored field is rows of integers, and they may be copied as they are read: by whom and how."""
+    def _copying(self, rows: slice) -> tuple[CopyingReader, Copying] | None:
+        """Where the only stored field is rows of numbers, and they may be copied as they are read: by whom and how."""
         reader = self.recipe.reader
         if len(self.columns) != 1 or not hasattr(reader, "read_into"):
             return None
         ((name, column),) = self.columns.items()
-        like = getattr(self.recipe.decoders[name], "like", None)
+        like: Like | None = getattr(self.recipe.decoders[name], "like", None)
         if like is None or column.array is None:
             return None
-        return cast(CopyingReader, reader), Integers(name, like[0], like[1], column.array[rows])
+        return cast(CopyingReader, reader), Copying(name, *like, column.array[rows])
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""
@@ -287,7 +288,7 @@ class BatchJob:
         return True
 
     def _set_lengths(self, rows: slice) -> None:
-        """Those of rows of integers that were copied: all that there are."""
+        """Those of rows of numbers that were copied: all that there are."""
         for column in self.columns.values():
             if column.lengths is not None and column.array is not None:
                 column.lengths[rows] = column.array.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,20 @@ class Decoder(Protocol):
     def decode(self, raw: Raw, key: int) -> object:
         """The value of a ragged field: str, bytes, object, or an array (images as [C, H, W])."""
         ...
+
+
+class Like(NamedTuple):
+    """How the last rows of a static kind were stored: what the next ones may be copied by, unseen.
+
+    Attributes:
+        head: the bytes in front of the numbers: of a .npy, its header.
+        dtype: of the numbers.
+        exact: a row has no more numbers than are wanted; else those behind them are cut off.
+    """
+
+    head: bytes
+    dtype: np.dtype[Any]
+    exact: bool
 
 
 @runtime_checkable

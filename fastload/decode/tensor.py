@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastload.decode.base import Raw, Spec
+from fastload.decode.base import Like, Raw, Spec
 from fastload.decode.text import LIST
 from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Scalar, Tensor
@@ -36,6 +36,7 @@ class TensorDecoder:
         self.dtype = np.dtype(field.dtype or dtype or "float32")
         if self.dtype.kind not in NUMBER_KINDS:
             raise ConfigError(f"Tensor(dtype={str(self.dtype)!r}): not a dtype of numbers; declare it as Bytes()")
+        self.like: Like | None = None  # of the last rows, if they were of the dtype that is wanted
         self.spec = LIST if field.shape is None else Spec(shape=field.shape, dtype=self.dtype)
 
     def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
@@ -43,7 +44,14 @@ class TensorDecoder:
         if array.shape != self.shape:
             raise DecodeError(f"array of shape {array.shape}, where the field declares {self.shape}")
         cast_into(array, out)
+        if array.dtype == self.dtype and array.flags.c_contiguous and not is_typed(raw):
+            self._learn(raw, array)
         return 0
+
+    def _learn(self, raw: Raw, array: npt.NDArray[Any]) -> None:
+        start = len(raw) - array.nbytes
+        if self.like is None or self.like.head != raw[:start]:
+            self.like = Like(bytes(raw[:start]), self.dtype, exact=True)
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
         array = stored_array(raw)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastload.decode.base import Raw, Spec
+from fastload.decode.base import Like, Raw, Spec
 from fastload.decode.tensor import NPY_MAGIC, is_typed, npy_header, read_npy
 from fastload.decode.text import LIST
 from fastload.errors import ConfigError, DecodeError
@@ -29,7 +29,7 @@ class TokensDecoder:
         self.stored = None if dtype is None else np.dtype(dtype).newbyteorder("<")
         if self.stored is not None and self.stored.kind not in "iu":
             raise ConfigError(f"Tokens: stored as {dtype}, not an integer dtype; declare the field as Tensor()")
-        self.like: tuple[bytes, np.dtype[Any]] | None = None  # how the last full rows were stored: header, dtype
+        self.like: Like | None = None  # of the last full rows
         self.spec = LIST
         if field.length is not None:
             self.spec = Spec(shape=(field.length,), dtype=self.dtype, has_length=True, fill=field.pad)
@@ -90,7 +90,7 @@ class TokensDecoder:
         same = set(map(len, whole)) == {size} and len({bytes(raw[:start]) for raw in whole}) == 1
         if not same:
             return None
-        self.like = bytes(first[:start]), dtype
+        self.like = Like(bytes(first[:start]), dtype, exact=False)
         return [np.frombuffer(raw, dtype, width, start) for raw in whole]
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:

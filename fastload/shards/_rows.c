@@ -9,9 +9,10 @@
        is shorter than bytes_below, else of memoryviews. faults: list of (place, field), field -1: the sample is not what was
        packed; else it lacks that field (by number). Contents at faults are None.
 
-   fill(shards, rows, field, head, stored, out, wanted) -> (keys, left)
-       For rows of integers: where a content begins with `head` and has as many integers behind it as a row of `out`, or more,
-       that many are copied there. stored, wanted: their kinds, "i4" and such; see `copies` for the pairs that there are.
+   fill(shards, rows, field, head, stored, out, wanted, exact) -> (keys, left)
+       For rows of numbers: where a content begins with `head` and has as many numbers behind it as a row of `out`, or more
+       unless `exact`, that many are copied there. stored, wanted: their kinds, "i4" and such; see COPIES for the pairs that
+       there are; "u1" to "u1" copies the bytes of any kind.
        out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
 
    builds() -> names, use(name)
@@ -271,14 +272,16 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
     Py_ssize_t field, fields = 0;
     Py_buffer head, out;
     const char *stored, *wanted;
+    int exact;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O!ny*sw*s", &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out, &wanted))
+    if (!PyArg_ParseTuple(args, "O!O!ny*sw*sp", &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out, &wanted,
+                          &exact))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
     int kind = kind_of(stored, wanted);
     Place *places = NULL;
     if (kind >= 0 && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * kinds[kind].wanted_size) : out.len)))
-        PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole integers for each");
+        PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole numbers for each");
     else if (kind >= 0)
         places = places_of(shards, rows, count, &fields);
     if (places && count && (field < 0 || field >= fields)) {
@@ -289,6 +292,7 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
             .head = head.buf,
             .head_bytes = (size_t)head.len,
             .width = count ? (size_t)(out.len / count / kinds[kind].wanted_size) : 0,
+            .exact = exact,
             .kind = kind,
             .out = out.buf,
         };
@@ -353,7 +357,7 @@ static PyObject *rows_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     {"builds", rows_builds, METH_NOARGS, "builds() -> names of the builds that this processor can run, slowest first"},
     {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
-    {"fill", rows_fill, METH_VARARGS, "fill(shards, rows, field, head, stored, out, wanted) -> (keys, left)"},
+    {"fill", rows_fill, METH_VARARGS, "fill(shards, rows, field, head, stored, out, wanted, exact) -> (keys, left)"},
     {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults)"},
     {NULL, NULL, 0, NULL},
 };

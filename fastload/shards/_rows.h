@@ -31,12 +31,13 @@ static inline uint64_t item(const Py_buffer *column, Py_ssize_t row) {
     return column->itemsize == 8 ? ((const uint64_t *)column->buf)[row] : ((const uint32_t *)column->buf)[row];
 }
 
-/* What `fill` copies: the integers behind `head` in a field's content, as another kind. `out` has `width` of them a row. */
+/* What `fill` copies: the numbers behind `head` in a field's content, as another kind. `out` has `width` of them a row. */
 typedef struct {
     Py_ssize_t field;
     const char *head;
     size_t head_bytes, width;
-    int kind; /* place in COPIES */
+    int exact; /* there may be no more behind them */
+    int kind;  /* place in COPIES */
     char *out;
 } Filling;
 
@@ -45,9 +46,7 @@ typedef struct {
     EACH(u4_i8, "u4", "i8", uint32_t, int64_t) \
     EACH(u2_i8, "u2", "i8", uint16_t, int64_t) \
     EACH(u2_i4, "u2", "i4", uint16_t, int32_t) \
-    EACH(i8_i8, "i8", "i8", int64_t, int64_t) \
-    EACH(i4_i4, "i4", "i4", int32_t, int32_t) \
-    EACH(u2_u2, "u2", "u2", uint16_t, uint16_t)
+    EACH(u1_u1, "u1", "u1", uint8_t, uint8_t)
 
 typedef struct {
     /* Mark the damaged ones of `count` places. */

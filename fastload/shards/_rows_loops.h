@@ -48,11 +48,13 @@ typedef struct {
 
 static const Copying copies[] = {COPIES(ENTRY)};
 
-/* Where the integers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
-static const char *integers_of(const Place *place, const Filling *filling, uint64_t bytes) {
+/* Where the numbers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
+static const char *numbers_of(const Place *place, const Filling *filling, uint64_t bytes) {
     const Span *span = &place->shard->spans[filling->field];
     uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
-    if (place->damaged || !start || start > place->size || length > place->size - start || length < filling->head_bytes + bytes)
+    if (place->damaged || !start || start > place->size || length > place->size - start)
+        return NULL;
+    if (filling->exact ? length != filling->head_bytes + bytes : length < filling->head_bytes + bytes)
         return NULL;
     const char *content = (const char *)place->shard->map.buf + place->offset + start;
     return memcmp(content, filling->head, filling->head_bytes) ? NULL : content + filling->head_bytes;
@@ -73,10 +75,10 @@ static void fill_all(Place *places, Py_ssize_t count, const Filling *filling) {
         if (i + FETCH_AHEAD < count)
             fetch(&places[i + FETCH_AHEAD]);
         check(&places[i]);
-        const char *integers = integers_of(&places[i], filling, filling->width * how.stored_size);
-        places[i].damaged = integers == NULL;
-        if (integers)
-            how.copy(filling->out + (size_t)i * filling->width * how.wanted_size, integers, filling->width);
+        const char *numbers = numbers_of(&places[i], filling, filling->width * how.stored_size);
+        places[i].damaged = numbers == NULL;
+        if (numbers)
+            how.copy(filling->out + (size_t)i * filling->width * how.wanted_size, numbers, filling->width);
     }
 }
 

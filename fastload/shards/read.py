@@ -6,6 +6,7 @@ value, for the caller to raise or to mask; what is wrong with a whole shard is r
 
 from __future__ import annotations
 
+import math
 import resource
 import threading
 from collections import OrderedDict
@@ -34,29 +35,32 @@ Handle = TypeVar("Handle")
 _BYTES_BELOW = 4096
 
 # Stored and wanted dtypes, in this machine's byte order, that the extension copies between; see COPIES there.
-_PAIRS = [("i4", "i8"), ("u4", "i8"), ("u2", "i8"), ("u2", "i4"), ("i8", "i8"), ("i4", "i4"), ("u2", "u2")]
+_PAIRS = [("i4", "i8"), ("u4", "i8"), ("u2", "i8"), ("u2", "i4")]
 _COPIES = {(np.dtype(stored).str, np.dtype(wanted).str): (stored, wanted) for stored, wanted in _PAIRS}
+_SAME = ("u1", "u1")  # bytes, where the dtypes are the same
 
 
-class Integers(NamedTuple):
-    """Where rows of integers may be copied to as they are read, if they are stored as expected.
+class Copying(NamedTuple):
+    """Where rows of numbers may be copied to as they are read, if they are stored as expected.
 
     Attributes:
         field: whose content they are.
         head: the bytes in front of them: of a .npy, its header.
         stored: their dtype in the content.
-        out: integers [k, width], C-contiguous: the first `width` of each row.
+        exact: there may be no more behind those that are copied.
+        out: numbers [k, ...], C-contiguous: the first of each row's.
     """
 
     field: str
     head: bytes
     stored: np.dtype[Any]
+    exact: bool
     out: npt.NDArray[Any]
 
     @property
     def row_bytes(self) -> int:
         """What is read of a row."""
-        return len(self.head) + int(self.out.shape[1]) * self.stored.itemsize
+        return len(self.head) + math.prod(self.out.shape[1:]) * self.stored.itemsize
 
 
 class Rows(NamedTuple):
@@ -66,7 +70,7 @@ class Rows(NamedTuple):
         keys: [k].
         scalars: by field: values [k].
         raw: by field: the stored bytes [k]; where a sample is damaged or lacks the field, an error in its place. From
-            `read_into`, None where integers were copied, and no field at all where all were.
+            `read_into`, None where numbers were copied, and no field at all where all were.
         intact: there is no error in `raw`.
     """
 
@@ -90,10 +94,10 @@ class Reader(Protocol):
 
 
 class CopyingReader(Reader, Protocol):
-    """A reader that can spare rows of integers the way through Python."""
+    """A reader that can spare rows of numbers the way through Python."""
 
-    def read_into(self, shards: Ints, rows: Ints, into: Integers) -> Rows:
-        """As `read`, with the integers of those rows that are stored as expected copied, and None in their place."""
+    def read_into(self, shards: Ints, rows: Ints, into: Copying) -> Rows:
+        """As `read`, with the numbers of those rows that are stored as expected copied, and None in their place."""
         ...
 
 
@@ -243,14 +247,15 @@ class TarReader:
         raw, intact = self._raw(opened, at) if self._stored else ({}, True)
         return Rows(keys=keys, scalars=scalars, raw=raw, intact=intact)
 
-    def read_into(self, shards: Ints, rows: Ints, into: Integers) -> Rows:
-        """The one stored field's integers straight into place, in one call without the GIL; other rows as ever."""
-        pair = _COPIES.get((into.stored.str, into.out.dtype.str))
+    def read_into(self, shards: Ints, rows: Ints, into: Copying) -> Rows:
+        """The one stored field's numbers straight into place, in one call without the GIL; other rows as ever."""
+        stored, wanted = into.stored.str, into.out.dtype.str
+        pair = _SAME if stored == wanted else _COPIES.get((stored, wanted))
         if _rows is None or pair is None or self._stored != (into.field,):
             return self.read(shards, rows)
         opened, at = self._shards.get_all(shards), rows.tolist()
         native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
-        keys, left = _rows.fill(native, at, 0, into.head, pair[0], into.out, pair[1])
+        keys, left = _rows.fill(native, at, 0, into.head, pair[0], into.out, pair[1], into.exact)
         scalars = {
             name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
             for name in self._scalars
