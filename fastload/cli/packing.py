@@ -75,7 +75,7 @@ class Jpeg(StrEnum):
 def pack(
     source: Annotated[
         Path,
-        typer.Argument(help="A folder of files or shards, a manifest (.csv, .tsv, .jsonl, .parquet), .tar or .txt."),
+        typer.Argument(help="Files, manifests, shards, documents, arrays, medical pictures: see the README."),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
     format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
@@ -113,7 +113,9 @@ def pack(
     ] = Verdict.ignore,
     seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Fields and their columns: image:path,label,caption:text.")
+    ] = None,
     label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
     label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,

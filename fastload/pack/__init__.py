@@ -3,8 +3,11 @@ r"""The sharding tool: raw samples in, shards and their index out, the same byte
 source --inputs--> table --plan--> shards to write --writing--> tasks --workers--> encode --> files --> index.json
           \-----> stream --spool--^
 
-inputs.py     what a source is; folders.py, manifest.py: its samples as columns (table.py), nothing read yet
-streams.py    sources that have to be read first: foreign.py, objects.py; their values are those of values.py
+inputs.py     what a source is
+folders.py    files as columns (table.py), nothing read yet: listing.py, classes.py, joined.py; lines.py: pieces of one
+manifest.py   files that a table names, and its own values; described.py
+streams.py    sources that have to be read first, as values (values.py): stored.py, arrow.py, huggingface.py,
+              foreign.py, objects.py, documents.py, arrays.py, medical.py
 spool.py      a stream goes through one file into a table
 survey.py     contents looked at before planning, if cleaning asks (surveyor.py, findings.py, likeness.py)
 rules.py      which samples are left out (cleaning.py, measures.py, duplicates.py); lists.py: the list of them

@@ -80,11 +80,13 @@ def pack(
     are kept. index.json is written last: without it the folder is not a data set.
 
     Args:
-        source: a folder of images, sounds or .txt files, whose class is the folder on the first level; a manifest
-            (.csv, .tsv, .jsonl, .ndjson); a .txt file of one sample per line; a folder of MDS or LitData; or a data
-            set of Python's: a list, an iterable or a map-style Dataset of dicts or tuples. What is no folder, manifest
-            or .txt file is read once before packing, into a file in `out` that is deleted again: it takes the space of
-            all contents once more. A run that goes on reads it again, and keeps the shards whose contents are the same.
+        source: a folder of images, sounds or .txt files, whose class is the folder on the first level, or whose samples
+            have several files (`joined.py`); a manifest (.csv, .tsv, .jsonl, .ndjson, .parquet); text, documents,
+            arrays, medical pictures, shards of any kind (`inputs.py`); or a data set of Python's: a list, an iterable
+            or a map-style Dataset of dicts or tuples (`objects.py`). What is no folder of files, manifest or .txt file
+            is read once before packing, into a file in `out` that is deleted again: it takes the space of all contents
+            once more. A run that goes on reads it again, and keeps the shards whose contents are the same; nothing
+            tells it whether an object is the one that it was.
         out: a new or empty folder, or one with an unfinished run of the same source and options.
         format: "tar" (WebDataset) or "parquet".
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
@@ -97,8 +99,9 @@ def pack(
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
             samples (4 MiB, or one sample if that is larger) in memory; up to six where JPEGs are made crop-seekable.
             With Ray: most shards at a time; None: as many as the cluster has processors for.
-        columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text". Of dicts
-            and of shards: field -> name in the source. Of tuples: the names of their parts, in order.
+        columns: of a manifest: field -> column, or "column:kind"; or as text "image:path,label,caption:text". Of a
+            folder: field -> folder in it. Of dicts and whatever else has fields: field -> name in the source. Of
+            tuples: the names of their parts, in order.
         label_regex: of a folder: the first group, searched in the file name, is the class.
         label_level: of a folder: the class is the path of the first so many folders: 1 (as without it) "dog", 2
             "dog/poodle"; 0 the path of all folders that a file is in.

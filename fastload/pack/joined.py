@@ -71,7 +71,7 @@ def joined_table(source: Path, found: Mapping[Kind, Listing], naming: ClassNamin
         one, other, field = twice[0]
         raise PackError(f"{one} and {other} are the same field {field!r} of a sample; rename one")
     kinds = [kind for kind in ("image", "audio", "text") if kind in found]
-    alone = f", or pass kind={kinds[0]!r} to pack the {kinds[0]} files alone" if kinds else ""
+    alone = f", or pass kind={kinds[0]!r} to make each {kinds[0]} file a sample" if kinds else ""
     return _table({field: source for fields in samples.values() for field in fields}, samples, source, naming, alone)
 
 

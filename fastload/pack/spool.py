@@ -144,7 +144,7 @@ class _Contents:
     def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
         shape = next(iter(self.shapes)) if self.info.kind == "tensor" and len(self.shapes) == 1 else None
         column = Spans(
-            path=str(path),
+            path=os.path.abspath(path),
             starts=np.frombuffer(self.starts, np.int64),
             sizes=np.frombuffer(self.sizes, np.int64),
             mtime=about.st_mtime_ns,

@@ -264,6 +264,8 @@ def test_nifti_is_in_its_unit_and_place(tmp_path: Path) -> None:
 
 def test_faulty_nifti_is_named(tmp_path: Path) -> None:
     nibabel.save(nifti(1), tmp_path / "a.nii")
+    pack(tmp_path / "a.nii", tmp_path / "one", workers=1)
+    assert [sample["__key__"] for sample in stream(tmp_path / "one")] == ["a"]
     whole = (tmp_path / "a.nii").read_bytes()
     for content in (whole[:200], whole[:-8], b"x" * 500):
         (tmp_path / "a.nii").write_bytes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from pack_sources import Stopped, check_alike, jpeg, photo, scene, stop_after, tree, wav
+from pack_sources import FORK, Stopped, check_alike, jpeg, photo, scene, stop_after, tree, wav
 
 import fastload
 from fastload.errors import ConfigError, PackError
@@ -135,6 +136,30 @@ def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(tmp_path
         pack(iter(rows()), out, **options)
 
     check_alike(run, tmp_path, shard_size="120KiB", split="train=0.7,val=0.3")
+
+
+def die_while_reading(out: Path, after: int) -> None:
+    def samples() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(rows()):
+            if number == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield row
+
+    pack(samples(), out, workers=1, shard_size="120KiB")
+
+
+def test_killed_while_it_is_read(tmp_path: Path) -> None:
+    pack((row for row in rows()), tmp_path / "clean", workers=1, shard_size="120KiB")
+    for after in (0, 1, 39):
+        out = tmp_path / f"out{after}"
+        child = FORK.Process(target=die_while_reading, args=(out, after))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        with pytest.raises(fastload.FastloadError, match="is incomplete: packing was not finished"):
+            fastload.StreamingDataset(out)
+        pack((row for row in rows()), out, workers=1, shard_size="120KiB")
+        assert tree(out) == tree(tmp_path / "clean")
 
 
 def test_a_run_that_goes_on_packs_what_the_dataset_has_now(tmp_path: Path) -> None:
