@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
 from fastload.machine import cores
-from fastload.profile.rig import ReadJob, Recording, Rig
+from fastload.profile.rig import ReadJob, Recording, Rig, Run
 
+WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
+MOST_THREADS = 4  # times the cores, for stages that wait
 _CHUNK = 1 << 20
 
 
@@ -86,14 +89,15 @@ class Capacity:
     scaling: Scaling | None = None
 
 
-def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4, ... and the cores."""
-    return sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores})
+def thread_counts(cores: int, threads: int = 0) -> list[int]:
+    """1, 2, 4, ... and the cores; also as many as a loader has, and one fewer."""
+    own = {each for each in (threads - 1, threads) if each > 0}
+    return sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores} | own)
 
 
 def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]:
     """Of every stage."""
-    counts = thread_counts(cores())
+    counts = thread_counts(cores(), rig.threads)
     each = seconds / (2 * len(counts) + 2)
     found = []
     if recording.reads:
@@ -108,28 +112,42 @@ def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]
 
 
 def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], seconds: float) -> Capacity:
-    rates, cpu_ms, size = [], 0.0, 0.0
-    for threads in counts:
-        if stage == "read":
-            reader = rig.recipe.reader
-            jobs = (ReadJob(reader, step, rig.part_rows) for step in recording.plan())
-        else:
-            jobs = rig.jobs(recording.plan(), recording.recipe)  # type: ignore[assignment]
-        run = rig.run(jobs, seconds, threads=threads, whole=False)
+    rates, size = {}, 0.0
+
+    def measure(threads: int) -> tuple[float, float]:
+        """CPU time and busy time a sample, in milliseconds."""
+        nonlocal size
+        run = run_alone(stage, rig, recording, threads, seconds)
         passed = getattr(run.stats, stage)
         busy = max(passed.busy_seconds, 1e-9)
-        rates.append(threads * passed.items / busy)
+        rates[threads] = threads * passed.items / busy
         size = threads * passed.bytes / busy
-        if threads == 1:
-            cpu_ms = min(1e3 * run.cpu_seconds, 1e3 * busy) / max(1, passed.items)
+        return 1e3 * min(run.cpu_seconds, busy) / max(1, passed.items), 1e3 * busy / max(1, passed.items)
+
+    cpu_ms, busy_ms = measure(1)
+    waits = cpu_ms < WAITS * busy_ms
+    beyond = {cores() << i for i in range(MOST_THREADS.bit_length())} if waits else set()
+    for threads in sorted({*counts, *beyond} - {1}):
+        measure(threads)
     return Capacity(
         stage=stage,
-        threads=tuple(counts),
-        rates=tuple(rates),
+        threads=tuple(rates),
+        rates=tuple(rates.values()),
         cpu_ms=cpu_ms,
         bytes_per_second=size,
-        scaling=fit(counts, rates),
+        scaling=fit(tuple(rates), tuple(rates.values())),
     )
+
+
+def run_alone(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> Run:
+    """Read or decode alone, with so many threads."""
+    jobs: Iterator[BatchMaking]
+    if stage == "read":
+        reader = rig.recipe.reader
+        jobs = (ReadJob(reader, step, rig.part_rows) for step in recording.plan())
+    else:
+        jobs = rig.jobs(recording.plan(), recording.recipe)
+    return rig.run(jobs, seconds, threads=threads, whole=False)
 
 
 def _alone(stage: str, items: int, seconds: float, cpu_seconds: float) -> Capacity:

@@ -8,7 +8,8 @@ from typing import Any
 from fastload.meter import Stats
 from fastload.profile.capacity import Capacity, Ceilings
 from fastload.profile.ladder import Rung
-from fastload.profile.verdict import Model, Tried, Verdict
+from fastload.profile.model import Model
+from fastload.profile.verdict import Tried, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,14 +16,16 @@ from fastload.meter import Stats
 from fastload.profile.capacity import Capacity, Scaling, capacities, ceilings
 from fastload.profile.findings import Findings
 from fastload.profile.ladder import climb
+from fastload.profile.model import model_of
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
+from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
 from fastload.profile.trials import try_changes
-from fastload.profile.verdict import Advice, Tried, judge, model_of
+from fastload.profile.verdict import Advice, Tried, judge
 
-# Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings.
-_LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS = 0.35, 0.2, 0.3, 0.1, 0.05
+# Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings, and each suspicion.
+_LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS, _SUSPECTS = 0.33, 0.2, 0.29, 0.08, 0.04, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Pro
     recording = record(rig, _RECORD * seconds)
     alone = capacities(rig, recording, _ALONE * seconds)
     best = ceilings(getattr(getattr(loader.dataset, "index", None), "paths", ()), _CEILINGS * seconds)
+    shards = slow_shards(rig, _SUSPECTS * seconds)
     rungs = yield from climb(rig, recording, _LADDER * seconds)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))
     verdict = judge(
@@ -91,6 +94,8 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Pro
         device=loader.device.type,
         gpu=torch.cuda.is_available(),
         parallel=rig.recipe.parallel,
+        shards=shards,
+        crowd=crowd(rig, recording, alone, _greater(live.stats), _SUSPECTS * seconds),
     )
     tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []
     return Profile(
@@ -135,6 +140,9 @@ def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried
 
 def _scaling(stats: Stats, alone: Sequence[Capacity]) -> Scaling:
     """Of the stage that takes more of the threads' time."""
-    greater = "read" if stats.read.busy_seconds > stats.decode.busy_seconds else "decode"
     found = {each.stage: each.scaling for each in alone}
-    return found.get(greater) or Scaling()
+    return found.get(_greater(stats)) or Scaling()
+
+
+def _greater(stats: Stats) -> str:
+    return "read" if stats.read.busy_seconds > stats.decode.busy_seconds else "decode"

@@ -1,110 +1,17 @@
-"""Which stage limits, and what a change would bring.
-
-The model: a batch takes as long as the slower of two sides that run at the same time, and no less than the processors
-need for all of its work.
-
-    threads    (read + decode) / threads, by the fitted scaling
-    consumer   assemble + copy + augment + step, one after the other
-    processors CPU time of the whole process / cores
-
-Without threads, read and decode are the consumer's too.
-"""
+"""Which stage limits and why, and what a change would bring, by the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fastload.machine import cores
-from fastload.meter import STAGES
-from fastload.profile.capacity import Scaling
+from fastload.profile.capacity import MOST_THREADS, WAITS
 from fastload.profile.ladder import Rung
-from fastload.profile.rig import Run
+from fastload.profile.model import IN_THREADS, Model
+from fastload.profile.suspects import Crowd, SlowShard
 
-IN_THREADS = ("read", "decode")
 WORTH_SAYING = 0.05  # gains below this are noise
 _STORAGE_SHARE = 0.15  # of a step; two runs of a loader on a busy machine differ by as much as 10%
-_WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
-_MOST_THREADS = 4  # times the cores, for stages that wait
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """What a batch takes where.
-
-    Attributes:
-        rows: samples a batch.
-        stage_ms: busy time of each stage a batch, in milliseconds, summed over threads.
-        cpu_ms: CPU time of the process a batch.
-        batch_ms: wall time a batch, as measured.
-        waiting_ms: of it, waiting for a batch and putting it together.
-        threads: threads of the loader.
-        scaling: how read and decode scale together.
-    """
-
-    rows: float
-    stage_ms: Mapping[str, float]
-    cpu_ms: float
-    batch_ms: float
-    waiting_ms: float
-    threads: int
-    cores: int
-    scaling: Scaling = field(default_factory=Scaling)
-
-    def threads_ms(self, threads: int | None = None) -> float:
-        """Of the threads' side, with so many threads; 0 without."""
-        n = self.threads if threads is None else threads
-        if n == 0:
-            return 0.0
-        busy = sum(self.stage_ms[name] for name in IN_THREADS) / max(1, self.threads)
-        return busy * self.scaling.speedup(max(1, self.threads)) / self.scaling.speedup(n)
-
-    def consumer_ms(self, threads: int | None = None) -> float:
-        """Of the consumer's side."""
-        n = self.threads if threads is None else threads
-        return sum(ms for name, ms in self.stage_ms.items() if n == 0 or name not in IN_THREADS)
-
-    def predict_ms(self, threads: int | None = None) -> float:
-        """Wall time a batch."""
-        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores)
-
-    def rate(self, threads: int | None = None) -> float:
-        """Samples/s."""
-        return 1e3 * self.rows / max(self.predict_ms(threads), 1e-6)
-
-    def changed(self, factors: Mapping[str, float]) -> Model:
-        """With stages that take so many times as long."""
-        stage_ms = {name: ms * factors.get(name, 1.0) for name, ms in self.stage_ms.items()}
-        busy, now = sum(self.stage_ms.values()), sum(stage_ms.values())
-        return replace(self, stage_ms=stage_ms, cpu_ms=max(0.0, self.cpu_ms - max(0.0, busy - now)))
-
-    def path_ms(self) -> dict[str, float]:
-        """What each stage takes of the time of a batch, by itself."""
-        over = max(1, self.threads)
-        return {name: ms / over if name in IN_THREADS else ms for name, ms in self.stage_ms.items()}
-
-    def ranked(self) -> list[str]:
-        """The stages, the one that limits first, then those behind it."""
-        path = self.path_ms()
-        by_time = sorted(path, key=lambda name: -path[name])
-        in_threads = self.threads > 0 and self.threads_ms() >= self.consumer_ms()
-        side = [name for name in by_time if self.threads == 0 or (name in IN_THREADS) == in_threads]
-        return [side[0], *(name for name in by_time if name != side[0])]
-
-
-def model_of(run: Run, threads: int, scaling: Scaling) -> Model:
-    """The model of a loader that ran with so many threads."""
-    batches = max(1, run.stats.batches)
-    return Model(
-        rows=run.stats.samples / batches,
-        stage_ms={name: 1e3 * run.stats.stages[name].busy_seconds / batches for name in STAGES},
-        cpu_ms=run.cpu_ms,
-        batch_ms=run.batch_ms,
-        waiting_ms=1e3 * run.stats.waiting_seconds / batches,
-        threads=threads,
-        cores=cores(),
-        scaling=scaling,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +68,8 @@ class Verdict:
         predicted: samples/s by the model, to judge it by.
         loader_alone: samples/s by the model if your step took no time.
         advice: the largest gain first.
+        cause: what is behind the limit, where it is one thing: "slow shard" or "too many threads"; else "".
+        why: the cause in words.
     """
 
     limit: str
@@ -170,11 +79,14 @@ class Verdict:
     predicted: float
     loader_alone: float
     advice: tuple[Advice, ...]
+    cause: str = ""
+    why: str = ""
 
     @property
     def sentence(self) -> str:
         """The verdict in a line."""
         what = "your step limits: the loader keeps up" if self.limit == "step" else f"{self.limit} limits"
+        what += f", for {self.why}" if self.why else ""
         return f"{what}; {self.waiting_share:.0%} of the time goes to waiting for batches; next comes {self.behind}"
 
 
@@ -200,6 +112,8 @@ def judge(
     device: str = "cpu",
     gpu: bool = False,
     parallel: bool = True,
+    shards: Sequence[SlowShard] = (),
+    crowd: Crowd | None = None,
 ) -> Verdict:
     """The verdict on a loader.
 
@@ -211,16 +125,20 @@ def judge(
         device: its device's type.
         gpu: there is one.
         parallel: threads make its reading or decoding faster.
+        shards: those that take much longer than the others.
+        crowd: its threads do less than fewer would.
     """
     limit, behind = model.ranked()[:2]
-    found = [*_threads(model, parallel), *_prefetch(model, limit, prefetch), *_augment(model, limit, device, gpu)]
+    cause, why = _cause(model, limit, shards, crowd)
+    found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
+    found += [*_prefetch(model, limit, prefetch), *_consumer(model, limit), *_augment(model, limit, device, gpu)]
     found += [
         _advice(trial.change, trial.why, model, model.changed({"decode": trial.factor}), "decode")
         for trial in trials
         if trial.factor < 1
     ]
     found += _storage(model, rungs)
-    worth = [each for each in found if each.gain > 1 + WORTH_SAYING] + _spare_threads(model)
+    worth = [each for each in found if each.gain > 1 + WORTH_SAYING] + ([] if crowd else _spare_threads(model))
     alone = model.changed({"step": 0.0})
     return Verdict(
         limit=limit,
@@ -230,7 +148,48 @@ def judge(
         predicted=model.rate(),
         loader_alone=alone.rate(),
         advice=tuple(sorted(worth, key=lambda each: -each.gain)),
+        cause=cause,
+        why=why,
     )
+
+
+def _cause(model: Model, limit: str, shards: Sequence[SlowShard], crowd: Crowd | None) -> tuple[str, str]:
+    """What is behind the limit, and in words."""
+    if limit not in IN_THREADS:
+        return "", ""
+    if shards:
+        first, more = shards[0], f" (and {len(shards) - 1} more)" if len(shards) > 1 else ""
+        took = sum(shard.share for shard in shards)
+        why = f"{first.name}{more} takes {first.times:.0f} times as long as others, {took:.0%} of reading and decoding"
+        return "slow shard", why
+    if crowd is not None:
+        return "too many threads", f"{model.threads} threads do less than {crowd.threads}"
+    return "", ""
+
+
+def _slow_shards(model: Model, shards: Sequence[SlowShard]) -> list[Advice]:
+    """All of them as fast as the others."""
+    if not shards:
+        return []
+    factors = {name: max(0.0, 1 - sum(shard.excess[name] for shard in shards)) for name in IN_THREADS}
+    names = ", ".join(shard.name for shard in shards[:3]) + (", ..." if len(shards) > 3 else "")
+    why = f"{shards[0].name}: {shards[0].milliseconds:.2f} ms a sample, others {shards[0].others_ms:.2f}"
+    change = f"pack {names} anew, or store where the others are"
+    stage = min(IN_THREADS, key=lambda name: factors[name] * model.stage_ms[name] - model.stage_ms[name])
+    return [_advice(change, why, model, model.changed(factors), stage)]
+
+
+def _crowd(model: Model, crowd: Crowd) -> list[Advice]:
+    """As many threads as do the most."""
+    after = model.changed(dict.fromkeys(IN_THREADS, 1 / crowd.gain))
+    advice = _advice(
+        f"num_workers={crowd.threads}, from {model.threads}",
+        f"threads get into each other's way: {crowd.stage} alone does {crowd.gain:.2f} times as much with fewer",
+        model,
+        after,
+        crowd.stage,
+    )
+    return [replace(advice, setting={"num_workers": crowd.threads})]
 
 
 def _advice(change: str, why: str, model: Model, after: Model, stage: str, threads: int | None = None) -> Advice:
@@ -250,8 +209,8 @@ def _threads(model: Model, parallel: bool) -> list[Advice]:
     if not parallel:
         return []
     busy = sum(model.stage_ms[name] for name in IN_THREADS)
-    waits = model.cpu_ms < _WAITS * busy
-    most = max(model.threads, model.cores * (_MOST_THREADS if waits else 1))
+    waits = model.cpu_ms < WAITS * busy
+    most = max(model.threads, model.cores * (MOST_THREADS if waits else 1))
     rates = {n: model.rate(n) for n in range(1, most + 1)}
     best = max(rates.values())
     n = next(n for n, rate in rates.items() if rate >= 0.97 * best)
@@ -307,6 +266,21 @@ def _prefetch(model: Model, limit: str, prefetch: int) -> list[Advice]:
             setting={"prefetch_factor": 2 * prefetch},
         )
     ]
+
+
+_LESS = {
+    "assemble": ("larger batches, or fields with a declared size in place of lists", "putting a batch together"),
+    "copy": ("fewer bytes a sample: uint8 that is normalised on the device, smaller crops", "copying to the device"),
+}
+
+
+def _consumer(model: Model, limit: str) -> list[Advice]:
+    """What takes less of the consumer's own time."""
+    if limit not in _LESS:
+        return []
+    change, doing = _LESS[limit]
+    why = f"{doing} takes {model.stage_ms[limit]:.1f} ms a batch; at most"
+    return [_advice(change, why, model, model.changed({limit: 0.0}), limit)]
 
 
 def _augment(model: Model, limit: str, device: str, gpu: bool) -> list[Advice]:

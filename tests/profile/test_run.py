@@ -1,6 +1,5 @@
-"""Contract: slow one stage on purpose, and the verdict names it and predicts what a change brings, within 15%.
-
-Stages are slowed by sleeps that dominate everything else they do.
+"""Contract: slow one stage, one shard or the threads on purpose, and the verdict names it and predicts what a change
+brings, within 15%. `tools/bottlenecks.py` says how often.
 """
 
 from __future__ import annotations
@@ -14,115 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import torch.utils.data
+from slowed import CASES, FIELDS, LONG, ROWS, SHARDS, SHORT, make, rate, sleeping
 
 import fastload
-from fastload.assemble import BatchJob, Recipe
-from fastload.batch import Batch, BufferPool
-from fastload.decode import Decoder, Raw
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
-from fastload.order.cursor import Step
 from fastload.profile import Profile, profile
 from fastload.profile.verdict import Advice, Tried
-from fastload.shards.read import Ints, Reader, Rows
 
 Packed = Callable[..., Path]
-
-ROWS = 8
-SHORT, LONG = 0.004, 0.024  # seconds a batch
-FIELDS = {"image": fastload.Image(8), "label": fastload.Scalar()}
-
-
-class SlowReader:
-    blocking = True
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    def read(self, shards: Ints, rows: Ints, into: object = None) -> Rows:
-        time.sleep(LONG * len(rows) / ROWS)
-        return self._reader.read(shards, rows)
-
-
-class SlowDecoder:
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder, self.spec = decoder, decoder.spec
-
-    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
-        time.sleep(LONG / ROWS)
-        return self._decoder.decode_into(raw, out, key)
-
-    def decode(self, raw: Raw, key: int) -> object:
-        return self._decoder.decode(raw, key)
-
-
-class SlowJob(BatchJob):
-    def result(self) -> Batch:
-        time.sleep(LONG)
-        return super().result()
-
-
-class SlowMaker:
-    names = ("image",)
-
-    def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchJob:
-        return SlowJob(recipe, step, pool, part_rows, recipe.keys([step])[0])
-
-
-class Slowed(fastload.StreamingDataset):
-    """A data set with a slow stage."""
-
-    def __init__(self, data: Path, slow: str) -> None:
-        self.slow = slow
-        super().__init__(data, fields=FIELDS)
-
-    def make_recipe(self) -> Recipe:
-        recipe = super().make_recipe()
-        if self.slow == "read":
-            return replace(recipe, reader=SlowReader(recipe.reader))
-        if self.slow == "decode":
-            return replace(recipe, decoders={name: SlowDecoder(d) for name, d in recipe.decoders.items()})
-        return replace(recipe, maker=SlowMaker()) if self.slow == "assemble" else recipe
-
-
-def sleeping(seconds: float) -> Callable[[Batch], Batch]:
-    def operation(batch: Batch) -> Batch:
-        time.sleep(seconds)
-        return batch
-
-    return operation
 
 
 @pytest.fixture
 def data(packed: Packed) -> Path:
-    return packed("tar", [200, 200])
-
-
-def make(data: Path, slow: str, workers: int = 1, augment: bool = True) -> DataLoader:
-    chain = [sleeping(LONG if slow == "augment" else SHORT / 2)] if augment else []
-    return DataLoader(Slowed(data, slow), ROWS, num_workers=workers, augment=chain)
-
-
-def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
-    """Samples/s of an epoch, its first batches apart."""
-    before = loader.stats()
-    for number, batch in enumerate(loader):
-        if step is not None:
-            step(batch)
-        if number == 3:
-            before = loader.stats()
-    took = loader.stats() - before
-    return took.samples / took.consumer_seconds
+    return packed("tar", SHARDS)
 
 
 @functools.cache
-def run(data: Path, slow: str) -> tuple[Profile, Callable[[Any], Batch]]:
-    step = sleeping(LONG if slow == "step" else SHORT)
-    return profile(make(data, slow), step, seconds=1.5), step
+def run(data: Path, name: str) -> Profile:
+    return CASES[name].profile(data, seconds=2.0)
 
 
 def measured(test: Callable[..., None]) -> Callable[..., None]:
@@ -144,19 +56,31 @@ def measured(test: Callable[..., None]) -> Callable[..., None]:
     return tries
 
 
-@pytest.mark.parametrize("slow", ["read", "decode"])
+@pytest.mark.parametrize("name", CASES)
 @measured
-def test_a_slow_stage_in_the_threads_is_named_and_more_threads_bring_what_was_predicted(data: Path, slow: str) -> None:
-    found, step = run(data, slow)
-    assert found.verdict.limit == slow
+def test_what_is_slow_is_named_and_following_the_advice_brings_what_was_predicted(data: Path, name: str) -> None:
+    found, case = run(data, name), CASES[name]
+    assert case.named(found.verdict), found.verdict.sentence
     assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
-    assert found.verdict.waiting_share > 0.5
-    advice = found.verdict.advice[0]
-    assert advice.stage == slow
-    assert advice.change.startswith("num_workers=")
-    workers = int(advice.change.split(",")[0].removeprefix("num_workers="))
-    assert workers > 1
-    assert rate(make(data, slow, workers), step) == pytest.approx(advice.samples_per_second, rel=0.15)
+    if case.followed is None:
+        assert found.verdict.waiting_share < 0.1
+        assert found.verdict.loader_alone > 3 * found.verdict.predicted
+        return
+    advice = case.advice(found.verdict)
+    assert advice is found.verdict.advice[0] or advice.gain > 2
+    assert rate(*case.followed(data, advice)) == pytest.approx(advice.samples_per_second, rel=0.15)
+
+
+def test_what_is_behind_a_limit_is_said(data: Path) -> None:
+    shard = run(data, "one slow shard")
+    assert "read limits, for train/shard-000003.tar takes " in shard.verdict.sentence
+    assert shard.verdict.advice[0].change.startswith("pack train/shard-000003.tar anew, or store")
+    crowd = run(data, "one thread too many")
+    assert "decode limits, for 3 threads do less than 2; " in crowd.verdict.sentence
+    assert crowd.verdict.advice[0].change == "num_workers=2, from 3"
+    for found in (shard, crowd):
+        assert found.verdict.why in str(found)
+        assert found.verdict.sentence in page_of(found)
 
 
 @measured
@@ -174,40 +98,15 @@ def test_what_is_advised_is_tried_and_comes_as_predicted(data: Path) -> None:
 
 def test_what_takes_other_data_is_not_tried(data: Path) -> None:
     advice = Advice(change="pack anew", why="", gain=2.0, samples_per_second=20.0, stage="decode")
-    found = replace(run(data, "step")[0], tried=(Tried(advice=advice, now=None, came=None),))
+    found = replace(run(data, "slow model"), tried=(Tried(advice=advice, now=None, came=None),))
     assert found.tried[0].off is None
     assert "not tried: takes other than arguments" in str(found)
     assert "not tried, for it takes more than other" in page_of(found)
 
 
 @measured
-def test_slow_assembly_is_named(data: Path) -> None:
-    found, _ = run(data, "assemble")
-    assert found.verdict.limit == "assemble"
-    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
-
-
-@measured
-def test_slow_augmentation_is_named_and_its_gain_predicted(data: Path) -> None:
-    found, step = run(data, "augment")
-    assert found.verdict.limit == "augment"
-    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
-    (advice,) = [each for each in found.verdict.advice if each.stage == "augment"]
-    assert rate(make(data, "augment", augment=False), step) == pytest.approx(advice.samples_per_second, rel=0.15)
-
-
-@measured
-def test_a_slow_step_is_named_and_what_the_loader_could_do(data: Path) -> None:
-    found, _ = run(data, "step")
-    assert found.verdict.limit == "step"
-    assert found.verdict.waiting_share < 0.1
-    assert found.verdict.predicted == pytest.approx(found.verdict.samples_per_second, rel=0.15)
-    assert found.verdict.loader_alone > 3 * found.verdict.predicted
-
-
-@measured
 def test_the_rungs_and_capacities_show_where_the_time_goes(data: Path) -> None:
-    found, _ = run(data, "decode")
+    found = run(data, "slow decode")
     rungs = {rung.adds: rung.cost_ms for rung in found.rungs}
     assert list(rungs)[:5] == ["your step", "real values", "copy and augment", "decode and assemble", "read and check"]
     assert rungs["your step"] == pytest.approx(1e3 * SHORT, rel=0.15)
@@ -231,7 +130,7 @@ def test_the_loader_keeps_its_place(data: Path) -> None:
 
 
 def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_path: Path) -> None:
-    found, _ = run(data, "decode")
+    found = run(data, "slow decode")
     lines = str(found).splitlines()
     assert lines[0] == found.verdict.sentence
     assert lines[0].startswith("decode limits; ")

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from fastload.meter import STAGES
 from fastload.profile.capacity import Scaling, fit, thread_counts
 from fastload.profile.ladder import Rung
-from fastload.profile.verdict import Model, Trial, judge
+from fastload.profile.model import Model
+from fastload.profile.suspects import Crowd, SlowShard
+from fastload.profile.verdict import Trial, judge
 
 shares = st.floats(0, 0.5)
 
@@ -150,3 +152,44 @@ def test_the_first_epoch_wants_a_faster_disk() -> None:
     assert advice.change.startswith("a faster disk")
     assert advice.gain == 3
     assert judge(model(threads=1, decode=4, step=10), rungs=[replace(rungs[1], cost_ms=1)]).advice == ()
+
+
+def slow_shard(share: float, excess: float) -> SlowShard:
+    return SlowShard(
+        name="a.tar", milliseconds=12.0, others_ms=1.0, share=share, excess={"read": 0.0, "decode": excess}
+    )
+
+
+def test_a_slow_shard_is_behind_a_limit_of_the_threads_and_its_advice_takes_its_excess_away() -> None:
+    slow = slow_shard(0.5, 0.4)
+    verdict = judge(model(threads=1, decode=40.0, step=5.0), shards=[slow])
+    assert (verdict.limit, verdict.cause) == ("decode", "slow shard")
+    assert verdict.why == "a.tar takes 12 times as long as others, 50% of reading and decoding"
+    advice = next(each for each in verdict.advice if "a.tar" in each.change)
+    assert (advice.gain, advice.stage) == (pytest.approx(1 / 0.6), "decode")
+    assert "a.tar (and 1 more) takes 12 times" in judge(model(decode=40.0), shards=[slow, slow]).why
+    stepping = judge(model(threads=1, decode=4.0, step=50.0), shards=[slow])
+    assert (stepping.limit, stepping.cause) == ("step", ""), "it does no harm there"
+
+
+def test_a_crowd_is_behind_a_limit_and_takes_the_place_of_advice_on_threads() -> None:
+    crowd = Crowd(stage="decode", threads=2, gain=2.0)
+    verdict = judge(model(threads=3, decode=90.0, step=5.0), crowd=crowd)
+    assert (verdict.cause, verdict.why) == ("too many threads", "3 threads do less than 2")
+    (advice,) = verdict.advice
+    assert (advice.change, dict(advice.setting)) == ("num_workers=2, from 3", {"num_workers": 2})
+    assert advice.gain == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("limit", ["assemble", "copy"])
+def test_what_the_consumer_waits_for_itself_has_advice_too(limit: str) -> None:
+    verdict = judge(model(threads=1, decode=1.0, step=5.0, **{limit: 15.0}))
+    (advice,) = [each for each in verdict.advice if each.stage == limit]
+    assert verdict.limit == limit
+    assert advice.gain == pytest.approx(4.0)
+
+
+def test_a_loaders_own_number_of_threads_is_tried_and_one_fewer() -> None:
+    assert thread_counts(8) == [1, 2, 4, 8]
+    assert thread_counts(2, 6) == [1, 2, 5, 6]
+    assert thread_counts(2, 1) == [1, 2]

@@ -1,0 +1,102 @@
+"""What a batch takes, and what it would take if something were otherwise.
+
+A batch takes as long as the slower of two sides that run at the same time, and no less than the processors need for
+all of its work.
+
+    threads    (read + decode) / threads, by the fitted scaling
+    consumer   assemble + copy + augment + step, one after the other
+    processors CPU time of the whole process / cores
+
+Without threads, read and decode are the consumer's too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fastload.machine import cores
+from fastload.meter import STAGES
+from fastload.profile.capacity import Scaling
+from fastload.profile.rig import Run
+
+IN_THREADS = ("read", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What a batch takes where.
+
+    Attributes:
+        rows: samples a batch.
+        stage_ms: busy time of each stage a batch, in milliseconds, summed over threads.
+        cpu_ms: CPU time of the process a batch.
+        batch_ms: wall time a batch, as measured.
+        waiting_ms: of it, waiting for a batch and putting it together.
+        threads: threads of the loader.
+        scaling: how read and decode scale together.
+    """
+
+    rows: float
+    stage_ms: Mapping[str, float]
+    cpu_ms: float
+    batch_ms: float
+    waiting_ms: float
+    threads: int
+    cores: int
+    scaling: Scaling = field(default_factory=Scaling)
+
+    def threads_ms(self, threads: int | None = None) -> float:
+        """Of the threads' side, with so many threads; 0 without."""
+        n = self.threads if threads is None else threads
+        if n == 0:
+            return 0.0
+        busy = sum(self.stage_ms[name] for name in IN_THREADS) / max(1, self.threads)
+        return busy * self.scaling.speedup(max(1, self.threads)) / self.scaling.speedup(n)
+
+    def consumer_ms(self, threads: int | None = None) -> float:
+        """Of the consumer's side."""
+        n = self.threads if threads is None else threads
+        return sum(ms for name, ms in self.stage_ms.items() if n == 0 or name not in IN_THREADS)
+
+    def predict_ms(self, threads: int | None = None) -> float:
+        """Wall time a batch."""
+        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores)
+
+    def rate(self, threads: int | None = None) -> float:
+        """Samples/s."""
+        return 1e3 * self.rows / max(self.predict_ms(threads), 1e-6)
+
+    def changed(self, factors: Mapping[str, float]) -> Model:
+        """With stages that take so many times as long."""
+        stage_ms = {name: ms * factors.get(name, 1.0) for name, ms in self.stage_ms.items()}
+        busy, now = sum(self.stage_ms.values()), sum(stage_ms.values())
+        return replace(self, stage_ms=stage_ms, cpu_ms=max(0.0, self.cpu_ms - max(0.0, busy - now)))
+
+    def path_ms(self) -> dict[str, float]:
+        """What each stage takes of the time of a batch, by itself."""
+        over = max(1, self.threads)
+        return {name: ms / over if name in IN_THREADS else ms for name, ms in self.stage_ms.items()}
+
+    def ranked(self) -> list[str]:
+        """The stages, the one that limits first, then those behind it."""
+        path = self.path_ms()
+        by_time = sorted(path, key=lambda name: -path[name])
+        in_threads = self.threads > 0 and self.threads_ms() >= self.consumer_ms()
+        side = [name for name in by_time if self.threads == 0 or (name in IN_THREADS) == in_threads]
+        return [side[0], *(name for name in by_time if name != side[0])]
+
+
+def model_of(run: Run, threads: int, scaling: Scaling) -> Model:
+    """The model of a loader that ran with so many threads."""
+    batches = max(1, run.stats.batches)
+    return Model(
+        rows=run.stats.samples / batches,
+        stage_ms={name: 1e3 * run.stats.stages[name].busy_seconds / batches for name in STAGES},
+        cpu_ms=run.cpu_ms,
+        batch_ms=run.batch_ms,
+        waiting_ms=1e3 * run.stats.waiting_seconds / batches,
+        threads=threads,
+        cores=cores(),
+        scaling=scaling,
+    )

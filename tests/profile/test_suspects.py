@@ -1,0 +1,53 @@
+"""Shards that take longer than the others, and threads that do less than fewer would; of rigs, without a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import samples
+import torch
+from samples import make as write
+from slowed import SHARDS, SLOW_SHARD, Slowed, make
+
+import fastload
+from fastload.loader import DataLoader
+from fastload.profile.rig import Rig
+from fastload.profile.suspects import ROWS_LOOKED_AT, slow_shards
+
+Packed = Callable[..., Path]
+
+
+def test_a_shard_that_is_read_slowly_is_found_with_what_it_takes(packed: Packed) -> None:
+    (found,) = slow_shards(Rig(make(packed("tar", SHARDS), "shard")), seconds=20)
+    assert found.name == f"train/shard-{SLOW_SHARD:06d}.tar"
+    assert found.times > 20
+    assert found.share == pytest.approx(found.excess["read"], rel=0.2)
+    assert 0.5 < found.share < 1
+
+
+def test_a_shard_of_large_pictures_is_found_in_decoding(tmp_path: Path) -> None:
+    large = samples.simplejpeg.encode_jpeg(samples.np.zeros((1500, 1500, 3), samples.np.uint8) + 99)
+    data = write(tmp_path / "data", "parquet", [8] * 6, replace={i: {"image": large} for i in range(16, 24)})
+    loader = DataLoader(data, 8, fields={"image": fastload.Image(8)})
+    (found,) = slow_shards(Rig(loader), seconds=20)
+    assert found.name == "train/part-000002.parquet, row group 0"
+    assert found.excess["decode"] > 0.5 > found.excess["read"]
+
+
+def test_where_time_runs_out_the_largest_were_looked_at(packed: Packed) -> None:
+    sizes = [ROWS_LOOKED_AT] * 4 + [40] * 5
+    data = Slowed(packed("tar", sizes), "shard")  # of which the slow one is small
+    assert slow_shards(Rig(DataLoader(data, 8)), seconds=1e-9) == []
+    assert len(slow_shards(Rig(DataLoader(data, 8)), seconds=20)) == 1
+
+
+def test_what_has_no_rows_of_shards_is_not_looked_at(packed: Packed) -> None:
+    data = packed("tar", SHARDS)
+    mixture = fastload.Mix({"a": Slowed(data, "shard"), "b": Slowed(data, "")})
+    other = torch.utils.data.TensorDataset(torch.arange(100))
+    for loader in (make(data, "assemble"), DataLoader(mixture, 4), DataLoader(other, 4)):
+        assert slow_shards(Rig(loader), seconds=1) == []
+    two = DataLoader(packed("tar", [30, 30]), 4)
+    assert slow_shards(Rig(two), seconds=1) == [], "of two, nobody can say which is slow"

@@ -1,0 +1,223 @@
+"""Loaders with one stage that is slow on purpose, by sleeps that dominate everything else they do.
+
+CASES[name].make(data)         a loader, and the step it is trained with
+CASES[name].named(verdict)     whether a verdict names what is slow
+CASES[name].better(data, ...)  the loader and step after the advice was followed
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import fastload
+from fastload.assemble import BatchJob, Recipe
+from fastload.batch import Batch, BufferPool
+from fastload.decode import Decoder, Raw
+from fastload.loader import DataLoader
+from fastload.order.cursor import Step
+from fastload.profile import Profile, profile
+from fastload.profile.verdict import Advice, Verdict
+from fastload.shards.read import Ints, Reader, Rows
+
+ROWS = 8
+SHORT, LONG = 0.006, 0.036  # seconds a batch
+SHARDS = [40] * 10
+SLOW_SHARD = 3
+CROWD = 2  # threads that do not get into each other's way
+FIELDS = {"image": fastload.Image(8), "label": fastload.Scalar()}
+
+LoaderAndStep = tuple[DataLoader, Callable[[Any], object]]
+
+
+class SlowReader:
+    """A source that takes its time for every row, or for those of one shard."""
+
+    blocking = True
+
+    def __init__(self, reader: Reader, shard: int | None = None) -> None:
+        self._reader, self._shard = reader, shard
+
+    def read(self, shards: Ints, rows: Ints, into: object = None) -> Rows:
+        slow = len(rows) / ROWS if self._shard is None else 10 / ROWS * np.count_nonzero(shards == self._shard)
+        time.sleep(LONG * slow)
+        return self._reader.read(shards, rows)
+
+
+class SlowDecoder:
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self.spec = decoder, decoder.spec
+
+    def wait(self) -> None:
+        time.sleep(LONG / ROWS)
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        self.wait()
+        return self._decoder.decode_into(raw, out, key)
+
+    def decode(self, raw: Raw, key: int) -> object:
+        return self._decoder.decode(raw, key)
+
+
+class CrowdedDecoder(SlowDecoder):
+    """Threads beyond CROWD slow all down, as where they fight for one lock or cache."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self._lock, self._inside = threading.Lock(), 0
+
+    def wait(self) -> None:
+        with self._lock:
+            self._inside += 1
+            crowded = self._inside > CROWD
+        time.sleep(LONG / ROWS * (4 if crowded else 1))
+        with self._lock:
+            self._inside -= 1
+
+
+class SlowJob(BatchJob):
+    def result(self) -> Batch:
+        time.sleep(LONG)
+        return super().result()
+
+
+class SlowBatch(Batch):
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        time.sleep(LONG)
+        return super().to(device, non_blocking=non_blocking)
+
+
+class JobOfSlowBatch(BatchJob):
+    def result(self) -> Batch:
+        made = super().result()
+        return SlowBatch(made, valid=made.valid, sample_keys=made.sample_keys, state=made.state)
+
+
+@dataclass(frozen=True)
+class Maker:
+    job: type[BatchJob]
+    names = ("image",)
+
+    def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchJob:
+        return self.job(recipe, step, pool, part_rows, recipe.keys([step])[0])
+
+
+class Slowed(fastload.StreamingDataset):
+    """A data set with a slow stage."""
+
+    def __init__(self, data: Path, slow: str) -> None:
+        self.slow = slow
+        super().__init__(data, fields=FIELDS)
+
+    def make_recipe(self) -> Recipe:
+        recipe = super().make_recipe()
+        decoders = recipe.decoders
+        match self.slow:
+            case "read":
+                return replace(recipe, reader=SlowReader(recipe.reader))
+            case "shard":
+                return replace(recipe, reader=SlowReader(recipe.reader, SLOW_SHARD))
+            case "decode":
+                return replace(recipe, decoders={name: SlowDecoder(each) for name, each in decoders.items()})
+            case "crowd":
+                return replace(recipe, decoders={name: CrowdedDecoder(each) for name, each in decoders.items()})
+            case "assemble":
+                return replace(recipe, maker=Maker(SlowJob))
+            case "copy":
+                return replace(recipe, maker=Maker(JobOfSlowBatch))
+        return recipe
+
+
+def sleeping(seconds: float) -> Callable[[Batch], Batch]:
+    def operation(batch: Batch) -> Batch:
+        time.sleep(seconds)
+        return batch
+
+    return operation
+
+
+def make(data: Path, slow: str, workers: int = 1, augment: bool = True) -> DataLoader:
+    """A loader with a slow stage; copying needs another device, for which "meta" does, where nothing is stored."""
+    chain = [sleeping(LONG if slow == "augment" else SHORT / 2)] if augment else []
+    device = "meta" if slow == "copy" else None
+    return DataLoader(Slowed(data, slow), ROWS, num_workers=workers, augment=chain, device=device)
+
+
+def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
+    """Samples/s of an epoch, its first batches apart."""
+    before = loader.stats()
+    for number, batch in enumerate(loader):
+        if step is not None:
+            step(batch)
+        if number == 3:
+            before = loader.stats()
+    took = loader.stats() - before
+    return took.samples / took.consumer_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing that is slow.
+
+    Attributes:
+        limit, cause: what the verdict has to say.
+        workers: of the loader.
+        followed: the loader and step once the advice about it was followed; None where it is beyond the loader.
+    """
+
+    slow: str
+    limit: str
+    cause: str = ""
+    workers: int = 1
+    followed: Callable[[Path, Advice], LoaderAndStep] | None = None
+
+    def make(self, data: Path) -> LoaderAndStep:
+        return make(data, self.slow, self.workers), sleeping(LONG if self.slow == "step" else SHORT)
+
+    def profile(self, data: Path, seconds: float) -> Profile:
+        loader, step = self.make(data)
+        return profile(loader, step, seconds=seconds)
+
+    def named(self, verdict: Verdict) -> bool:
+        return (verdict.limit, verdict.cause) == (self.limit, self.cause)
+
+    def advice(self, verdict: Verdict) -> Advice:
+        """What the verdict would do about it, the most helpful first."""
+        return next(each for each in verdict.advice if each.stage == self.limit)
+
+
+def _more_workers(slow: str) -> Callable[[Path, Advice], LoaderAndStep]:
+    def followed(data: Path, advice: Advice) -> LoaderAndStep:
+        return make(data, slow, advice.setting["num_workers"]), sleeping(SHORT)
+
+    return followed
+
+
+def _usual(data: Path, advice: Advice) -> LoaderAndStep:
+    return make(data, ""), sleeping(SHORT)
+
+
+def _without_augmenting(data: Path, advice: Advice) -> LoaderAndStep:
+    return make(data, "augment", augment=False), sleeping(SHORT)
+
+
+CASES = {
+    "slow disk": Case(slow="read", limit="read", followed=_more_workers("read")),
+    "slow decode": Case(slow="decode", limit="decode", followed=_more_workers("decode")),
+    "slow collate": Case(slow="assemble", limit="assemble", followed=_usual),
+    "slow copy": Case(slow="copy", limit="copy", followed=_usual),
+    "slow augment": Case(slow="augment", limit="augment", followed=_without_augmenting),
+    "slow model": Case(slow="step", limit="step"),
+    "one slow shard": Case(slow="shard", limit="read", cause="slow shard", followed=_usual),
+    "one thread too many": Case(
+        slow="crowd", limit="decode", cause="too many threads", workers=CROWD + 1, followed=_more_workers("crowd")
+    ),
+}
