@@ -28,6 +28,7 @@ import pyarrow as pa
 import xxhash
 
 from fastload.errors import CorruptError, ShardIndexError, SourceError
+from fastload.shards.arrays import numbers, strings
 from fastload.shards.files import write_atomic
 from fastload.shards.index import IDX_SUFFIX, INDEX_VERSION, FieldInfo, ShardFile
 from fastload.shards.index import idx_path as idx_path
@@ -77,18 +78,18 @@ class IdxColumns:
 def write_idx(path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping[str, FieldInfo]) -> str:
     """Write one `.idx` atomically; returns its XXH3-64 as 16 hex digits. The same content gives the same bytes."""
     arrays: dict[str, pa.Array] = {
-        "key": pa.array(columns.keys, pa.string()),
-        "offset": pa.array(np.asarray(columns.offsets, np.int64)),
-        "size": pa.array(narrow_unsigned(columns.sizes)),
-        "xxh3": pa.array(np.asarray(columns.xxh3, np.uint64)),
+        "key": strings(columns.keys),
+        "offset": numbers(np.asarray(columns.offsets, np.int64)),
+        "size": numbers(narrow_unsigned(columns.sizes)),
+        "xxh3": numbers(np.asarray(columns.xxh3, np.uint64)),
     }
     for name, (offsets, lengths) in columns.spans.items():
-        arrays[f"{name}.offset"] = pa.array(narrow_unsigned(offsets))
-        arrays[f"{name}.length"] = pa.array(narrow_unsigned(lengths))
+        arrays[f"{name}.offset"] = numbers(narrow_unsigned(offsets))
+        arrays[f"{name}.length"] = numbers(narrow_unsigned(lengths))
     for name, values in (*columns.scalars.items(), *columns.facts.items()):
         if name in arrays:
             raise ShardIndexError(f"the field {name!r} clashes with a column of the index; rename the field")
-        arrays[name] = pa.array(narrow(values))
+        arrays[name] = numbers(narrow(values))
     about = {
         "version": INDEX_VERSION,
         "samples": shard.samples,
