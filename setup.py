@@ -34,11 +34,19 @@ ROWS = Extension(
     optional=True,
 )
 
+FILES = Extension(
+    "fastload.pack._files",
+    sources=["fastload/pack/_files.c"],
+    extra_compile_args=["-O2", "-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    optional=True,
+)
+
 WITHOUT = {
     KERNEL.name: (
         "libjpeg-turbo's headers (Debian: libjpeg62-turbo-dev)",
         "Decoding falls back to simplejpeg and torch, at about half the speed.",
     ),
+    FILES.name: ("nothing else", "Many small files are packed at two thirds of the speed."),
     ROWS.name: ("xxHash's header (Debian: libxxhash-dev)", "Small records are read at about half the speed."),
 }
 
@@ -58,4 +66,4 @@ class BuildNative(build_ext):
             raise
 
 
-setup(ext_modules=[KERNEL, ROWS], cmdclass={"build_ext": BuildNative})
+setup(ext_modules=[KERNEL, ROWS, FILES], cmdclass={"build_ext": BuildNative})

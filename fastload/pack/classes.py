@@ -46,20 +46,18 @@ def class_names(source: Path, paths: Sequence[str], naming: ClassNaming) -> list
         return [_match(pattern, path) for path in paths]
     if not any("/" in path for path in paths):
         return None
-    names, loose = [], []
-    for path in paths:
-        folders = path.split("/")[:-1]
-        names.append("/".join(folders[: naming.level] if naming.level else folders))
-        if len(folders) < max(naming.level, 1):
-            loose.append(path)
+    parents = [path.rpartition("/")[0] for path in paths]
+    classes = {folder: "/".join(folder.split("/")[: naming.level or None]) for folder in set(parents)}
+    shallow = {folder for folder in classes if not folder or folder.count("/") + 1 < naming.level}
+    loose = [path for path, folder in zip(paths, parents, strict=True) if folder in shallow] if shallow else []
     if loose:
         where = "its class folders" if naming.level < 2 else f"the class folders of level {naming.level}"
         raise PackError(
             f"{source} has files beside {where} ({loose[0]!r} is one of {len(loose)});"
             " move them into a class folder, or pass label_regex"
         )
-    _refuse_empty(source, set(names), naming.level)
-    return names
+    _refuse_empty(source, set(classes.values()), naming.level)
+    return [classes[folder] for folder in parents]
 
 
 def _refuse_empty(source: Path, present: set[str], level: int) -> None:

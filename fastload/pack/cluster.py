@@ -115,10 +115,8 @@ class RayPool:
     whole_shards = True
 
     def __init__(self, encoder: Encoder, *, owner: bytes, workers: int | None, address: str | None) -> None:
-        self._plan = encoder.plan
-        self._out = Path(os.path.abspath(encoder.out))
-        self._recipes = encoder.recipes
-        self._parent = ParentNode.here(self._out, owner)
+        self._encoder = encoder
+        self._parent = ParentNode.here(Path(os.path.abspath(encoder.out)), owner)
         self._workers = workers
         self._address = address
         self._ray = _import_ray()
@@ -172,14 +170,7 @@ class RayPool:
             task = urgent.popleft() if urgent else next(tasks, None)
             if task is None:
                 return
-            self._tasks[self._carry_out.remote(self._parent, self._work(task))] = task
-
-    def _work(self, task: Task) -> Callable[[], Any]:
-        """A task with all that it needs: of the plan, its own shard alone, however many there are."""
-        if isinstance(task, Verify):
-            return partial(is_whole, self._out / task.file.name, task.file)
-        encoder = Encoder(self._plan.alone(task.shard), self._out, self._recipes)
-        return partial(encoder.carry_out, replace(task, shard=0), _tell_nobody)
+            self._tasks[self._carry_out.remote(self._parent, work_of(self._encoder, task))] = task
 
     def _result(self, reference: Any) -> Any:
         try:
@@ -196,6 +187,15 @@ class RayPool:
         if what == "error":
             raise value
         return value
+
+
+def work_of(encoder: Encoder, task: Task) -> Callable[[], Any]:
+    """A task with all that it needs, wherever the same files are: of the plan its own shard alone."""
+    out = Path(os.path.abspath(encoder.out))
+    if isinstance(task, Verify):
+        return partial(is_whole, out / task.file.name, task.file)
+    alone = Encoder(encoder.plan.alone(task.shard), out, encoder.recipes)
+    return partial(alone.carry_out, replace(task, shard=0), _tell_nobody)
 
 
 def carry_out(parent: ParentNode, work: Callable[[], Any]) -> tuple[str, Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fastload.errors import DecodeError, PackError
 from fastload.pack.checks import FACTS, inspector
+from fastload.pack.files import read_files
 from fastload.pack.table import Files, Inline, Spans, Table, Values
 from fastload.shards.members import scalar_bytes
 
@@ -48,7 +49,7 @@ def fill(table: Table, name: str, rows: Int64s, view: memoryview, starts: Int64s
                 return {}  # made from values of the manifest
             found = [look(place) for place in places]
         case Files():
-            found = _fill_files(column, listed, view, begins, column.sizes[rows].tolist(), look)
+            found = _fill_files(column, rows, view, starts, look)
         case Spans():
             found = _fill_spans(table, column, listed, view, begins, look)
     names = FACTS.get(kind, ())
@@ -85,38 +86,46 @@ def _fill_spans(
     return found
 
 
-def _fill_files(
-    column: Files,
-    listed: list[int],
-    view: memoryview,
-    begins: list[int],
-    sizes: list[int],
-    look: Look,
-) -> list[Any]:
+def _fill_files(column: Files, rows: Int64s, view: memoryview, starts: Int64s, look: Look) -> list[Any]:
     """Read whole files into `view`; asks for one byte more than expected, so that growth is seen too."""
-    paths, found, path = column.paths, [], ""
-    flags, opened, read, close = os.O_RDONLY | os.O_CLOEXEC, os.open, os.readv, os.close
+    paths, sizes = [column.paths[row] for row in rows.tolist()], column.sizes[rows]
+    _read_all(column.root, paths, view, starts, sizes)
+    found: list[Any] = []
     try:
-        root = opened(column.root or ".", flags | os.O_DIRECTORY)  # looked up once, and not again with each file
+        for begin, end in zip(starts.tolist(), (starts + sizes).tolist(), strict=True):
+            found.append(look(view[begin:end]))
+    except DecodeError as error:
+        path = os.path.join(column.root, paths[len(found)])
+        raise PackError(f"{path}: {error.message}; remove or mend the file") from error
+    return found
+
+
+def _read_all(folder: str, paths: list[str], view: memoryview, starts: Int64s, sizes: Int64s) -> None:
+    done, path = 0, ""
+    try:
+        # looked up once, and not again with each file
+        root = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for row, begin, size in zip(listed, begins, sizes, strict=True):
-                path, end = paths[row], begin + size
-                descriptor = opened(path, flags, dir_fd=root)
-                try:
-                    if read(descriptor, (view[begin : end + 1],)) != size:
-                        _read_rest(descriptor, path, view[begin:end])
-                finally:
-                    close(descriptor)
-                found.append(look(view[begin:end]))
+            while (done := read_files(root, paths, starts, sizes, view, done)) < len(paths):
+                path, begin, end = paths[done], int(starts[done]), int(starts[done] + sizes[done])
+                _read_one(root, path, view[begin : end + 1])
+                done += 1
         finally:
-            close(root)
+            os.close(root)
     except OSError as error:
         gone = isinstance(error, FileNotFoundError)
         what = "is gone since packing began" if gone else f"cannot be read: {error.strerror}"
-        raise PackError(f"{os.path.join(column.root, path)} {what}; run the command again once it is back") from error
-    except DecodeError as error:
-        raise PackError(f"{os.path.join(column.root, path)}: {error.message}; remove or mend the file") from error
-    return found
+        raise PackError(f"{os.path.join(folder, path)} {what}; run the command again once it is back") from error
+
+
+def _read_one(root: int, path: str, place: memoryview) -> None:
+    """Read a file that is one byte shorter than its place."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        if os.readv(descriptor, (place,)) != len(place) - 1:
+            _read_rest(descriptor, path, place[:-1])
+    finally:
+        os.close(descriptor)
 
 
 def _read_rest(descriptor: int, path: str, place: memoryview) -> None:

@@ -13,7 +13,7 @@ from fastload.pack.listing import KINDS, Listing, list_files
 from fastload.pack.npyfiles import array_field
 from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info, with_extensions
 from fastload.shards.index import FieldInfo, Kind
-from fastload.shards.members import KIND_OF_EXTENSION, sample_key
+from fastload.shards.members import KIND_OF_EXTENSION, sample_keys
 
 FolderKind = Literal["image", "audio", "text", "tensor"]
 
@@ -48,7 +48,7 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> 
         )
     ignored += sum(len(other.paths) for other in found.values())
     files = listing.column(source)
-    keys = [sample_key(path) for path in listing.paths]
+    keys = sample_keys(listing.paths)
     check_keys(keys, listing.paths.__getitem__)
     columns: dict[str, Column] = {kind: files}
     fields: dict[str, FieldInfo] = {kind: FieldInfo(kind=kind)}

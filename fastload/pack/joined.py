@@ -51,7 +51,8 @@ def joined_table(source: Path, found: Mapping[Kind, Listing], naming: ClassNamin
     Raises:
         PackError: a sample that lacks a field, two files of one field, a faulty file.
     """
-    if len(found) == 1 and not any(_is_dotted(path) for listing in found.values() for path in listing.paths):
+    paths = [path for listing in found.values() for path in listing.paths]
+    if len(found) == 1 and not any(path.count(".") > 1 and _is_dotted(path) for path in paths):
         return None
     samples: _Samples = {}
     twice: list[tuple[str, str, str]] = []

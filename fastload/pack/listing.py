@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload.errors import PackError
+from fastload.pack.files import stat_files
 from fastload.pack.table import Files, Table, one_or_all
 from fastload.shards.index import Kind
 from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension
@@ -34,12 +35,24 @@ class Listing:
     sizes: list[int] = field(default_factory=list)
     mtimes: list[int] = field(default_factory=list)
 
-    def add(self, path: str, file_type: str, about: os.stat_result | None) -> None:
-        """`about`: None for a link to a file that is not there; its size is -1."""
-        self.paths.append(path)
-        self.types.append(file_type)
-        self.sizes.append(-1 if about is None else about.st_size)
-        self.mtimes.append(0 if about is None else about.st_mtime_ns)
+    def measure(self, folder: int, prefix: str) -> None:
+        """Look up the sizes and times of what was listed last, of one folder: a descriptor, and its path and slash.
+
+        The size of a link to a file that is not there is -1.
+        """
+        names = [path[len(prefix) :] for path in self.paths[len(self.sizes) :]]
+        sizes, times = stat_files(folder, names)
+        self.sizes += sizes.tolist()
+        self.mtimes += times.tolist()
+        for name in names[len(sizes) :]:
+            try:
+                about = os.stat(name, dir_fd=folder)
+            except FileNotFoundError:
+                self.sizes.append(-1)
+                self.mtimes.append(0)
+            else:
+                self.sizes.append(about.st_size)
+                self.mtimes.append(about.st_mtime_ns)
 
     def pick(self, rows: Sequence[int]) -> Listing:
         """Some of the files, in another order."""
@@ -77,17 +90,21 @@ def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
                 name = entry.name
                 ending = name.rpartition(".")[2]
                 known = _TYPES.get(ending) or _TYPES.get(ending.lower())
-                if entry.is_file():
-                    if known is None:
-                        ignored += 1
-                    else:
-                        found.setdefault(known[0], Listing()).add(prefix + name, known[1], entry.stat())
-                elif entry.is_dir():
+                plain = entry.is_file()
+                if not plain and entry.is_dir():
                     below.append(_below(source, prefix, parents, entry))
-                elif known is not None and entry.is_symlink():
-                    found.setdefault(known[0], Listing()).add(prefix + name, known[1], None)
+                elif known is not None and (plain or entry.is_symlink()):
+                    kind, file_type = known
+                    if kind not in found:
+                        found[kind] = Listing()
+                    found[kind].paths.append(prefix + name)
+                    found[kind].types.append(file_type)
+                elif plain:
+                    ignored += 1
                 elif known is not None:
                     raise PackError(f"{source / prefix / entry.name} is no regular file; remove or mend it")
+            for listing in found.values():
+                listing.measure(descriptor, prefix)
         except OSError as error:
             raise PackError(f"{source / prefix} cannot be listed: {error.strerror}") from error
         finally:

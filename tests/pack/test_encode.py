@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
-from pack_sources import jpeg, photo, png
+from pack_sources import jpeg, photo, png, tree
 
-from fastload.pack import pack
+from fastload.pack import job, pack
+from fastload.pack.cluster import work_of
 from fastload.pack.encode import Encoder, is_whole
-from fastload.pack.inputs import open_source
-from fastload.pack.plan import make_plan
-from fastload.pack.prepare import Prepare, prepared
-from fastload.pack.splitting import parse_splitting, share_out
-from fastload.pack.table import Table
-from fastload.pack.tasks import WholeShard, WriteShard
+from fastload.pack.tasks import Task, Tell, WholeShard
+from fastload.pack.workers import Done
 from fastload.shards.index import ShardFormat
 
 
@@ -42,6 +40,32 @@ def lines(tmp_path: Path) -> Path:
     return path
 
 
+class AlonePool:
+    """Carries out whole shards, each as if on another machine, and all of them twice, as after a loss."""
+
+    whole_shards = True
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.partials: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, tasks: Iterator[Task], done: Done, tell: Tell) -> None:
+        for task in tasks:
+            work = pickle.dumps(work_of(self._encoder, task))
+            here = os.getcwd()
+            os.chdir("/")
+            results = [pickle.loads(work)() for _ in range(2)]
+            os.chdir(here)
+            self.partials += [result.partial for result in results if isinstance(result, WholeShard)]
+            assert not done(task, results[-1])
+
+
 @pytest.mark.parametrize("shard_format", ["tar", "parquet"])
 @pytest.mark.parametrize("what", ["manifest", "lines"])
 def test_a_shard_alone(
@@ -52,34 +76,19 @@ def test_a_shard_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source: Path = request.getfixturevalue(what)
-    index = pack(source, tmp_path / "out", format=shard_format, shard_size=30_000, split="a=0.7,b=0.3", workers=2)
+    options: dict[str, Any] = {"format": shard_format, "shard_size": 30_000, "split": "a=0.7,b=0.3"}
     monkeypatch.chdir(source.parent)  # a source that is named relative to the folder that packing is started in
-    table = open_source(Path(source.name))
-    assert isinstance(table, Table)
-    table, recipes = prepared(table, Prepare(), jpeg="seekable", pixels=False)
-    sharing = share_out(table, parse_splitting("a=0.7,b=0.3"), seed=0)
-    plan = make_plan(table, sharing, shard_format=shard_format, shard_size=30_000, seed=0, shuffle=True)
-    assert len(plan.shards) >= 2
-    for name in plan.splits:
-        (tmp_path / "alone" / name).mkdir(parents=True)
-    alone = [Encoder(plan.alone(number), tmp_path / "alone", recipes) for number in range(len(plan.shards))]
-    alone = pickle.loads(pickle.dumps(alone))
-    monkeypatch.chdir("/")
-    names, told = set(), 0
+    index = pack(source.name, "out", workers=2, **options)
+    pools: list[AlonePool] = []
 
-    def tell(samples: int, written: int) -> None:
-        nonlocal told
-        told += samples
+    def alone(encoder: Encoder, **options: Any) -> AlonePool:
+        pools.append(AlonePool(encoder))
+        return pools[-1]
 
-    for encoder, file in zip(alone, index.shards, strict=True):
-        for _ in range(2):  # another attempt has a file of its own
-            result = encoder.carry_out(WriteShard(shard=0), tell)
-            assert isinstance(result, WholeShard)
-            assert result.file == replace(file, index_xxh3=None)
-            names.add(result.partial)
-            assert (tmp_path / "alone" / result.partial).read_bytes() == (tmp_path / "out" / file.name).read_bytes()
-    assert len(names) == 2 * len(plan.shards)
-    assert told == 2 * len(plan.order)
+    monkeypatch.setattr(job, "RayPool", alone)
+    assert pack(source.name, "alone", engine="ray", **options) == index
+    assert len(set(pools[0].partials)) == 2 * len(index.shards) >= 4  # a file of its own for each attempt
+    assert tree(tmp_path / "alone") == tree(tmp_path / "out")  # and none is left
 
 
 def test_a_shard_that_is_not_what_was_written_is_noticed(lines: Path, tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Many files at once, in C where that is built: their sizes, and their contents into one buffer.
+
+    50,000 files of 900 bytes, processor time each    in Python    in C
+    stat                                                 3.6 us    2.3 us
+    open, read, close                                    5.4 us    4.2 us
+
+What is out of the ordinary is left to Python: both functions stop there, and tell how far they came.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    _files: Any = importlib.import_module("fastload.pack._files")  # has no Python file that could be imported by name
+except ImportError:
+    _files = None
+
+Int64s = npt.NDArray[np.int64]
+# names are handed over as UTF-8; under another locale's encoding they would be other files
+_NATIVE = _files is not None and sys.getfilesystemencoding() == "utf-8"
+
+
+def stat_files(folder: int, names: list[str]) -> tuple[Int64s, Int64s]:
+    """Bytes and modification times, in nanoseconds, of the first of some regular files, int64 [done] each.
+
+    Args:
+        folder: descriptor of the folder that they are in.
+        names: [n]; done is n unless one is gone or is no regular file.
+    """
+    sizes, times = np.empty(len(names), np.int64), np.empty(len(names), np.int64)
+    done = _files.stat(folder, names, sizes, times) if _NATIVE else 0
+    return sizes[:done], times[:done]
+
+
+def read_files(folder: int, paths: list[str], starts: Int64s, sizes: Int64s, into: memoryview, first: int) -> int:
+    """Read some files into place, from the first on; returns how far it came.
+
+    Args:
+        folder: descriptor of the folder that the paths begin in.
+        paths: [n].
+        starts, sizes: where each goes and how long it is, int64 [n].
+        into: one byte longer than the last file needs; a file that has grown overwrites the byte after its place.
+        first: which file to begin with.
+
+    Returns: n, or the number of a file that cannot be read or has another size.
+    """
+    if not _NATIVE:
+        return first
+    done: int = _files.read(folder, paths, np.ascontiguousarray(starts), np.ascontiguousarray(sizes), into, first)
+    return done

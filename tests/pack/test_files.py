@@ -1,0 +1,108 @@
+"""Many files at once: as one by one, up to the first that is out of the ordinary; and without the C part the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pack_sources import tree
+
+from fastload.pack import _files, pack
+from fastload.pack.files import read_files, stat_files
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files "0" to "9" of as many bytes, an é, a link to one, a broken link and a folder."""
+    made = tmp_path_factory.mktemp("files")
+    for size in range(10):
+        (made / str(size)).write_bytes(bytes([size] * size))
+        os.utime(made / str(size), ns=(1, 10**18 + size))
+    (made / "é").write_bytes(b"accent")
+    (made / "link").symlink_to("3")
+    (made / "broken").symlink_to("nothing")
+    (made / "below").mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+GOOD = st.sampled_from([*"0123456789", "é", "link"])
+BAD = ["broken", "below", "none", "a\0b", "\udcff"]
+
+
+@settings(deadline=None)
+@given(good=st.lists(GOOD, max_size=20), bad=st.sampled_from(BAD), after=st.lists(GOOD, max_size=3))
+def test_stat(folder: Path, opened: int, good: list[str], bad: str, after: list[str]) -> None:
+    expected = [os.stat(folder / name) for name in good]
+    for names in (good, [*good, bad, *after]):
+        sizes, times = stat_files(opened, names)
+        assert sizes.tolist() == [about.st_size for about in expected]
+        assert times.tolist() == [about.st_mtime_ns for about in expected]
+
+
+@settings(deadline=None)
+@given(
+    good=st.lists(GOOD, max_size=20),
+    bad=st.sampled_from([*BAD, "9"]),
+    after=st.lists(GOOD, max_size=3),
+    gap=st.integers(0, 3),
+    first=st.integers(0, 3),
+)
+def test_read(folder: Path, opened: int, good: list[str], bad: str, after: list[str], gap: int, first: int) -> None:
+    names = [*good, bad, *after]
+    contents = [(folder / name).read_bytes() if (folder / name.strip("\0")).is_file() else b"1234" for name in good]
+    sizes = np.array([*map(len, contents), 8, *(0 for _ in after)], np.int64)  # the last: another size than it has
+    starts = np.cumsum(sizes + gap) - sizes
+    into = np.full(int(starts[-1] + sizes[-1]) + 1, 255, np.uint8)
+    first = min(first, len(good))
+    assert read_files(opened, names, starts, sizes, into.data, first) == len(good)
+    for place, content in enumerate(contents):
+        found = into[starts[place] : starts[place] + sizes[place]].tobytes()
+        assert found == (content if place >= first else b"\xff" * len(content))
+
+
+def test_places_outside_of_the_buffer_are_not_written(opened: int) -> None:
+    into = bytearray(b"-" * 8)
+    for start, size in ((8, 0), (7, 1), (0, 8), (-1, 1), (2**62, 5), (0, -1)):
+        starts, sizes = np.array([start], np.int64), np.array([size], np.int64)
+        assert read_files(opened, ["1"], starts, sizes, memoryview(into), 0) == 0
+    assert into == b"-" * 8
+
+
+def test_arguments_that_do_not_fit_are_refused(opened: int) -> None:
+    one, two, narrow = np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int32)
+    with pytest.raises(ValueError, match="sizes and places are int64, one for each file"):
+        _files.stat(opened, ["1", "2"], two, one)
+    with pytest.raises(ValueError, match="sizes and places are int64, one for each file"):
+        _files.read(opened, ["1", "2"], two, narrow, bytearray(9), 0)
+    with pytest.raises(ValueError, match="the first file has a number from 0"):
+        _files.read(opened, ["1", "2"], two, two, bytearray(9), -1)
+    with pytest.raises(TypeError):
+        _files.read(opened, ["1", "2"], two, two, b"read only", 0)
+
+
+WITHOUT = """
+import sys
+sys.modules["fastload.pack._files"] = None  # as if it were not built
+from fastload.pack import pack
+pack(sys.argv[1], sys.argv[2], workers=1, shard_size="40KiB")
+"""
+
+
+def test_without_the_c_part_the_bytes_are_the_same(images: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT, str(images), str(tmp_path / "without")], check=True)
+    pack(images, tmp_path / "with", workers=1, shard_size="40KiB")
+    assert tree(tmp_path / "with") == tree(tmp_path / "without")
