@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fastload.prepared import STEPS, prepared_texts
 from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 from fastload.shards.open import Data, open_index
@@ -50,6 +51,7 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
         "fields": {name: info.to_json() for name, info in first.fields.items()},
         "jpeg": statistics.get("jpeg", {}),
         "cleaning": statistics.get("cleaning", {}),
+        "prepared": {step: statistics[step] for step in STEPS if step in statistics},
         "packed": packed,
     }
 
@@ -160,6 +162,7 @@ def render(about: Mapping[str, Any]) -> RenderableType:
         for name, counts in found["classes"].items():
             more = f", the {TOP_CLASSES} most frequent" if len(counts) > TOP_CLASSES else ""
             parts += [Text(f"{name} in {split}: {len(counts)} classes{more}"), _classes(counts)]
+    parts += [Text(text) for text in prepared_texts(about["prepared"])]
     parts += [Text(f"{split}: {jpeg_text(counts)}") for split, counts in about["jpeg"].items()]
     if about["cleaning"]:
         parts.append(Text(cleaning_text(about["cleaning"])))

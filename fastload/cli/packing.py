@@ -15,6 +15,7 @@ import typer
 from fastload.cli.app import Format, Quiet, app, bar, contents, say
 from fastload.errors import ConfigError
 from fastload.inspect import cleaning_text, jpeg_text
+from fastload.prepared import prepared_texts
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
 
@@ -155,7 +156,6 @@ def pack(
     from fastload.pack import pack as run
     from fastload.pack.cleaning import Cleaning
     from fastload.pack.splitting import Splitting
-    from fastload.pack.summary import summary
 
     started = time.perf_counter()
     cleaning = Cleaning(
@@ -216,7 +216,7 @@ def pack(
         progress=not quiet and sys.stderr.isatty(),
     )
     if not quiet:
-        done = "".join(f"; {text}" for text in summary(index.statistics))
+        done = "".join(f"; {text}" for text in prepared_texts(index.statistics))
         done += jpegs(index) + cleaned(index)
         say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{done}")
 

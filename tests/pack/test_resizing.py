@@ -335,5 +335,9 @@ def test_the_command_says_what_it_saved(tmp_path: Path) -> None:
     assert "; 2 pictures resized, 0." in done.stdout
     assert "MB, mean PSNR " in done.stdout
     assert " dB, 5 kept as they are; " in done.stdout
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "out")]).stdout
+    assert "\n2 pictures resized, 0." in shown
+    found = json.loads(CliRunner().invoke(app, ["inspect", str(tmp_path / "out"), "--json"]).stdout)
+    assert found["prepared"]["resize"]["train"]["resized"] == 2
     refused = CliRunner().invoke(app, ["pack", str(tmp_path / "source"), str(tmp_path / "o"), "--quality", "0"])
     assert refused.exit_code == 2

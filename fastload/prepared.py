@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def summary(statistics: Mapping[str, Any]) -> list[str]:
+def prepared_texts(statistics: Mapping[str, Any]) -> list[str]:
     """What was done to samples, over all splits, a phrase for each step, from `IndexFile.statistics`."""
-    texts = {"resize": _resized, "audio": _converted, "tokens": _tokenized}
     found = []
-    for step, say in texts.items():
+    for step, say in _SAID.items():
         splits = list(statistics.get(step, {}).values())
         if splits:
             names = dict.fromkeys(name for split in splits for name in split if name != "kept")
@@ -50,3 +49,7 @@ def _bytes(total: Mapping[str, Any]) -> str:
 def _kept(splits: Sequence[Mapping[str, Any]]) -> str:
     kept = sum(count for split in splits for count in split["kept"].values())
     return f", {kept:,} kept as they are" if kept else ""
+
+
+_SAID = {"resize": _resized, "audio": _converted, "tokens": _tokenized}
+STEPS = tuple(_SAID)  # their names in the statistics of an index
