@@ -14,6 +14,8 @@ from fastload.decode.sniff import beginning, sniff
 from fastload.decode.wav import COMPANDED, read_wav_frames, read_wav_header
 from fastload.errors import DecodeError, missing_extra
 
+# Read at once: a damaged header may promise more samples than memory holds, and the file ends long before.
+_BLOCK_FRAMES = 1 << 22
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is (RFC 3533)
 
 Samples = npt.NDArray[np.float32]
@@ -85,9 +87,12 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
     def read(start: int, stop: int) -> Samples:
         try:
             file.seek(start)
-            frames = file.read(stop - start, dtype="float32", always_2d=True)  # [n, C]
+            blocks = [file.read(min(stop - start, _BLOCK_FRAMES), dtype="float32", always_2d=True)]  # [n, C] each
+            while len(blocks[-1]) and (left := stop - start - sum(map(len, blocks))):
+                blocks.append(file.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True))
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DecodeError(f"{kind} of {len(raw)} bytes does not decode: {error}") from error
+        frames = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         if len(frames) != stop - start:
             raise DecodeError(f"{kind} ends after {start + len(frames)} of {file.frames} samples ({len(raw)} bytes)")
         return np.ascontiguousarray(frames.T)
