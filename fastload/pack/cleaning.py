@@ -32,7 +32,7 @@ class Cleaning:
         drop_missing: leave out rows of a manifest in which a value is null, empty or NaN.
         fill: column -> what stands for its missing values instead.
         on_error: "skip" leaves out samples with a content that is missing, empty, truncated or not what its name says;
-            "raise" stops at the first.
+            "raise" stops at the first. A shard or an archive that cannot be read at all stops the run in any case.
         max_errors: with "skip": how many are put up with; None: any number.
         decode: "full" decodes every picture and sound for it; "headers" reads their headers and looks for their ends.
         ranges: measure -> range that it must be in, both ends included. Measures: any field of numbers; "bytes",

@@ -22,6 +22,8 @@ U64s = npt.NDArray[np.uint64]
 ALIKE_COLOUR = 32  # of 255, the most that any of 4 x 4 x 3 averages differs; 10% brighter: 24 at most
 _FOUND = 0.95  # of pairs that are just as similar as is asked, at least this share become candidates
 _CHUNK_BITS = 16
+_CHUNKS = 64 // _CHUNK_BITS
+_PAIRS = 1 << 22  # compared at a time
 
 
 class Judge(Protocol):
@@ -78,7 +80,8 @@ class NearPictures:
     """Pictures by their perceptual hashes and thumbnails.
 
     Hashes that differ in at most `bits` places differ in at most bits // 4 in one of four chunks of 16 (Norouzi,
-    Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", 2012): no pair is missed.
+    Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", 2012): no pair is missed. Most pictures
+    are near no other; all are compared once to tell, array by array, so that only the rest are looked up one by one.
 
     Args:
         hashes: uint64 [n].
@@ -90,20 +93,25 @@ class NearPictures:
         self._hashes = hashes
         self._thumbnails = thumbnails.astype(np.int16)
         self._bits = bits
-        self._chunks = hashes.astype("<u8").view(np.uint16).reshape(-1, 64 // _CHUNK_BITS).tolist()  # [n][4]
+        self._chunks = _chunks(hashes)  # [n, 4]
         self._masks = [
             sum(1 << bit for bit in chosen)
-            for count in range(bits // (64 // _CHUNK_BITS) + 1)
+            for count in range(bits // _CHUNKS + 1)
             for chosen in combinations(range(_CHUNK_BITS), count)
         ]
-        self._added: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(64 // _CHUNK_BITS)]
+        self._alone = _alone(hashes, bits, self._masks)
+        self._added: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(_CHUNKS)]
 
     def add(self, row: int) -> None:
-        for chunk, rows in zip(self._chunks[row], self._added, strict=True):
+        if self._alone[row]:
+            return
+        for chunk, rows in zip(self._chunks[row].tolist(), self._added, strict=True):
             rows[chunk].append(row)
 
     def candidates(self, row: int) -> Iterator[int]:
-        for chunk, rows in zip(self._chunks[row], self._added, strict=True):
+        if self._alone[row]:
+            return
+        for chunk, rows in zip(self._chunks[row].tolist(), self._added, strict=True):
             for mask in self._masks:
                 yield from rows.get(chunk ^ mask, ())
 
@@ -115,6 +123,43 @@ class NearPictures:
 
     def says(self, row: int, other: int) -> str:
         return f"perceptual hashes differ in {int(self._hashes[row] ^ self._hashes[other]).bit_count()} of 64 bits"
+
+
+def _chunks(hashes: U64s) -> npt.NDArray[np.int64]:
+    """The four chunks of each hash, int64 [n, 4]."""
+    chunks: npt.NDArray[np.int64] = hashes.astype("<u8").view("<u2").reshape(-1, _CHUNKS).astype(np.int64)
+    return chunks
+
+
+def _alone(hashes: U64s, bits: int, masks: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which hashes no other is within `bits` of, bool [n]."""
+    distinct, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    alone = counts == 1
+    for chunk in _chunks(distinct).T:
+        order = np.argsort(chunk, kind="stable")
+        starts = np.searchsorted(chunk[order], np.arange((1 << _CHUNK_BITS) + 1))  # of each value in that order
+        for mask in masks:
+            wanted = chunk ^ mask
+            first, several = starts[wanted], starts[wanted + 1] - starts[wanted]
+            for begin, end in _blocks(several):
+                here = several[begin:end]
+                one = np.repeat(np.arange(begin, end), here)  # [pairs]
+                place = np.arange(len(one)) - np.repeat(np.cumsum(here) - here, here)  # among those of the same one
+                other = order[np.repeat(first[begin:end], here) + place]
+                near = (np.bitwise_count(distinct[one] ^ distinct[other]) <= bits) & (one != other)
+                alone[one[near]] = False
+    found: npt.NDArray[np.bool_] = alone[inverse]
+    return found
+
+
+def _blocks(counts: Int64s) -> Iterator[tuple[int, int]]:
+    """[start, stop) of consecutive counts that add up to about `_PAIRS`, or are one."""
+    ends, start = np.cumsum(counts), 0
+    while start < len(counts):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, before + _PAIRS, "right")), start + 1)
+        yield start, stop
+        start = stop
 
 
 class NearTexts:

@@ -63,7 +63,7 @@ def open_source(
         kind: what the source is, where its files do not tell.
         columns: of a manifest (`manifest.manifest_table`); of a stream field -> name in the source.
         label_regex, label_level: of a folder of files: where a class stands (`classes.ClassNaming`).
-        lenience: which faults of files, and of manifests, are no errors. In a stream all are.
+        lenience: which faults of files, and of manifests, are no errors.
 
     Raises:
         PackError: missing, empty, or with a fault in it.

@@ -160,13 +160,14 @@ def pack(
     if isinstance(source, Path):
         _refuse_overlap(source, out)
     refuse_foreign(out)
+    lenience = STRICT if clean is None else clean.lenience
     opened = open_source(
         source,
         kind=kind,
         columns=columns,
         label_regex=label_regex,
         label_level=label_level,
-        lenience=STRICT if clean is None else clean.lenience,
+        lenience=lenience,
     )
     options: dict[str, Any] = {
         "format": format,
@@ -189,7 +190,7 @@ def pack(
     if vocabulary is not None:
         made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal:
-        table = opened if isinstance(opened, Table) else _spooled(opened, journal, out)
+        table = opened if isinstance(opened, Table) else _spooled(opened, journal, out, lenience.faulty)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
         kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
@@ -247,9 +248,9 @@ def _counts_kernel(opened: Table | Stream, jpeg: JpegMode) -> bool | None:
     return native.available() if matters else None
 
 
-def _spooled(stream: Stream, journal: Journal, out: Path) -> Table:
+def _spooled(stream: Stream, journal: Journal, out: Path, faulty: bool) -> Table:
     try:
-        return spool(stream, journal.spool)
+        return spool(stream, journal.spool, faulty)
     except FastloadError:
         raise
     except OSError as error:

@@ -44,7 +44,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _Number = bool | int | float
 
 
-def spool(stream: Stream, path: Path) -> Table:
+def spool(stream: Stream, path: Path, faulty: bool = False) -> Table:
     """Read a stream into a file; its table.
 
     Text in a field "label" is the name of a class, as in a manifest. Numbers that are whole in some samples and not in
@@ -53,6 +53,7 @@ def spool(stream: Stream, path: Path) -> Table:
     Args:
         stream: what to read.
         path: of the file; one that is there is written anew.
+        faulty: contents may be damaged, for cleaning to find.
 
     Raises:
         PackError: no samples, one with other fields or types than the first, damaged contents, keys that clash.
@@ -61,7 +62,7 @@ def spool(stream: Stream, path: Path) -> Table:
     keys: list[str] = []
     columns: dict[str, _Contents | _Numbers | _Classes] = {}
     with open(path, "wb", buffering=_BUFFER_BYTES) as opened:
-        file = _File(opened)
+        file = _File(opened, faulty)
         for number, sample in enumerate(stream.read(), 1):
             try:
                 key, values = split_key(sample.values, number)
@@ -104,9 +105,10 @@ def _collector(name: str, value: Value, file: _File) -> _Contents | _Numbers | _
 
 @dataclass(slots=True)
 class _File:
-    """What is written, and how much: asking the file itself would be a system call each time."""
+    """What is written, and how much: asking the file itself would be a system call each time. `faulty`: as it comes."""
 
     file: BinaryIO
+    faulty: bool
     size: int = 0
 
     def write(self, content: bytes) -> None:
@@ -128,11 +130,8 @@ class _Contents:
 
     def add(self, name: str, value: Value) -> None:
         file_type, content = encoded(name, value, self.info)
-        try:
-            inspector(self.info.kind)(memoryview(content))
-        except DecodeError as error:
-            error.message = f"field {name!r}: {error.message}"
-            raise
+        if not self.file.faulty:
+            self._inspect(name, content)
         if isinstance(value, np.ndarray) and len(self.shapes) < 2:
             self.shapes.add(value.shape)
         self.starts.append(self.file.size)
@@ -140,6 +139,13 @@ class _Contents:
         self.digests.append(xxhash.xxh3_64_intdigest(content))
         self.types.append(sys.intern(file_type))  # few of them, however many samples
         self.file.write(content)
+
+    def _inspect(self, name: str, content: bytes) -> None:
+        try:
+            inspector(self.info.kind)(memoryview(content))
+        except DecodeError as error:
+            error.message = f"field {name!r}: {error.message}"
+            raise
 
     def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
         shape = next(iter(self.shapes)) if self.info.kind == "tensor" and len(self.shapes) == 1 else None

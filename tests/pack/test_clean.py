@@ -247,3 +247,19 @@ def test_the_summary_has_what_was_left_out(dirty: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["inspect", str(tmp_path / "out")])
     said = " ".join(done.output.split())
     assert "11 rejected (duplicate 2, range 7, unreadable 2), listed in rejected.parquet; 5 reported" in said
+
+
+def test_samples_of_python_are_cleaned_too(tmp_path: Path) -> None:
+    good = [{"key": f"k{i}", "image": photo(i), "text": f"text {i % 3}"} for i in range(6)]
+    bad = {"key": "bad", "image": photo(9)[:3000], "text": "cut"}
+    again = {"key": "z", "image": photo(2), "text": "text 2"}
+    with pytest.raises(PackError, match=r"sample 4 of list: field 'image': JPEG"):
+        pack([*good[:3], bad], tmp_path / "out", workers=1)
+    clean = Cleaning(on_error="skip", duplicates="drop", decode="full")
+    index = pack([*good, bad, again], tmp_path / "out", clean=clean, workers=2)
+    assert notes(tmp_path / "out/rejected.parquet") == [
+        ("bad", "sample 'bad'", "unreadable"),
+        ("z", "sample 'z'", "duplicate"),
+    ]
+    assert index.fields["image"].kind == "image"
+    assert {s["__key__"] for s in StreamingDataset(tmp_path / "out")} == {f"k{i}" for i in range(6)}
