@@ -21,7 +21,7 @@ tokens [B, T] and `<field>_length` (text, spans)
     MaskTokens (BERT), CorruptSpans (T5), InfillText (BART)              with labels and attention_mask
     ReplaceTokens, InsertTokens, DeleteTokens, SwapTokens, MakeAttentionMask
 strings (strings)
-    EachText("field", eda), EachText("field", aeda)
+    EachText("field", eda), EachText("field", aeda)     WordNet: synonyms for eda (wordnet)
 chains (chain, presets)
     Compose([...], masks=, boxes=, keypoints=)        fused; other fields follow the geometry
     train_classification(224), eval_classification(224)
@@ -81,6 +81,7 @@ from fastload.augment.tone import (
     RandomSolarize,
 )
 from fastload.augment.warps import RandomAffine, RandomPerspective, RandomRotation
+from fastload.augment.wordnet import WordNet
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -139,6 +140,7 @@ __all__ = [
     "SwapTokens",
     "TimeStretch",
     "TrivialAugmentWide",
+    "WordNet",
     "aeda",
     "eda",
     "eval_classification",

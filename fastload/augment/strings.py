@@ -39,8 +39,8 @@ def eda(text: str, key: int, *, share: float = 0.1, synonyms: Mapping[str, Seque
     Args:
         text: words separated by white space; of fewer than two words, unchanged.
         share: of the words that are changed, at least one.
-        synonyms: lower-case word -> its synonyms, e.g. from WordNet. Without any for the text's words, a swap or
-            deletion is drawn instead.
+        synonyms: lower-case word -> its synonyms, such as fastload.augment.WordNet(). Without any for the text's
+            words, a swap or deletion is drawn instead.
 
     Raises:
         ConfigError: a share outside of [0, 1].
