@@ -38,6 +38,7 @@ GIF = "GIF, which cannot hold what a resize gives"
 MAX_MILLIDECIBELS = 100_000  # of one picture: equal ones have no ratio
 _FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF"}
 _CMYK = 4  # components of a JPEG
+_APP2, _START_OF_SCAN, _ICC = 0xE2, 0xDA, b"ICC_PROFILE\0"
 # EXIF orientation -> what Pillow calls the turn that shows the picture upright
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -78,11 +79,16 @@ class Resize:
         if header.kind == "gif":
             return Outcome(kept=GIF)
         try:
-            opened = _open(raw, header)
-            if getattr(opened, "n_frames", 1) > 1:
-                return Outcome(kept=SEVERAL_FRAMES)
-            picture = self._scaled(self._pixels(raw, header, opened), header, size)
-            data, lossy = self._encoded(picture, header, raw, _profile(opened, header))
+            if header.kind == "jpeg":
+                whole, profile = self._photo(raw, header), _jpeg_profile(raw, header)
+            else:
+                opened = READERS[header.kind](io.BytesIO(raw))
+                if getattr(opened, "n_frames", 1) > 1:
+                    return Outcome(kept=SEVERAL_FRAMES)
+                profile = _profile(opened)
+                whole = self._picture(opened)
+            picture = self._scaled(whole, header, size)
+            data, lossy = self._encoded(picture, header, raw, profile)
         except FAILURES as error:
             raise DecodeError(f"{header.kind.upper()} of {len(raw)} bytes cannot be resized: {error}") from error
         sums = {"bytes_before": len(raw), "bytes_after": len(data)}
@@ -106,13 +112,14 @@ class Resize:
         found = Counts(made=counts.made, kept=counts.kept, sums=sums).to_json("resized")
         return found | ({"mean_psnr_db": round(total / pictures / 1000, 3)} if pictures else {})
 
-    def _pixels(self, raw: memoryview, header: PictureHeader, opened: ImageFile) -> Image.Image:
-        """In a mode that can be resized and stored."""
-        if header.kind == "jpeg":
-            if self.mask:
-                raise DecodeError("a mask as JPEG is not exact before it is resized; store masks as PNG")
-            pixels = decode_jpeg(raw, header, "L" if header.components == 1 else "RGB")
-            return Image.fromarray(pixels[..., 0] if header.components == 1 else pixels)
+    def _photo(self, raw: memoryview, header: PictureHeader) -> Image.Image:
+        if self.mask:
+            raise DecodeError("a mask as JPEG is not exact before it is resized; store masks as PNG")
+        pixels = decode_jpeg(raw, header, "L" if header.components == 1 else "RGB")
+        return Image.fromarray(pixels[..., 0] if header.components == 1 else pixels)
+
+    def _picture(self, opened: ImageFile) -> Image.Image:
+        """Pixels in a mode that can be resized and stored."""
         opened.load()
         if self.mask:
             return opened
@@ -152,15 +159,25 @@ class Resize:
         return file.getvalue(), lossy
 
 
-def _open(raw: memoryview, header: PictureHeader) -> ImageFile:
-    """Its header as Pillow reads it; no global limit or filter of Pillow's or Python's is asked."""
-    return (JpegImageFile if header.kind == "jpeg" else READERS[header.kind])(io.BytesIO(raw))
+def _jpeg_profile(raw: memoryview, header: PictureHeader) -> bytes | None:
+    """The colour profile of a JPEG, from its APP2 segments (ICC.1:2010, B.4); None for inks, which become RGB.
+
+    Pillow's reader would also parse the EXIF, and warn of damage in it.
+    """
+    if header.components == _CMYK:
+        return None
+    parts, position = [], 2
+    while position + 4 <= len(raw) and raw[position + 1] != _START_OF_SCAN:
+        marker, end = raw[position + 1], position + 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
+        if marker == _APP2 and bytes(raw[position + 4 : position + 4 + len(_ICC)]) == _ICC:
+            parts.append(bytes(raw[position + 4 + len(_ICC) : end]))
+        position = end
+    return b"".join(part[2:] for part in sorted(parts)) or None  # each begins with its number and how many there are
 
 
-def _profile(opened: ImageFile, header: PictureHeader) -> bytes | None:
+def _profile(opened: ImageFile) -> bytes | None:
     profile = opened.info.get("icc_profile")
-    inks = header.components == _CMYK or opened.mode == "CMYK"
-    return profile if isinstance(profile, bytes) and profile and not inks else None
+    return profile if isinstance(profile, bytes) and profile and opened.mode != "CMYK" else None
 
 
 def _is_lossless(raw: memoryview) -> bool:

@@ -51,6 +51,8 @@ class ConvertSound:
         if sniff(raw) == self.format and rate == clip.sample_rate and not (self.mono and clip.channels > 1):
             return Outcome(kept=AS_ASKED)
         samples = clip.read(0, clip.frames).astype(np.float64)  # [C, T]
+        if not np.isfinite(samples).all():
+            raise DecodeError("the clip holds values that are infinite or no numbers")
         if self.mono and len(samples) > 1:
             samples = samples.mean(axis=0, keepdims=True)
         bits = 16 if clip.bits <= 16 else 24

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fastload.cli import app
 from fastload.decode.headers import image_size
 from fastload.decode.image import ImageDecoder
 from fastload.decode.seekable import read_layout
-from fastload.errors import ConfigError, PackError
+from fastload.errors import ConfigError, DecodeError, PackError
 from fastload.pack import Prepare, pack
 from fastload.pack.resizing import Resize, millidecibels
 from fastload.verify import verify
@@ -150,6 +151,30 @@ def test_profiles_are_kept_and_other_metadata_is_not() -> None:
         assert opened(resized(raw).data).info["icc_profile"] == profile
     raw = saved(smooth(), "JPEG", comment=b"taken by someone")
     assert b"someone" not in resized(raw).data
+
+
+def test_a_profile_of_several_segments_is_whole() -> None:
+    profile = np.random.default_rng(0).bytes(150_000)
+    assert opened(resized(saved(smooth(), "JPEG", icc_profile=profile)).data).info["icc_profile"] == profile
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # Pillow's own, of damaged TIFFs
+@pytest.mark.parametrize("mask", [False, True])
+def test_damaged_files_are_errors_of_the_file(mask: bool) -> None:
+    choose, refused = random.Random(3), 0
+    files = [odd_photo(2, exif=_turned(), icc_profile=bytes(300)), saved(smooth(), "PNG"), saved(smooth(), "WEBP")]
+    files += [saved(smooth(), "BMP"), saved(smooth(mode="CMYK"), "TIFF"), saved(smooth().quantize(16), "PNG")]
+    for raw in files:
+        for _ in range(60):
+            damaged = bytearray(raw)
+            for _ in range(choose.randrange(1, 4)):
+                damaged[choose.randrange(min(len(damaged), 600))] = choose.randrange(256)
+            try:
+                outcome = resized(bytes(damaged), mask=mask)
+                assert outcome.data is None or max(image_size(outcome.data)) <= 64
+            except DecodeError:
+                refused += 1
+    assert refused > 50
 
 
 def test_inks_become_colours_as_in_a_loader() -> None:

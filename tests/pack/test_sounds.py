@@ -187,6 +187,14 @@ def test_a_source_without_sounds(images: Path, tmp_path: Path) -> None:
         pack(images, tmp_path / "out", prepare=Prepare(sample_rate=16000))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    (tmp_path / "s").mkdir()
+    soundfile.write(tmp_path / "s/a.wav", np.array([0.5, value, 0.1]), 8000, subtype="FLOAT")
+    with pytest.raises(PackError, match=r"a.wav: the clip holds values that are infinite or no numbers; remove"):
+        pack(tmp_path / "s", tmp_path / "out", prepare=Prepare(sample_rate=16000), workers=1)
+
+
 def test_more_channels_than_flac_has(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s/a.wav").write_bytes(clip(1, channels=9))
