@@ -24,6 +24,7 @@ from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
+from fastload.remote.cache import Cache, Cached
 from fastload.shards.read import Copying, CopyingReader, Raw, Reader
 
 OnError = Literal["raise", "mask"]
@@ -103,6 +104,15 @@ class Layout(Protocol):
         """What errors call a shard."""
         ...
 
+    def objects(self, shard: int) -> tuple[Cached, ...]:
+        """What has to be fetched before a shard can be read; empty for a local one."""
+        ...
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """What shards behind URLs are read through; empty where all are local."""
+        ...
+
 
 class BatchMaking(Protocol):
     """A `fastload.engine.Job` that makes one Batch."""
@@ -121,6 +131,10 @@ class Maker(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """What its batches have by name."""
+        ...
+
+    def shards(self, step: Step) -> Ints:
+        """The shards that the batch of a step is read from, in the order of use, int64 [any]."""
         ...
 
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking: ...
@@ -169,6 +183,10 @@ class Recipe:
         keys = sample_keys(self.seed, epochs, self.index.offsets[shards] + rows)
         bounds = [0, *accumulate(len(step.shards) for step in steps)]
         return [keys[start:stop] for start, stop in pairwise(bounds)]
+
+    def shards(self, step: Step) -> Ints:
+        """The shards that the batch of a step is read from, in the order of use, int64 [any]."""
+        return step.shards if self.maker is None else self.maker.shards(step)
 
     def record(self, fault: Fault, error: FastloadError) -> None:
         """Count a masked sample, or raise its error where none is masked."""

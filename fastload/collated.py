@@ -26,6 +26,7 @@ from fastload.order.cursor import State, Step
 from fastload.order.distribute import Share
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import ORDER_VERSION, Ints, Order
+from fastload.remote.cache import Cache, Cached
 from fastload.shards.read import Rows
 from fastload.stream import Streamed
 
@@ -127,8 +128,13 @@ class _OneShard:
         self.offsets: Ints = np.array([0, samples], np.int64)
         self._name = name
 
+    caches: tuple[Cache, ...] = ()  # it is no business of this package where a dataset of others reads
+
     def shard_name(self, shard: int) -> str:
         return self._name
+
+    def objects(self, shard: int) -> tuple[Cached, ...]:
+        return ()
 
 
 class _NoReader:
@@ -151,6 +157,9 @@ class _Collator:
     def names(self) -> tuple[str, ...]:
         """The names that the first sample has."""
         return tuple(self.shape.take(self.collate([self.data[0]]))) if len(self.data) else ()
+
+    def shards(self, step: Step) -> Ints:
+        return step.shards
 
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
         epoch = int(step.epochs[0]) if len(step.epochs) else self._epoch

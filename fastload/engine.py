@@ -24,25 +24,32 @@ Contract
                 changes. Threads that are too many end after the part they run and are joined by the next resize() or
                 close(); jobs that are too many ahead stay begun. After the end, or once closed, it does nothing.
 
+`Readahead` is beside it: threads of their own that fetch what jobs will need, in the order of use. They are not the
+engine's: a download waits for seconds, and decode threads that waited with it would leave what is at hand undecoded;
+without threads (num_workers=0) there would be none to wait; and how many downloads fill a network has nothing to do
+with how many threads fill the processor.
+
 Life of a job:  planned -> queued (its parts wait) -> running -> done (no part left) or failed -> handed over
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
-from fastload.errors import EngineError
+from fastload.errors import EngineError, FastloadError
 from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, WAITING, Clock, Meter, run_under
 from fastload.stopping import work_until
 
 Result = TypeVar("Result", covariant=True)
+Key = TypeVar("Key", bound=Hashable)
 
 _CLOSED = "the engine was closed before its end; begin a new iteration"
 JOIN_SECONDS = 10.0  # close() waits this long for a running part; a thread that hangs longer is left behind as a daemon
@@ -310,6 +317,9 @@ class Engine(Generic[Result]):
             shared.parts.clear()
             shared.work.notify_all()
             shared.done.notify_all()
+        if hasattr(self._plan, "close"):  # what it fetches ahead
+            with contextlib.suppress(ValueError):  # it is being drawn from in another thread, which will close it
+                self._plan.close()
         deadline = time.monotonic() + JOIN_SECONDS
         if threading.current_thread() not in self._threads:  # which may hold the lock that the others wait for
             for thread in self._threads:
@@ -327,10 +337,109 @@ class Engine(Generic[Result]):
         self.close()
 
 
+class _Wanted(Generic[Key]):
+    """What a readahead and its threads share; as `_Shared` does, it lets a dropped readahead be collected."""
+
+    def __init__(self, fetch: Callable[[Key], object]) -> None:
+        self.fetch = fetch
+        self.work = threading.Condition(threading.RLock())
+        self.stop = threading.Event()
+        self.todo: deque[Key] = deque()
+        self.keys: set[Key] = set()
+        self.begun: set[Key] = set()  # of the keys: fetched, being fetched, or failed
+        self.held: dict[Key, object] = {}
+
+
+def _fetch_on(wanted: _Wanted[Key]) -> None:
+    work_until(wanted.stop)
+    while True:
+        with wanted.work:
+            while not wanted.todo and not wanted.stop.is_set():
+                wanted.work.wait()
+            if wanted.stop.is_set():
+                return
+            key = wanted.todo.popleft()
+            wanted.begun.add(key)
+        found: object = None
+        with contextlib.suppress(FastloadError):  # who needs it tries too, and raises at its turn
+            found = wanted.fetch(key)
+        with wanted.work:
+            if key in wanted.keys and not wanted.stop.is_set():
+                wanted.held[key] = found
+        del found
+
+
+class Readahead(Generic[Key]):
+    """Fetches what is needed next in threads of its own, in the order of use, and holds it until it is not needed.
+
+    Nobody waits for it: who needs a thing asks for it where it is kept, and waits there. A context manager; in a
+    process made by fork it does nothing.
+
+    Args:
+        fetch: gets one thing ready; what it returns is held. It ends early where `stopping.stop_here` says so.
+        threads: how many run it.
+    """
+
+    def __init__(self, fetch: Callable[[Key], object], threads: int) -> None:
+        self._wanted: _Wanted[Key] = _Wanted(fetch)
+        self._pid = os.getpid()
+        self._threads = [
+            threading.Thread(target=_fetch_on, args=(self._wanted,), name=f"fastload-fetch-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        _open_readaheads.add(self)
+        for thread in self._threads:
+            thread.start()
+
+    def want(self, keys: Sequence[Key]) -> None:
+        """What is needed from now on, in the order of use. The rest is let go, and what was begun of it is finished."""
+        wanted = self._wanted
+        with wanted.work:
+            wanted.keys = set(keys)
+            wanted.begun &= wanted.keys
+            wanted.held = {key: found for key, found in wanted.held.items() if key in wanted.keys}
+            wanted.todo = deque(key for key in keys if key not in wanted.begun)
+            wanted.work.notify_all()
+
+    def let_go(self) -> None:
+        """Hold nothing any longer; it may be removed, and comes again when it is asked for."""
+        with self._wanted.work:
+            self._wanted.held.clear()
+
+    def close(self) -> None:
+        """End the threads and let go of everything; any number of times. Waits for a thread that hangs in a transfer
+        for JOIN_SECONDS."""
+        if os.getpid() != self._pid:
+            return
+        wanted = self._wanted
+        wanted.stop.set()
+        with wanted.work:
+            wanted.todo.clear()
+            wanted.held.clear()
+            wanted.work.notify_all()
+        deadline = time.monotonic() + JOIN_SECONDS
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        _open_readaheads.discard(self)
+
+    def __enter__(self) -> Readahead[Key]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 _open_engines: weakref.WeakSet[Engine[object]] = weakref.WeakSet()
+_open_readaheads: weakref.WeakSet[Readahead[Any]] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
     for engine in list(_open_engines):
         engine.close()
+    for readahead in list(_open_readaheads):
+        readahead.close()

@@ -22,6 +22,7 @@ from fastload.order.cursor import State, Step
 from fastload.order.packing import Pieces, join_pieces
 from fastload.order.shuffle import Ints
 from fastload.packed import Packer, Packing
+from fastload.remote.cache import Cache, Cached
 from fastload.shards.read import Reader, Rows
 
 SOURCE = "source"  # the field that tells which source a row is from
@@ -122,6 +123,14 @@ class _MixLayout:
         source = int(np.searchsorted(self.first_shards, shard, "right")) - 1
         return f"{self._names[source]}: {self._parts[source].shard_name(shard - int(self.first_shards[source]))}"
 
+    def objects(self, shard: int) -> tuple[Cached, ...]:
+        source = int(np.searchsorted(self.first_shards, shard, "right")) - 1
+        return self._parts[source].objects(shard - int(self.first_shards[source]))
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        return tuple(dict.fromkeys(cache for part in self._parts for cache in part.caches))
+
 
 class _MixReader:
     """Reads each row from its own source."""
@@ -183,6 +192,15 @@ class _Separator:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.recipes)
+
+    def shards(self, step: Step) -> Ints:
+        sources = np.searchsorted(self.first_shards, step.shards, "right") - 1
+        found = [np.zeros(0, np.int64)]
+        for source, recipe in enumerate(self.recipes.values()):
+            where, first = np.flatnonzero(sources == source), self.first_shards[source]
+            part = step._replace(epochs=step.epochs[where], shards=step.shards[where] - first, rows=step.rows[where])
+            found.append(recipe.shards(part) + first)
+        return np.concatenate(found)
 
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
         return _SeparateJob(self, recipe, step, pool, part_rows)

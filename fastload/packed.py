@@ -52,6 +52,10 @@ class Packer:
     def names(self) -> tuple[str, ...]:
         return (*self.decoders, POSITIONS, SEGMENTS, BOUNDS, LONGEST)
 
+    def shards(self, step: Step) -> Ints:
+        """Those of the documents."""
+        return self.packing.pieces(step.epochs, step.shards, step.rows).shards
+
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
         return PackedJob(self, recipe, step, pool, part_rows)
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 import torch.utils.data
 
+from fastload.ahead import fetched_ahead
 from fastload.assemble import BatchMaking, Fault, Recipe, batch_jobs
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.decode import Decoder
@@ -171,7 +172,8 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             fingerprint={**self.fingerprint, **marks},
             decoders={**self.recipe.decoders, **decoders},
         )
-        return batch_jobs(recipe, steps(self.order, share, consumed), pool, threads=threads)
+        made = batch_jobs(recipe, steps(self.order, share, consumed), pool, threads=threads)
+        return fetched_ahead(made, recipe, steps(self.order, share, consumed))
 
     def give(self, batch: Batch) -> Any:
         """A batch as it is handed out where no as_tuple says how."""
@@ -216,14 +218,15 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         return self._iterate(epoch, rank, world_size, worker, workers)
 
     def _iterate(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
-        if self.batch_size is None:
-            plan = self._sample_steps(epoch, rank, world_size, worker, workers)
-        else:
+        def plan() -> Iterator[Step]:
+            if self.batch_size is None:
+                return self._sample_steps(epoch, rank, world_size, worker, workers)
             share = Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="auto")
             every = steps(self.order, share, epoch * self.samples)
-            plan = (step for number, step in enumerate(every) if number % workers == worker)
+            return (step for number, step in enumerate(every) if number % workers == worker)
+
         pool = BufferPool()
-        for step in plan:
+        for step in fetched_ahead(plan(), self.recipe, plan()):
             yield from self._samples_of(step, pool, with_valid=world_size > 1 or self.masks)
 
     def _samples_of(self, step: Step, pool: BufferPool, *, with_valid: bool) -> list[dict[str, Any]]:

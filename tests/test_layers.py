@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assemble", "packed"),
     ("engine", "export", "tune"),
     ("device",),
-    ("augment", "flow"),
+    ("ahead", "augment", "flow"),
     ("stream",),
     ("collated", "dataset"),
     ("mixed", "mixture", "samplers"),

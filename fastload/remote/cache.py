@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import xxhash
 
-from fastload.errors import CorruptError, FastloadError, SourceError
+from fastload.errors import CorruptError, SourceError
 from fastload.remote.fetch import Blob, fetch
 from fastload.remote.folder import Folder, NoRoom, name_of
 from fastload.remote.settings import Remote
@@ -49,6 +49,22 @@ class Holder(Protocol):
 
 
 @dataclass(slots=True)
+class _Failure:
+    """A transfer that failed: when, why, and whether one who needs the object has been told."""
+
+    at: float
+    error: SourceError | CorruptError
+    told: bool
+
+    def concerns(self, since: float, ahead: bool) -> bool:
+        """Whether it is the answer to who has asked since then: who waited for it; and, once, who needs what was found
+        damaged when it was fetched ahead. A store that could not be reached is tried again."""
+        first = not ahead and not self.told and isinstance(self.error, CorruptError)
+        self.told = self.told or not ahead
+        return first or self.at >= since
+
+
+@dataclass(slots=True)
 class _Process:
     """What the threads of one process share; made anew after a fork, for locks may be held by threads left behind."""
 
@@ -56,7 +72,7 @@ class _Process:
     folder: Folder
     slots: threading.BoundedSemaphore
     verified: set[tuple[str, int, int]] = field(default_factory=set)  # name, inode, bytes
-    failed: dict[str, tuple[float, FastloadError]] = field(default_factory=dict)  # name: when, why
+    failed: dict[str, _Failure] = field(default_factory=dict)  # by name
 
 
 class Cache:
@@ -140,10 +156,7 @@ class Cache:
         while (part := own.folder.begin(name)) is not None:
             done = False
             try:
-                failed = own.failed.get(name)
-                if failed is not None and failed[0] >= since:  # another thread tried, while this one waited
-                    raise copy.copy(failed[1])
-                self._transfer(own, part, blob)
+                self._try(own, part, name, blob, since, ahead)
                 own.folder.finish(name)
                 done = True
                 about = os.fstat(part)
@@ -151,14 +164,22 @@ class Cache:
                 return
             except NoRoom:
                 full_since = time.monotonic() if full_since is None else full_since
-            except (SourceError, CorruptError) as error:
-                own.failed[name] = (time.monotonic(), error)
-                raise
             finally:
                 if not done:
                     own.folder.drop_part(name)
                 os.close(part)
             self._wait_for_room(own, blob, full_since, ahead)
+
+    def _try(self, own: _Process, part: int, name: str, blob: Blob, since: float, ahead: bool) -> None:
+        """Transfer an object, unless that has just failed; note if it fails."""
+        failed = own.failed.get(name)
+        if failed is not None and failed.concerns(since, ahead):
+            raise copy.copy(failed.error)
+        try:
+            self._transfer(own, part, blob)
+        except (SourceError, CorruptError) as error:  # a copy: without the frames that it came through
+            own.failed[name] = _Failure(at=time.monotonic(), error=copy.copy(error), told=not ahead)
+            raise
 
     def _transfer(self, own: _Process, part: int, blob: Blob) -> None:
         def reserve(size: int) -> None:
@@ -196,6 +217,18 @@ class Cache:
                     "another cache_dir"
                 )
         pause(_ROOM_POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """An object, and the cache that it is read through."""
+
+    cache: Cache
+    blob: Blob
+
+    def fetch(self) -> memoryview:
+        """Have it in the cache, ahead of its use; see `Cache.open`."""
+        return self.cache.open(self.blob, ahead=True)
 
 
 def _is_whole(own: _Process, name: str, file: int, blob: Blob) -> bool:

@@ -6,16 +6,10 @@ import pyarrow as pa
 
 from fastload.errors import ConfigError
 from fastload.remote.cache import Cache
-from fastload.remote.fetch import Blob
 from fastload.remote.urls import is_url
 from fastload.shards.idx import Idx
 from fastload.shards.index import Index
 from fastload.source import map_file
-
-
-def is_remote(index: Index, file: int) -> bool:
-    """Whether a file of shards is behind a URL."""
-    return is_url(index.paths[file])
 
 
 def view_file(index: Index, file: int) -> memoryview:
@@ -25,9 +19,9 @@ def view_file(index: Index, file: int) -> memoryview:
         SourceError: it is missing, unreadable, cannot be fetched, or has another size than the index says.
         CorruptError: what was fetched is not what the index describes.
     """
-    if not is_remote(index, file):
+    if not is_url(index.paths[file]):
         return map_file(index.paths[file], index.files[file].bytes)
-    return cache_of(index).open(blob_of(index, file))
+    return cache_of(index).open(index.blob(file))
 
 
 def open_idx(index: Index, file: int, *, check: bool = True) -> Idx:
@@ -35,34 +29,14 @@ def open_idx(index: Index, file: int, *, check: bool = True) -> Idx:
     path, digest = index.idx_paths[file], index.files[file].index_xxh3 if check else None
     if not is_url(path):
         return Idx(path, digest)
-    return Idx(path, content=pa.py_buffer(cache_of(index).open(idx_blob_of(index, file))))
+    return Idx(path, content=pa.py_buffer(cache_of(index).open(index.idx_blob(file))))
 
 
 def parquet_input(index: Index, file: int) -> str | pa.BufferReader:
     """What pyarrow reads a Parquet file from. Raises as `view_file`, of files behind URLs."""
-    if not is_remote(index, file):
+    if not is_url(index.paths[file]):
         return index.paths[file]
     return pa.BufferReader(pa.py_buffer(view_file(index, file)))
-
-
-def blobs_of(index: Index, file: int) -> tuple[Blob, ...]:
-    """What has to be fetched to read a file of shards; empty for local ones."""
-    if not is_remote(index, file):
-        return ()
-    if index.idx_paths and is_url(index.idx_paths[file]):
-        return idx_blob_of(index, file), blob_of(index, file)
-    return (blob_of(index, file),)
-
-
-def blob_of(index: Index, file: int) -> Blob:
-    """A file of shards as an object behind its URL."""
-    path, about = index.paths[file], index.files[file]
-    return index.blobs.get(path) or Blob(url=path, size=about.bytes, xxh3=about.xxh3)
-
-
-def idx_blob_of(index: Index, file: int) -> Blob:
-    """The `.idx` of a tar as an object behind its URL."""
-    return Blob(url=index.idx_paths[file], xxh3=index.files[file].index_xxh3)
 
 
 def cache_of(index: Index) -> Cache:
@@ -75,7 +49,7 @@ def shards_at_hand(index: Index) -> int:
     """How many shards may be kept open without filling the cache; a large number where there is no limit."""
     if index.cache is None or index.cache.limit is None:
         return 1 << 30
-    largest = max((file.bytes for number, file in enumerate(index.files) if is_remote(index, number)), default=1)
+    largest = max((file.bytes for number, file in enumerate(index.files) if is_url(index.paths[number])), default=1)
     return max(1, index.cache.limit // (2 * max(1, largest)))
 
 
@@ -87,7 +61,7 @@ def check_room(index: Index, window: int) -> None:
     """
     if index.cache is None or index.cache.limit is None:
         return
-    remote = [file.bytes for number, file in enumerate(index.files) if is_remote(index, number)]
+    remote = [file.bytes for number, file in enumerate(index.files) if is_url(index.paths[number])]
     sizes = sorted(remote, reverse=True)[: max(1, window) + 1]
     if sum(sizes) > index.cache.limit:
         raise ConfigError(

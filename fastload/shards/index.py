@@ -22,7 +22,7 @@ import xxhash
 
 from fastload.errors import ShardIndexError
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
-from fastload.remote.cache import Cache
+from fastload.remote.cache import Cache, Cached
 from fastload.remote.fetch import Blob
 from fastload.remote.urls import is_url, join_url
 from fastload.shards.files import write_atomic
@@ -298,6 +298,29 @@ class Index:
         """What errors call this shard."""
         name = self.files[int(self.file_of_shard[shard])].name
         return name if self.shard_format == "tar" else f"{name}, row group {int(self.row_group_of_shard[shard])}"
+
+    def blob(self, file: int) -> Blob:
+        """A file of shards as an object behind its URL."""
+        path, about = self.paths[file], self.files[file]
+        return self.blobs.get(path) or Blob(url=path, size=about.bytes, xxh3=about.xxh3)
+
+    def idx_blob(self, file: int) -> Blob:
+        """The `.idx` of a tar as an object behind its URL."""
+        return Blob(url=self.idx_paths[file], xxh3=self.files[file].index_xxh3)
+
+    def objects(self, shard: int) -> tuple[Cached, ...]:
+        """What has to be fetched before a shard can be read; empty for a local one."""
+        file = int(self.file_of_shard[shard])
+        if self.cache is None or not is_url(self.paths[file]):
+            return ()
+        tar = (Cached(self.cache, self.blob(file)),)
+        behind = bool(self.idx_paths) and is_url(self.idx_paths[file])
+        return (Cached(self.cache, self.idx_blob(file)), *tar) if behind else tar
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """What shards behind URLs are read through."""
+        return () if self.cache is None else (self.cache,)
 
     @cached_property
     def digest(self) -> str:
