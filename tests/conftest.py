@@ -19,7 +19,7 @@ LONG = (
     "dropin", "profile/test_run.py", "profile/test_command.py", "profile/test_script.py",
     "pack/test_cluster.py", "pack/test_crash.py", "pack/test_prepare_crash.py", "pack/test_clean_crash.py",
     "reshape/test_crash.py",
-    "demo/test_flow.py",
+    "demo/test_flow.py", "remote/test_faults.py",
     "test_distributed.py", "test_leaving.py", "test_processes.py", "test_readme.py",
 )  # fmt: skip
 

@@ -50,7 +50,7 @@ class _Entry:
 
 def name_of(blob: Blob) -> str:
     """A file name for this very object: other URLs and other versions have other names."""
-    known = blob.version if blob.version is not None else f"{blob.xxh3}"
+    known = f"xxh3 {blob.xxh3}" if blob.version is None else f"version {blob.version}"
     digest = xxhash.xxh3_128_hexdigest(f"{blob.url}\0{known}\0{blob.size}".encode())
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", path_of(blob.url).rpartition("/")[2])[-80:]
     return f"{digest}-{plain or 'object'}"

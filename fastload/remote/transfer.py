@@ -20,7 +20,7 @@ from fastload.errors import ConfigError, MissingExtraError, missing_extra
 from fastload.remote.settings import Remote
 from fastload.remote.urls import scheme, shown, split_url
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what is lost of a transfer that is cut off; 10 us each
 _OBSTORE = {"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"}
 _WORTH_ANOTHER = {408, 425, 429}
 _STATUS = re.compile(r"status code: (\d{3})")

@@ -1,0 +1,130 @@
+"""What a network does: passing faults are invisible, lasting ones an error that names the URL, in time."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import samples
+import xxhash
+from webserver import Server
+
+import fastload
+from fastload.errors import CorruptError, SourceError
+from fastload.remote.cache import Cache
+from fastload.remote.fetch import Blob
+from fastload.shards.open import open_index
+
+SIZES = [3, 4, 2, 5, 3, 4]
+PATIENT = fastload.Remote(stall_seconds=0.5, give_up_seconds=30)
+HASTY = fastload.Remote(stall_seconds=0.3, give_up_seconds=0.6)
+BROKEN = "train/shard-000002.tar"
+Packed = Callable[..., Path]
+
+
+def stream(loader: fastload.DataLoader) -> list[object]:
+    return [(samples.content(batch), batch.state) for batch in loader]
+
+
+@pytest.mark.parametrize("shard_format", samples.FORMATS)
+@pytest.mark.parametrize("seed", range(3))
+def test_passing_faults_are_invisible(packed: Packed, tmp_path: Path, shard_format: str, seed: int) -> None:
+    """C12: resets, short reads, slow answers, 503 and 429, by chance, on every kind of file."""
+    folder = packed(shard_format, SIZES)
+    local = fastload.DataLoader(folder, 4, num_workers=2, window=3)
+    with Server(folder) as server:
+        server.chance = (0.3, random.Random(seed))
+        remote = fastload.DataLoader(server.url, 4, num_workers=2, window=3, remote=PATIENT, cache_dir=tmp_path)
+        assert [stream(remote) for _ in range(2)] == [stream(local) for _ in range(2)]
+
+
+@pytest.mark.parametrize("fault", ["refuse", "reset", "short", "503", "429", "hang", "stall", "wrong"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_each_fault_once(packed: Packed, tmp_path: Path, fault: str, ranges: bool) -> None:
+    folder = packed("tar", SIZES)
+    with Server(folder, ranges=ranges) as server:
+        server.faults = {name: [fault] for name in (BROKEN, "index.json", "train/shard-000001.idx")}
+        if fault == "wrong":  # of index.json no checksum is known
+            del server.faults["index.json"]
+        remote = fastload.DataLoader(server.url, 4, remote=PATIENT, cache_dir=tmp_path)
+        assert stream(remote) == stream(fastload.DataLoader(folder, 4))
+        assert not any(server.faults.values())
+
+
+def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(1_000_000)
+    (tmp_path / "a.tar").write_bytes(content)
+    with Server(tmp_path) as server:
+        server.faults = {"a.tar": ["short", "reset", "503", "stall"]}
+        blob = Blob(url=f"{server.url}/a.tar", size=len(content), xxh3=xxhash.xxh3_64_hexdigest(content))
+        assert bytes(Cache(replace(PATIENT, cache_dir=tmp_path / "c")).open(blob)) == content
+        asked = [first for _, path, first, _ in server.requests if path == "a.tar" and first]
+    assert len(asked) >= 2
+    assert asked == sorted(asked)
+    assert asked[0] > 400_000
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("refuse", "cannot be fetched: "),
+        ("reset", "cannot be fetched: "),
+        ("503", "cannot be fetched: .*503"),
+        ("hang", "cannot be fetched: "),
+        ("stall", "cannot be fetched: "),
+    ],
+)
+def test_a_store_that_is_gone_is_an_error_in_time(
+    packed: Packed, tmp_path: Path, fault: str, says: str, num_workers: int
+) -> None:
+    """C11: a SourceError, before the loader's own limit would raise an EngineError; no short epoch, also under mask."""
+    with Server(packed("tar", SIZES), ranges=False) as server:
+        server.always[BROKEN] = fault
+        loader = fastload.DataLoader(
+            server.url, 4, num_workers=num_workers, timeout=60, remote=HASTY, on_error="mask", cache_dir=tmp_path
+        )
+        with pytest.raises(SourceError, match=rf"^shard '{BROKEN}': http://127.0.0.1:\d+/{BROKEN} {says}") as at:
+            list(loader)
+        assert "tries, the last 0.6 s without a byte; check the network and the server" in str(at.value)
+
+
+@pytest.mark.parametrize("status", ["400", "401", "403", "404"])
+def test_what_is_refused_is_not_tried_again(packed: Packed, tmp_path: Path, status: str) -> None:
+    with Server(packed("tar", SIZES)) as server:
+        server.always["index.json"] = status
+        with pytest.raises(SourceError, match=r"does not exist|is refused: .*check the URL and the credentials"):
+            open_index(f"{server.url}/index.json", remote=fastload.Remote(cache_dir=tmp_path))
+        assert server.gets() == {"index.json": 1}
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"http://127.0.0.1:9/a.tar cannot be fetched: .*; \d+ tries"):
+        open_index("http://127.0.0.1:9/a.tar", remote=HASTY)
+
+
+def test_bytes_that_are_always_wrong(packed: Packed, tmp_path: Path) -> None:
+    """C10: fetched once more, then raised, whoever found it: who reads, or who fetched ahead."""
+    with Server(packed("tar", SIZES)) as server:
+        server.always[BROKEN] = "wrong"
+        for num_workers in (0, 2):
+            loader = fastload.DataLoader(server.url, 4, num_workers=num_workers, cache_dir=tmp_path / f"{num_workers}")
+            with pytest.raises(CorruptError, match=f"{BROKEN} is not the file that its index describes"):
+                list(loader)
+        assert server.gets()[BROKEN] in (4, 6)  # two threads may ask one after the other
+
+
+def test_a_file_that_changes_after_it_was_opened(packed: Packed, tmp_path: Path) -> None:
+    """C10: a shard without an index.json is known by its ETag."""
+    web = tmp_path / "web"
+    shutil.copytree(packed("tar", [4, 4]) / "train", web)
+    with Server(web) as server:
+        urls = f"{server.url}/shard-00000{{0,1}}.tar"
+        loader = fastload.DataLoader(urls, 4, remote=HASTY, cache_dir=tmp_path / "c", shuffle=False)
+        samples.flip_byte(web / "shard-000001.tar", 700)
+        with pytest.raises(CorruptError, match=r"01.tar is version '.*', and was '.*' when it was opened, in 2"):
+            list(loader)
