@@ -27,7 +27,8 @@ Made = TypeVar("Made")
 ROOM = 0.8
 MOST_OBJECTS = 256  # two blocks of 64 tars, each with its index
 MOST_ROWS = 1 << 20  # walked ahead: 0.1 s of planning
-KEPT_STEPS = 16  # a batch may be in work for so long after its step was drawn
+KEPT_STEPS = 4  # a batch may be in work for so long after its step was drawn
+REVIEW_STEPS = 4  # what is not needed any longer is looked for so often: 50 us each
 WALK_STEPS = 32  # at a time, so that the first batch does not wait for the whole walk
 
 
@@ -73,6 +74,9 @@ class _FetchedAhead(Generic[Made]):
         wanted = self._walk.ahead_of(self._number)
         if wanted is not None:
             self._readahead.want(wanted)
+            for cache in self._walk.recipe.index.caches if self._walk.dropped else ():
+                if cache.limit is not None:  # what is not needed any longer makes room for what is to come
+                    cache.close_readers()
 
     def close(self) -> None:
         """Stop fetching."""
@@ -99,20 +103,21 @@ class _Walk:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_objects = MOST_OBJECTS if files == resource.RLIM_INFINITY else min(MOST_OBJECTS, files // 6)
         self._full = False
+        self.dropped = False  # the last call found shards that are not needed any longer
 
     def ahead_of(self, number: int) -> list[Cached] | None:
         """The objects needed from step `number` on, in the order of use; None if they are those of the last call."""
         while self._walked < number and not self._ended:  # where there was no room for long
             self._step()
-        dropped = number % WALK_STEPS == 0 and self._drop_used(number - KEPT_STEPS)
-        if dropped:
+        self.dropped = number % REVIEW_STEPS == 0 and self._drop_used(number - KEPT_STEPS)
+        if self.dropped:
             self._full = False
         found = False
         for _ in range(WALK_STEPS):
             if self._ended or self._full or (self._walked - number) * self._size > MOST_ROWS:
                 break
-            found = self._walk_on() or found
-        return self._within_room() if dropped or found else None
+            found = self._walk_on(number) or found
+        return self._within_room(number) if self.dropped or found else None
 
     def _drop_used(self, before: int) -> bool:
         """Forget shards that no step walked from `before` on needs."""
@@ -129,7 +134,7 @@ class _Walk:
         self._walked, self._size = self._walked + 1, step.size
         return step
 
-    def _walk_on(self) -> bool:
+    def _walk_on(self, number: int) -> bool:
         """Walk one step; whether it needs a shard that was not needed."""
         step = self._step()
         if step is None:
@@ -139,21 +144,24 @@ class _Walk:
         new = [shard for shard in dict.fromkeys(shards.tolist()) if shard not in self._objects]
         for shard in new:
             self._objects[shard] = self.recipe.index.objects(shard)
-        if new and not self._full:
-            self._within_room()
+        if new:
+            self._within_room(number)
         return bool(new)
 
-    def _within_room(self) -> list[Cached]:
-        """The objects as far as there is room; notes if that is not all of them."""
+    def _within_room(self, number: int) -> list[Cached]:
+        """The objects as far as there is room, those of batches that may still be in work last; notes if that is not
+        all that is to come."""
+        to_come = [shard for shard in self._objects if self._last_use[shard] >= number]
+        in_work = [shard for shard in self._objects if self._last_use[shard] < number]
         found: dict[Cached, None] = {}
         total = 0
-        for objects in self._objects.values():
-            for each in objects:
+        for shard in (*to_come, *in_work):
+            for each in self._objects[shard]:
                 if each in found:
                     continue
                 total += each.blob.size or 0
                 if total > self._most_bytes or len(found) >= self._most_objects:
-                    self._full = True
+                    self._full = self._full or self._last_use[shard] >= number
                     return list(found)
                 found[each] = None
         return list(found)

@@ -48,6 +48,24 @@ class Holder(Protocol):
         ...
 
 
+class _Holders:
+    """Some of them, as long as they live. Any thread may add one while another asks them: a WeakSet may not be."""
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[Holder]] = []
+
+    def add(self, holder: Holder) -> None:
+        """One more."""
+        self._references.append(weakref.ref(holder, self._references.remove))
+
+    def let_go(self) -> None:
+        """Ask all."""
+        for reference in list(self._references):
+            holder = reference()
+            if holder is not None:
+                holder.let_go()
+
+
 @dataclass(slots=True)
 class _Failure:
     """A transfer that failed: when, why, and whether one who needs the object has been told."""
@@ -57,11 +75,11 @@ class _Failure:
     told: bool
 
     def concerns(self, since: float, ahead: bool) -> bool:
-        """Whether it is the answer to who has asked since then: who waited for it; and, once, who needs what was found
-        damaged when it was fetched ahead. A store that could not be reached is tried again."""
-        first = not ahead and not self.told and isinstance(self.error, CorruptError)
+        """Whether it is the answer to who has asked since then: who waited for it. And, of what came damaged, to who
+        asks for it ahead, and once to who needs it. A store that could not be reached is tried again."""
+        damaged = isinstance(self.error, CorruptError) and (ahead or not self.told)
         self.told = self.told or not ahead
-        return first or self.at >= since
+        return damaged or self.at >= since
 
 
 @dataclass(slots=True)
@@ -80,12 +98,13 @@ class Cache:
 
     Attributes:
         remote: where it is, how large, and how long to try.
-        holders: asked to let go where room is short.
+        readers: keep objects open that they read; asked first to let go where room is short.
+        holders: keep objects that will be read; asked next.
     """
 
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
-        self.holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+        self.readers, self.holders = _Holders(), _Holders()
         self._own: _Process | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,6 +121,10 @@ class Cache:
     def index_folder(self) -> Path:
         """Where indexes of shards that fastload did not pack are kept."""
         return self.remote.folder / INDEX_FOLDER_NAME
+
+    def close_readers(self) -> None:
+        """Have everything closed that is not being read this moment, in this process; it is opened again at need."""
+        self.readers.let_go()
 
     def place(self, blob: Blob) -> Path:
         """Where an object lies while it is open."""
@@ -163,12 +186,13 @@ class Cache:
                 own.verified.add((name, about.st_ino, about.st_size))
                 return
             except NoRoom:
+                again = full_since is not None
                 full_since = time.monotonic() if full_since is None else full_since
             finally:
                 if not done:
                     own.folder.drop_part(name)
                 os.close(part)
-            self._wait_for_room(own, blob, full_since, ahead)
+            self._wait_for_room(own, blob, full_since, ahead, again)
 
     def _try(self, own: _Process, part: int, name: str, blob: Blob, since: float, ahead: bool) -> None:
         """Transfer an object, unless that has just failed; note if it fails."""
@@ -205,10 +229,11 @@ class Cache:
         with _turn(own.slots):
             fetch(blob, write, reserve, self.remote)
 
-    def _wait_for_room(self, own: _Process, blob: Blob, since: float, ahead: bool) -> None:
+    def _wait_for_room(self, own: _Process, blob: Blob, since: float, ahead: bool, again: bool) -> None:
         if not ahead:
-            for holder in list(self.holders):
-                holder.let_go()
+            self.close_readers()
+            if again:
+                self.holders.let_go()
             if time.monotonic() - since > self.remote.give_up_seconds:
                 limit = "the disk" if self.limit is None else f"cache_size={self.remote.cache_size!r}"
                 raise SourceError(

@@ -44,6 +44,7 @@ class _Entry:
     """One file: bytes, and when it was used last."""
 
     path: Path
+    inode: int
     size: int
     used: int
 
@@ -148,8 +149,8 @@ class Folder:
         """
         with self._naming(), self._exclusively():
             own = os.fstat(file).st_ino
-            entries = [entry for entry in self._entries(_NAME) if not _PART.fullmatch(entry.path.name)]
-            parts = [entry for entry in self._entries(_PART) if entry.path.stat().st_ino != own]
+            entries = self._entries(_NAME)
+            parts = [entry for entry in self._entries(_PART) if entry.inode != own]
             parts = [part for part in parts if not self._remove_unlocked(part.path)]
             taken = sum(entry.size for entry in (*entries, *parts))
             for entry in sorted(entries, key=lambda entry: entry.used):
@@ -183,7 +184,9 @@ class Folder:
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     about = entry.stat(follow_symlinks=False)
-                    found.append(_Entry(path=Path(entry.path), size=about.st_size, used=about.st_mtime_ns))
+                    found.append(
+                        _Entry(path=Path(entry.path), inode=about.st_ino, size=about.st_size, used=about.st_mtime_ns)
+                    )
         return found
 
     def _remove_unlocked(self, path: Path) -> bool:
@@ -196,7 +199,8 @@ class Folder:
             return False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            if _is_at(file, path):  # else this was another file by the time that it was locked
+                path.unlink(missing_ok=True)
         except (BlockingIOError, PermissionError):
             return False
         finally:

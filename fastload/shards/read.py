@@ -224,7 +224,7 @@ class TarReader:
 
         self._shards: ShardCache[_TarShard] = ShardCache(open_shard, capacity)
         if index.cache is not None:
-            index.cache.holders.add(self._shards)
+            index.cache.readers.add(self._shards)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         opened, at = self._shards.get_all(shards), rows.tolist()

@@ -45,7 +45,7 @@ class ParquetReader:
         self._scalars, self._stored = tuple(scalars), tuple(stored)
         self._shards: ShardCache[RowGroup] = ShardCache(_Opener(index, self._scalars, self._stored), capacity)
         if index.cache is not None:
-            index.cache.holders.add(self._shards)
+            index.cache.readers.add(self._shards)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         groups, at = self._shards.get_all(shards), rows.tolist()

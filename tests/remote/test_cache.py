@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -299,14 +301,18 @@ def test_the_cache_stays_under_its_limit_during_a_run(packed: Packed, tmp_path: 
     limit, seen, over = sum(sizes[-6:]) + 20_000, [0], threading.Event()
 
     def poll() -> None:
+        cache = tmp_path / "c/remote"
+        until(cache.is_dir)
         while not over.is_set():
-            total = 0
-            for path in (tmp_path / "c/remote").glob("*"):
-                try:
-                    total += path.stat().st_size
-                except FileNotFoundError:
-                    continue
-            seen.append(total)
+            folder = os.open(cache, os.O_RDONLY)
+            fcntl.flock(folder, fcntl.LOCK_EX)  # no room is made meanwhile
+            sizes = {}  # by inode: a file may get its last name meanwhile
+            for path in cache.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[path.stat().st_ino] = path.stat().st_size
+            os.close(folder)
+            seen.append(sum(sizes.values()))
+            time.sleep(0.001)
 
     with Server(folder) as server:
         options = {"cache_dir": tmp_path / "c", "cache_size": limit, "window": 2, "num_workers": 2}
