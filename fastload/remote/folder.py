@@ -3,7 +3,7 @@
     <32 hex>-<name>               an object, whole and checked; a shared flock on it means: in use, not to be removed
     <32 hex>-<name>.<uid>.part    on its way; an exclusive flock on it means: its writer lives. It has its final size
                                   from the beginning, so that it counts as what it will be
-    the folder itself             an exclusive flock on it: room is being made
+    the folder itself             an exclusive flock on it: room is being made, or a part gets its last name
 
 A lock goes with its process, however it ends, so that what nobody holds is free: a part is removed or taken over, an
 object may make room. Files of other names are never touched. Before a lock is had the file may be gone or have another
@@ -127,8 +127,8 @@ class Folder:
         return None
 
     def finish(self, name: str) -> None:
-        """Give a part, whole and checked, its final name."""
-        with self._naming():
+        """Give a part, whole and checked, its final name; not while room is made, which might count it not at all."""
+        with self._naming(), self._exclusively():
             os.replace(self._part(name), self.path / name)
 
     def drop_part(self, name: str) -> None:
