@@ -234,7 +234,10 @@ def test_a_changed_file_is_named(packed: Packed, tmp_path: Path) -> None:
         with pytest.raises(CorruptError, match=r"00.tar is not the file that its index describes \(xxh3") as at:
             list(fastload.DataLoader(dataset))
         assert at.value.shard == "train/shard-000000.tar"
-        assert server.gets()["train/shard-000000.tar"] == 2  # once more, for it could have been on the way
+        assert server.gets()["train/shard-000000.tar"] in (
+            2,
+            4,
+        )  # 4: who fetches ahead came second
         shutil.copy(second, first)
         with pytest.raises(CorruptError, match=r"00.tar has \d+ bytes, and its index says \d+, in 2 downloads"):
             list(fastload.DataLoader(dataset))
