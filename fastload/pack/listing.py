@@ -119,10 +119,11 @@ def refuse_faulty(table: Table) -> None:
         if isinstance(column, Files):
             bad = np.flatnonzero(column.sizes <= 0)
             if len(bad):
-                path, size = os.path.join(column.root, column.paths[bad[0]]), column.sizes[bad[0]]
-                more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-                what = "is a broken link; remove or mend it" if size < 0 else "the file is empty (0 bytes)"
-                raise PackError(f"{path} {what}" if size < 0 else f"{path}{more}: {what}; remove it or copy it again")
+                path = os.path.join(column.root, column.paths[bad[0]])
+                more = f" and {len(bad) - 1:,} more" if len(bad) > 1 else ""
+                broken = column.sizes[bad[0]] < 0
+                what = f"{path} is a broken link" if broken else f"{path}{more}: the file is empty (0 bytes)"
+                raise PackError(f"{what}; remove it or copy it again, or leave such samples out with on_error='skip'")
 
 
 def _open_folder(path: str) -> int:

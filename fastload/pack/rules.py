@@ -45,7 +45,7 @@ class Cleaned:
         rows: of the table, increasing, int64 [m].
         contents: a digest of each one's compared contents, [m]; None where contents were not read.
         rejected: samples that are left out, by key.
-        suspects: samples that are kept and were to be reported, by key and reason.
+        suspects: samples that were to be reported, by key and reason; another rule may have left some of them out.
     """
 
     rows: Int64s
