@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastload.decode import native
 from fastload.errors import ConfigError, FastloadError, PackError
 from fastload.pack.cleaning import Cleaning
-from fastload.pack.cluster import RayPool, own_version
+from fastload.pack.cluster import RayPool
 from fastload.pack.encode import Encoder
 from fastload.pack.forecast import source_size
+from fastload.pack.indexing import make_index
 from fastload.pack.inputs import SourceKind, open_source
-from fastload.pack.journal import NO_SPACE, Finished, Journal, refuse_foreign, unwritable
+from fastload.pack.journal import NO_SPACE, Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.lists import write_lists
 from fastload.pack.manifest import Columns, parse_columns
@@ -33,22 +28,18 @@ from fastload.pack.rules import Cleaned, apply_rules, questions
 from fastload.pack.sequences import Joined, Sequences, join_documents
 from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
-from fastload.pack.steps import Recipe
 from fastload.pack.streams import Stream
 from fastload.pack.survey import survey
 from fastload.pack.table import Table
-from fastload.pack.tally import Counts
-from fastload.pack.tasks import Tell
+from fastload.pack.telling import OnProgress, telling
 from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
-from fastload.pack.writing import class_counts, tallies, write_shards
+from fastload.pack.writing import write_shards
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
 Engine = Literal["local", "ray"]
-OnProgress = Callable[[int, int, int], None]
 DEFAULT_SHARD_SIZE = "256MiB"  # large enough that a remote store's latency does not count, small enough to fetch ahead
 _log = logging.getLogger(__name__)
-_REDRAW_SECONDS = 0.1
 
 
 def pack(
@@ -207,7 +198,7 @@ def pack(
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}
-        with _telling(progress, "packing", len(plan.order)) as tell:
+        with telling(progress, "packing", len(plan.order)) as tell:
             try:
                 encoder = Encoder(plan, out, recipes)
                 if engine == "ray":
@@ -216,13 +207,13 @@ def pack(
                     pool = _local_pool(encoder, plan.tasks, workers, journal)
                 in_place = not any(recipe.steps for recipe in recipes.values())
                 shards = write_shards(plan, out, journal, pool=pool, in_place=in_place, tell=tell)
-                index = _index(plan, shards, recipes, about)
+                counted: dict[str, Any] = {}
                 if rows is not None:
-                    index = replace(index, statistics={**index.statistics, "tokens": rows.counts})
-                    index.packed["left_out_fields"] = list(rows.left_out)
+                    counted["tokens"], about["left_out_fields"] = rows.counts, list(rows.left_out)
                 if cleaned is not None:
                     write_lists(out, cleaned)
-                    index = replace(index, statistics={**index.statistics, "cleaning": cleaned.counts()})
+                    counted["cleaning"] = cleaned.counts()
+                index = make_index(plan, shards, recipes, counted, about)
                 index.save(out)
             except FastloadError:
                 raise
@@ -266,7 +257,7 @@ def _joined(
     table: Table, sharing: Sharing, sequences: Sequences, journal: Journal, workers: int, progress: bool | OnProgress
 ) -> Joined:
     """The documents of a table as rows of one length."""
-    with _telling(progress, "tokenizing", len(sharing.rows)) as tell:
+    with telling(progress, "tokenizing", len(sharing.rows)) as tell:
         try:
             return join_documents(
                 table,
@@ -297,7 +288,7 @@ def _clean(
     """What is left of a table; looks at its contents where a rule needs it."""
     asked, findings = questions(table, clean), None
     if asked is not None:
-        with _telling(progress, "looking", len(table.keys)) as tell:
+        with telling(progress, "looking", len(table.keys)) as tell:
             try:
                 held = (journal.lock_descriptor,)
                 findings = survey(table, asked, journal.folder, workers=workers, keep_open=held, tell=tell)
@@ -317,75 +308,6 @@ def _has_kernel() -> bool:
         _log.warning("the native JPEG kernel is not built: JPEGs are packed as they are, and crops of them read slower")
         return False
     return True
-
-
-def _index(plan: Plan, shards: list[Finished], recipes: Mapping[str, Recipe], packed: dict[str, Any]) -> IndexFile:
-    fields = dict(plan.table.fields)
-    if plan.shard_format == "parquet":
-        fields = {name: replace(info, extension=None) for name, info in fields.items()}
-    return IndexFile(
-        shard_format=plan.shard_format,
-        fields=fields,
-        shards=tuple(shard.file for shard in shards),
-        splits=plan.splits,
-        statistics=_statistics(plan, shards, recipes),
-        packed={"fastload": own_version(), **packed, "ignored_files": plan.table.ignored_files},
-    )
-
-
-def _statistics(plan: Plan, shards: list[Finished], recipes: Mapping[str, Recipe]) -> dict[str, Any]:
-    """What is counted, by what, split, and class, step or field; JSON values."""
-    classes = class_counts(plan)
-    found: dict[str, Any] = {"classes": classes} if classes else {}
-    by_split = tallies(plan, shards)
-    for step in dict.fromkeys(step for recipe in recipes.values() for step in recipe.steps):
-        counts = {split: tally.steps.get(step.name, Counts()) for split, tally in by_split.items()}
-        if any(counts.values()):
-            found[step.name] = {split: step.about(count) for split, count in counts.items()}
-    fields = {
-        split: {name: tally.fields[name].to_json() for name in plan.table.fields if name in tally.fields}
-        for split, tally in by_split.items()
-    }
-    return found | ({"fields": fields} if any(fields.values()) else {})
-
-
-@contextmanager
-def _telling(progress: bool | OnProgress, what: str, total: int) -> Iterator[Tell]:
-    """What the workers tell, added up and shown."""
-    samples = written = 0
-    if progress is True:
-        bar = Progress(
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            auto_refresh=False,  # no thread, so that workers can be forked
-        )
-        with bar:
-            begun, drawn = time.monotonic(), 0.0
-            row = bar.add_task(what, total=total, rate="")
-
-            def draw(more_samples: int, more_bytes: int) -> None:
-                nonlocal samples, written, drawn
-                samples, written, now = samples + more_samples, written + more_bytes, time.monotonic()
-                rate = written / 1e6 / max(now - begun, 1e-3)
-                bar.update(row, completed=samples, rate=f"{rate:,.0f} MB/s")
-                if now - drawn > _REDRAW_SECONDS or samples == total:
-                    drawn = now
-                    bar.refresh()
-
-            yield draw
-        return
-
-    def call(more_samples: int, more_bytes: int) -> None:
-        nonlocal samples, written
-        samples, written = samples + more_samples, written + more_bytes
-        if callable(progress):
-            progress(samples, total, written)
-
-    yield call
 
 
 def _refuse_overlap(source: Path, out: Path) -> None:

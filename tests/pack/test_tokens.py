@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,22 @@ def test_any_number_of_workers_writes_the_same(
         )  # fmt: skip
     assert len(index.shards) > 2
     assert tree(tmp_path / "2") == tree(tmp_path / "7") == tree(tmp_path / "1")
+
+
+@pytest.mark.parametrize("length", [None, 16])
+def test_fresh_interpreters_write_the_same_as_forked_ones(tokenizer: Path, tmp_path: Path, length: int | None) -> None:
+    source = write_jsonl(tmp_path / "t.jsonl", documents(60))
+    prepare = Prepare(tokenizer=tokenizer, sequence_length=length)
+    pack(source, tmp_path / "forked", prepare=prepare, shard_size=12_000, workers=2)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()  # workers are not forked beside other threads
+    try:
+        pack(source, tmp_path / "fresh", prepare=prepare, shard_size=12_000, workers=2)
+    finally:
+        stop.set()
+        thread.join()
+    assert tree(tmp_path / "fresh") == tree(tmp_path / "forked")
 
 
 class _Stop(Exception):
