@@ -5,7 +5,7 @@ Results go to standard output, progress and errors to standard error.
 
 app.py        the program, its errors, what commands share
 packing.py    pack, index, convert
-reshaping.py  merge, append
+reshaping.py  merge, append, repair
 looking.py    inspect, stats, verify
 previewing.py preview
 measuring.py  check, profile, bench

@@ -30,6 +30,7 @@ COMMANDS = (
     "inspect",
     "stats",
     "verify",
+    "repair",
     "check",
     "preview",
     "profile",

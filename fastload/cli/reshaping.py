@@ -1,7 +1,8 @@
-"""fastload merge | append: packed data sets made into others."""
+"""fastload merge | append | repair: packed data sets made into others."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fastload.cli.app import Format, Quiet, app, bar, contents, say
+from fastload.cli.app import Format, Json, Quiet, app, bar, contents, say
 from fastload.cli.packing import SourceKind
+
+LOST_SHOWN = 20  # keys of one shard
 
 
 @app.command()
@@ -68,3 +71,53 @@ def append(
         last = made.packed["history"][-1]
         what = f"appended {last['samples']:,} samples in {last['shards']:,} shards to {out}, version {last['version']}"
         say(f"{what}: now {contents(made)} {time.perf_counter() - started:.1f} s")
+
+
+@app.command()
+def repair(
+    out: Annotated[Path, typer.Argument(help="The packed folder.")],
+    drop_damaged: Annotated[
+        bool, typer.Option("--drop-damaged", help="Drop samples whose bytes are damaged, and shards that are missing.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a damaged folder whole again, as far as its files allow. What is whole stays; originals are kept."""
+    from fastload.reshape import repair as run
+
+    with bar("looking", shown=not (quiet or as_json)) as advance:
+        done = run(out, drop_damaged=drop_damaged, dry_run=dry_run, progress=advance)
+    if as_json:
+        mended = [
+            {"name": one.name, "what": one.what, "lost_samples": one.lost_samples, "lost": list(one.lost)}
+            for one in done.mended
+        ]
+        about = {"mended": mended, "left": list(done.left), "samples": done.samples, "dry_run": dry_run}
+        backup = None if done.backup is None else str(done.backup)
+        typer.echo(json.dumps({**about, "backup": backup}, indent=1, ensure_ascii=False))
+    else:
+        for one in done.mended:
+            say(f"{one.name}: {one.what}", style="yellow" if one.lost_samples else "")
+            for key in one.lost[:LOST_SHOWN]:
+                say(f"  lost {key!r}", style="yellow")
+            if len(one.lost) > LOST_SHOWN:
+                say(f"  and {len(one.lost) - LOST_SHOWN:,} more", style="yellow")
+        for text in done.left:
+            say(text, style="red")
+        if not quiet:
+            say(_outcome(done.samples, done.lost_samples, len(done.left), done.backup, bool(done.mended), dry_run))
+    if done.left:
+        raise typer.Exit(1)
+
+
+def _outcome(samples: int, lost: int, left: int, backup: Path | None, mended: bool, dry_run: bool) -> str:
+    """The last line of a repair."""
+    said = f"{samples:,} samples, {lost:,} lost" if lost else f"{samples:,} samples, none lost"
+    if left:
+        said += f"; {left} faults stay: see above" + ("" if mended or dry_run else ", and --drop-damaged")
+    if dry_run and mended:
+        return f"would have {said}; nothing was changed"
+    if not mended:
+        return f"nothing to repair: {said}" if not left else f"nothing was changed: {said}"
+    return f"repaired: {said}; originals and the list of what was lost are in {backup}"

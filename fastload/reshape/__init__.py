@@ -10,11 +10,14 @@ unite.py      several data sets seen as one: fields, classes, counts
 recast.py     the other format, or other shard sizes: `fastload convert`
 merge.py      several data sets into one: `fastload merge`
 append.py     more samples as further shards: `fastload append`; grow.py: how a folder gets its next version
+repair.py     a damaged folder made whole: `fastload repair`
+salvage.py    what can be kept of one shard; rescan.py: the index of a tar, made again
 """
 
 from __future__ import annotations
 
 from fastload.reshape.append import append
 from fastload.reshape.merge import merge
+from fastload.reshape.repair import repair
 
-__all__ = ["append", "merge"]
+__all__ = ["append", "merge", "repair"]

@@ -36,7 +36,9 @@ Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class Member:
+    """One regular file in a tar: where its header and content begin, bytes of content, name."""
+
     header: int  # first byte of its header, a long name's or PAX record's included
     content: int
     size: int
@@ -90,6 +92,18 @@ def scan_tar(path: Path, idx: Path | None = None) -> tuple[ShardFile, dict[str, 
         raise SourceError(f"{path} cannot be read: {error}") from error
     digest = write_idx(idx or Path(idx_path(str(path))), columns, shard, fields)
     return replace(shard, index_xxh3=digest), fields
+
+
+def walk(data: mmap.mmap, name: str) -> Iterator[Member]:
+    """The regular members of a mapped tar in order, as far as it is whole.
+
+    Args:
+        data: the tar.
+        name: what errors call it.
+
+    Raises: as `scan_tar`, after what is before the fault.
+    """
+    return _Scan(data, name)._members(_Found())
 
 
 class _Scan:
@@ -163,7 +177,7 @@ class _Scan:
             view.release()
         return found, hashes, whole.hexdigest()
 
-    def _members(self, found: _Found) -> Iterator[_Member]:
+    def _members(self, found: _Found) -> Iterator[Member]:
         """Regular members in order; sets `found.end`. Raises CorruptError for whatever a whole tar does not have."""
         at, first, pending = 0, 0, dict[str, bytes]()
         while True:
@@ -190,7 +204,7 @@ class _Scan:
             if kind in REGULAR and not (kind == 0 and label.endswith("/")):
                 self._last = label
                 self._check_name(label, at)
-                yield _Member(first, content, size, label)
+                yield Member(first, content, size, label)
             at = first = content + -(-stored // BLOCK) * BLOCK
             pending = {}
 

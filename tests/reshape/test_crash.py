@@ -14,12 +14,14 @@ from pack_sources import tree
 
 from fastload.pack import pack
 from fastload.pack.convert import convert
-from fastload.reshape import append
+from fastload.reshape import append, repair
 from fastload.reshape.append import PLAN_NAME, STAGING_NAME
 from fastload.reshape.records import read_records
+from fastload.reshape.repair import ORIGINALS_NAME, REPAIR_NAME
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.open import open_index
 from fastload.shards.tar import scan_tar
+from fastload.verify import verify
 
 FORK = multiprocessing.get_context("fork")
 STEPS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")
@@ -103,3 +105,36 @@ def test_append(tmp_path: Path) -> None:
         assert tree(out) == tree(tmp_path / "clean")
     assert 30 < step < 999
     assert tree(out) == tree(tmp_path / "clean")
+
+
+def test_repair(tmp_path: Path) -> None:
+    """After each kill the next repair puts the originals back and ends as one that was never interrupted."""
+    torn = tmp_path / "torn"
+    pack(lines(tmp_path / "a.txt", 0, 9), torn, workers=1, shard_size=5000)
+    for name, size in (("shard-000000.tar", 1500), ("shard-000001.tar", 2600)):
+        os.truncate(torn / "train" / name, size)
+    shutil.copytree(torn, tmp_path / "clean")
+    assert repair(tmp_path / "clean").lost_samples > 0
+    clean = shown(tmp_path / "clean")
+    assert verify(tmp_path / "clean").ok
+    for step in range(1000):
+        out = tmp_path / f"out{step}"
+        shutil.copytree(torn, out)
+
+        def work(out: Path = out) -> None:
+            repair(out)
+
+        if survives(step, out, work):
+            break
+        assert set(shown(torn)) - {"index.json"} <= set(shown(out)), "no file is ever missing"
+        repair(out)
+        assert shown(out) == clean
+        for name in ("shard-000000.tar", "shard-000001.tar"):
+            original = out / REPAIR_NAME / "001" / ORIGINALS_NAME / "train" / name
+            assert original.read_bytes() == (torn / "train" / name).read_bytes()
+    assert 20 < step < 999
+    assert shown(out) == clean
+
+
+def shown(folder: Path) -> dict[str, str]:
+    return {name: digest for name, digest in tree(folder).items() if REPAIR_NAME not in name}

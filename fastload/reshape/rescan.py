@@ -1,0 +1,183 @@
+"""The `.idx` of a tar made again from the tar, as the packer made it: fields as index.json has them, facts anew."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from fastload.errors import CorruptError, DecodeError, FastloadError, ShardIndexError
+from fastload.pack.checks import FACTS, inspector
+from fastload.shards.idx import IdxColumns, write_idx
+from fastload.shards.index import FieldInfo, ShardFile
+from fastload.shards.members import (
+    AUDIO_EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    content_extension,
+    field_of_extension,
+    member_prefixes,
+    split_member,
+)
+from fastload.shards.tarscan import walk
+
+
+@dataclass(slots=True)
+class Found:
+    """One sample in a tar: its key, first byte, first byte after it, and by extension where contents are."""
+
+    key: str
+    start: int
+    stop: int = 0
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """The samples of a tar up to its end or its first fault, and what that is."""
+
+    samples: list[Found]
+    fault: str | None
+
+
+def find_samples(data: mmap.mmap, name: str) -> Walked:
+    """The whole samples of a tar that may be cut off or damaged; nothing after the first fault is looked at.
+
+    The last sample before a fault counts if it has all that every one before it has.
+    """
+    samples: list[Found] = []
+    fault = None
+    try:
+        for member in walk(data, name):
+            split = split_member(member.name)
+            if split is None:
+                continue
+            if not samples or samples[-1].key != split[0]:
+                samples.append(Found(key=split[0], start=member.header))
+            samples[-1].spans[split[1]] = (member.content, member.size)
+            samples[-1].stop = member.content + -(-member.size // 512) * 512
+    except FastloadError as error:
+        fault = error.message
+    if fault is not None and samples:
+        fields = [{field_of_extension(extension)[0] for extension in one.spans} for one in samples]
+        if len(samples) == 1 or not set.intersection(*fields[:-1]) <= fields[-1]:
+            samples.pop()
+    for one, after in pairwise(samples):
+        one.stop = after.start  # what is skipped between them belongs to the first
+    return Walked(samples=samples, fault=fault)
+
+
+def rescan(
+    path: Path, idx: Path, shard: ShardFile, fields: Mapping[str, FieldInfo], expected: str | None
+) -> tuple[str, list[str]]:
+    """Write the `.idx` of a whole tar that fastload packed.
+
+    Args:
+        path: of the tar.
+        idx: where the index goes.
+        shard: of the tar: samples, bytes, checksum.
+        fields: of the data set.
+        expected: checksum that the `.idx` had; decides whether it had facts.
+
+    Returns: the checksum of the `.idx`, and what is wrong with contents that are not what their fields say.
+
+    Raises:
+        ShardIndexError: a member that is none of the fields.
+        CorruptError: a number that is none, or another tar than `shard` says.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        walked = find_samples(data, path.name)
+        if walked.fault is not None or len(walked.samples) != shard.samples:
+            raise CorruptError(walked.fault or f"{len(walked.samples)} samples, not {shard.samples}", shard=path.name)
+        view = memoryview(data)
+        try:
+            columns, faults = _columns(view, walked.samples, fields, path.name)
+        finally:
+            view.release()
+    digest = write_idx(idx, columns, shard, fields)
+    if expected is not None and digest != expected:
+        bare = IdxColumns(**{**{n: getattr(columns, n) for n in columns.__slots__}, "facts": {}})
+        if write_idx(idx, bare, shard, fields) == expected:
+            return expected, faults
+        digest = write_idx(idx, columns, shard, fields)
+    return digest, faults
+
+
+def _columns(
+    view: memoryview, samples: list[Found], fields: Mapping[str, FieldInfo], shard: str
+) -> tuple[IdxColumns, list[str]]:
+    prefixes = member_prefixes(fields)
+    known: dict[str, str] = {}
+    spans = {n: np.zeros((2, len(samples)), np.int64) for n, info in fields.items() if info.kind != "scalar"}
+    scalars = {
+        n: np.zeros(len(samples), np.dtype(info.dtype or "int64")) for n, info in fields.items() if n not in spans
+    }
+    facts = {f"{n}.{what}": np.zeros(len(samples), np.int64) for n in spans for what in FACTS.get(fields[n].kind, ())}
+    faults: list[str] = []
+    for row, sample in enumerate(samples):
+        for extension, (start, size) in sample.spans.items():
+            if extension not in known:
+                known[extension] = _field_of(extension, fields, prefixes, shard)
+            name, content = known[extension], view[start : start + size]
+            if name in scalars:
+                scalars[name][row] = _number(content, shard, sample.key)
+                continue
+            spans[name][:, row] = start - sample.start, size
+            try:
+                found = inspector(fields[name].kind)(content)
+            except DecodeError as error:
+                faults.append(f"sample {sample.key!r}, field {name!r}: {error.message}")
+            else:
+                for what, value in zip(FACTS.get(fields[name].kind, ()), found, strict=True):
+                    facts[f"{name}.{what}"][row] = value
+            finally:
+                content.release()
+    starts = [sample.start for sample in samples]
+    columns = IdxColumns(
+        keys=[sample.key for sample in samples],
+        offsets=starts,
+        sizes=[sample.stop - sample.start for sample in samples],
+        xxh3=[xxhash.xxh3_64_intdigest(view[sample.start : sample.stop]) for sample in samples],
+        spans={name: (both[0], both[1]) for name, both in spans.items()},
+        scalars=scalars,
+        facts=facts,
+    )
+    return columns, faults
+
+
+def _field_of(extension: str, fields: Mapping[str, FieldInfo], prefixes: Mapping[str, str], shard: str) -> str:
+    """The field that members with this extension belong to."""
+    front, dot, last = extension.rpartition(".")
+    for name, info in fields.items():
+        if info.extension == extension:
+            return name
+    for name, info in fields.items():
+        if info.extension is None and prefixes[name] == front + dot and last in _endings(info, last):
+            return name
+    known = ", ".join(fields)
+    raise ShardIndexError(f"members with the ending {extension!r} are none of the fields {known}", shard=shard)
+
+
+def _endings(info: FieldInfo, last: str) -> Iterator[str]:
+    """The endings that contents of a field may have."""
+    match info.kind:
+        case "image":
+            yield from (*IMAGE_EXTENSIONS, "bin")
+        case "audio":
+            yield from (*AUDIO_EXTENSIONS, "bin")
+        case "bytes":
+            yield last
+        case _:
+            yield content_extension(info)
+
+
+def _number(content: memoryview, shard: str, key: str) -> float | int:
+    text = bytes(content[:64])
+    try:
+        return int(text) if text.strip().lstrip(b"+-").isdigit() else float(text)
+    except ValueError:
+        raise CorruptError(f"{text!r} is no number", shard=shard, key=key) from None
