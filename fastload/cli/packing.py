@@ -91,7 +91,9 @@ def pack(
         str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
-    drop_missing: Annotated[bool, CLEANING(help="Leave out rows of a manifest that lack a value.")] = False,
+    drop_missing: Annotated[
+        bool, CLEANING("--drop-missing", help="Leave out rows of a manifest that lack a value.")
+    ] = False,
     fill: Annotated[list[str] | None, CLEANING(help="As age=0: what stands for a missing value instead.")] = None,
     on_error: Annotated[
         OnError, CLEANING(help="At a file that is missing, empty, truncated or misnamed: stop, or leave it out.")
@@ -112,6 +114,7 @@ def pack(
     label_noise: Annotated[
         Verdict, CLEANING(help="One content under two labels; the only sample of a class.")
     ] = Verdict.ignore,
+    label_field: Annotated[str, CLEANING(help="The field of classes for it.")] = "label",
     seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     columns: Annotated[
@@ -171,6 +174,7 @@ def pack(
         near_bits=near_bits,
         near_text=near_text,
         compare=None if compare is None else tuple(name.strip() for name in compare.split(",")),
+        label=label_field,
         label_noise=label_noise.value,
     )
     index = run(

@@ -24,9 +24,12 @@ FACT_MEASURES = ("width", "height", "aspect", "seconds", "characters")  # what a
 class Cleaning:
     """What `pack` leaves out, and how it finds it. Each rule sees what the ones before it have left.
 
+    Classes of which nothing is left keep their numbers, but for classes of rows that lack a value. Copies that are only
+    reported are on one side of a split (`Splitting`); near duplicates that are only reported may be on two.
+
     What is left out is listed in OUT/rejected.parquet (key, source, reason, detail) and counted in index.json; what is
     only reported, in OUT/suspects.parquet. Where a rule needs contents, each is read once before packing begins, and
-    once more to be packed.
+    once more to be packed; what was found out stays in OUT until packing is done, also after an error.
 
     Attributes:
         drop_missing: leave out rows of a manifest in which a value is null, empty or NaN.

@@ -169,8 +169,9 @@ def test_another_type_is_refused(images: Path, tmp_path: Path) -> None:
 def test_the_command_line(dirty: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = "--on-error skip --max-errors 5 --decode full --range width=26.. --range height=..100 --duplicates drop"
-    more = "--near-duplicates drop --near-bits 4 --near-text 0.9 --compare image --label-noise report --zscore bytes=9"
-    done = CliRunner().invoke(app, ["pack", str(dirty), str(out), *options.split(), *more.split()])
+    more = "--near-duplicates drop --near-bits 4 --near-text 0.9 --compare image --zscore bytes=9"
+    noise = "--label-noise report --label-field label"
+    done = CliRunner().invoke(app, ["pack", str(dirty), str(out), *f"{options} {more} {noise}".split()])
     assert done.exit_code == 0, done.output
     assert "; 12 rejected (duplicate 2, near_duplicate 1, range 7, unreadable 2), listed in rejected.parquet" in (
         " ".join(done.output.split())

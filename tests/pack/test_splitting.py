@@ -101,6 +101,23 @@ def test_one_content_is_on_one_side_whatever_its_labels() -> None:
         assert len(set(zip(contents, found.numbers.tolist(), strict=True))) == 30
 
 
+@given(
+    old=st.lists(st.binary(max_size=2), min_size=30, max_size=60),
+    new=st.lists(st.binary(max_size=2), max_size=30),
+    seed=seeds,
+)
+def test_added_copies_and_others_move_no_content(old: list[bytes], new: list[bytes], seed: int) -> None:
+    splitting = Splitting(shares="a=0.5,b=0.5")
+    distinct = [*old, b"x1", b"x2", b"x3", *(b"%d" % i for i in range(40))]  # so that no split is empty
+    found = [
+        share_out(table_of(x=[0.0] * len(contents)), splitting, seed=seed, contents=contents).numbers.tolist()
+        for contents in (distinct, [*new, *distinct])
+    ]
+    assert found[0] == found[1][len(new) :]
+    sides = dict(zip([*new, *distinct], found[1], strict=True))
+    assert found[1] == [sides[content] for content in [*new, *distinct]]
+
+
 def test_stratified_classes_are_even_where_plain_shares_vary() -> None:
     table, worst = table_of(label=[f"c{i % 20}" for i in range(400)]), {}
     for field in ("label", None):
