@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 LONG = (
-    "dropin", "profile/test_run.py", "profile/test_command.py", "profile/test_script.py",
+    "augment/test_inductor.py", "dropin", "profile/test_run.py", "profile/test_command.py", "profile/test_script.py",
     "pack/test_cluster.py", "pack/test_crash.py", "pack/test_prepare_crash.py", "pack/test_clean_crash.py",
     "reshape/test_crash.py",
     "demo/test_flow.py", "remote/test_faults.py",

@@ -192,6 +192,22 @@ def test_noise_of_a_bank_and_reverberation_equal_their_definition() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["bank", "reverb"])
+def test_banks_are_held_on_the_device(name: str, device: str) -> None:
+    """Copied there once, in single precision, however many batches come."""
+    bank = torch.randn(3, 50, dtype=torch.float64)
+    operation = AddBankNoise(bank=bank) if name == "bank" else RandomReverb(bank=bank)
+    sound, params = sounds().to(device), operation.draw(keys(COUNT).to(device))
+    first = operation.apply(sound, params)
+    held = operation.recordings(torch.device(device))
+    assert held.dtype == torch.float32
+    assert held.device.type == device
+    assert operation.apply(sound, params).equal(first)
+    assert operation.recordings(torch.device(device)) is held
+    assert list(operation._moved) == [torch.device(device)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_stretching_is_torchaudios_phase_vocoder(device: str) -> None:
     n_fft, hop = 256, 64
     window = torch.hann_window(n_fft)

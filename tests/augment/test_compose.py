@@ -16,12 +16,15 @@ from torchvision.transforms import InterpolationMode as Mode
 
 import fastload
 from fastload.augment import (
+    AugMix,
+    AutoAugment,
     CenterCrop,
     ColorJitter,
     Compose,
     GaussianBlur,
     Normalize,
     On,
+    RandAugment,
     RandomAffine,
     RandomCrop,
     RandomEqualize,
@@ -34,6 +37,7 @@ from fastload.augment import (
     RandomRotation,
     RandomVerticalFlip,
     Resize,
+    TrivialAugmentWide,
 )
 from fastload.augment.chain import make_chain
 from fastload.augment.fused import Fused
@@ -259,6 +263,20 @@ def test_parameters_can_be_changed_and_replayed() -> None:
     )
 
 
+def test_parameters_are_saved_with_their_batch(tmp_path: Path) -> None:
+    """As plain tensors, which torch loads without running code; on the batch's device, where they are replayed."""
+    given = batch(as_dtype(pictures(6), torch.uint8), mask=torch.ones(6, 20, 24))
+    chain = Compose([RandomRotation(40), ColorJitter(0.3), RandAugment(), RandomErasing(1.0)], masks="mask")
+    expected, drawn = chain(given), chain.draw(given.sample_keys)  # type: ignore[arg-type]
+    torch.save({"batch": dict(given), "drawn": drawn}, tmp_path / "batch.pt")
+    loaded = torch.load(tmp_path / "batch.pt", weights_only=True)
+    again = chain.replay(Batch(loaded["batch"]), loaded["drawn"])
+    assert again["image"].equal(expected["image"])
+    assert again["mask"].equal(expected["mask"])
+    assert set(loaded["drawn"]) == {f"{type(o).__name__}/image" for o in chain.operations}
+    assert loaded["drawn"]["RandAugment/image"]["operation"].shape == (6, 2)
+
+
 def test_a_samples_picture_depends_on_seed_epoch_and_sample_alone(packed: Packed) -> None:
     data = packed("tar", [5, 1, 9, 8])
     augment = [RandomHorizontalFlip(), RandomAffine(20), ColorJitter(0.3, 0.3, 0.3), Normalize()]
@@ -306,21 +324,25 @@ def test_the_gpu_is_never_waited_for(chain: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_chain_compiles_as_one_graph() -> None:
+COMPILED: dict[str, list[Operation]] = {
+    **{name: operations for name, (operations, _) in CHAINS.items()},
+    "recipe": [RandomResizedCrop(16), RandomHorizontalFlip(), TrivialAugmentWide(16), Normalize(), RandomErasing()],
+    "policies": [RandAugment(1), AutoAugment(), AugMix(width=2, depth=1)],
+}
+
+
+@pytest.mark.parametrize("chain", COMPILED)
+def test_a_chain_compiles_as_one_graph(chain: str) -> None:
     """A branch on data, or anything that torch cannot trace, would break it."""
-    operations = [
-        RandomHorizontalFlip(),
-        RandomAffine(10),
-        ColorJitter(0.2, 0.2, 0.2, 0.1),
-        Normalize(),
-        RandomErasing(),
-    ]
-    (stage,) = Compose(operations).stages
+    torch.compiler.reset()  # one function is compiled here for all chains
+    (stage,) = Compose(COMPILED[chain]).stages
     assert isinstance(stage, Fused)
     compiled = torch.compile(lambda x, k: stage.apply(x, stage.draw(k)), fullgraph=True, backend="eager")
     for first in (0, 4):
         images, given = pictures(8)[first : first + 4], keys(8)[first : first + 4]
-        assert torch.allclose(compiled(images, given), stage.apply(images, stage.draw(given)), atol=1e-6)
+        off = (compiled(images, given) - stage.apply(images, stage.draw(given))).abs() > 1e-5
+        # as on a GPU: a level, or a centre between two pixels, may be rounded to the other side
+        assert float(off.float().mean()) <= (0.002 if chain in ("recipe", "policies") else 0)
 
 
 # Beside other libraries.

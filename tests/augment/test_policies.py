@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 from conformance import chi_squared_z
-from made import DEVICES, as_dtype, assert_no_loop_and_no_wait, assert_samples_stand_alone, batch, keys, pictures
+from made import (
+    DEVICES,
+    as_dtype,
+    assert_close,
+    assert_no_loop_and_no_wait,
+    assert_samples_stand_alone,
+    batch,
+    keys,
+    pictures,
+)
 from torchvision.transforms import InterpolationMode, autoaugment, v2
 
 from fastload.augment import (
@@ -46,6 +55,18 @@ def test_a_layer_gives_each_sample_its_own_operation_as_torchvision_does(device:
         # centres that fall between two pixels may take either
         allowed = 0.03 if name in ("ShearX", "ShearY", "Rotate") else 0
         assert off.float().mean() <= allowed, f"{name}: {off.float().mean()}"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
+def test_half_precision_is_rounded_once(policy: ImageOperation, dtype: torch.dtype, device: str) -> None:
+    """What comes in is what half precision holds; computed in float32, rounded at the end."""
+    images = pictures(16).to(dtype)
+    params = policy.draw(keys(16))
+    expected = policy.apply(images.float(), params)
+    found = policy.apply(images.to(device), {name: value.to(device) for name, value in params.items()})
+    assert_close(found, expected, dtype, outliers=0.0 if device == "cpu" else 0.005)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)

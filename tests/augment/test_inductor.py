@@ -1,0 +1,46 @@
+"""Chains compiled to machine code, on a CPU. Takes a minute, most of it in the C++ compiler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from made import keys, pictures
+
+from fastload.augment import (
+    ColorJitter,
+    Compose,
+    Normalize,
+    RandomAffine,
+    RandomCrop,
+    RandomErasing,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+)
+
+CHAINS: dict[str, list[Any]] = {
+    "six": [
+        RandomHorizontalFlip(),
+        RandomAffine(15, (0.1, 0.1), (0.9, 1.1)),
+        ColorJitter(0.4, 0.4, 0.4),
+        RandomGrayscale(0.2),
+        Normalize(),
+        RandomErasing(0.25),
+    ],
+    "bytes": [RandomCrop(16, padding=2), RandomHorizontalFlip()],
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's own compiler
+@pytest.mark.parametrize("chain", CHAINS)
+def test_compiled_chains_give_what_they_give_uncompiled(chain: str) -> None:
+    (stage,) = Compose(CHAINS[chain]).stages
+    compiled = torch.compile(lambda x, k: stage.apply(x, stage.draw(k)), fullgraph=True)  # type: ignore[attr-defined]
+    pixels = (pictures(8) * 255).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    for first in (0, 4):
+        images, given = pixels[first : first + 4], keys(8)[first : first + 4]
+        found = compiled(images, given)
+        expected = stage.apply(images, stage.draw(given))  # type: ignore[attr-defined]
+        assert found.dtype == expected.dtype
+        assert torch.allclose(found.float(), expected.float(), rtol=0, atol=2e-4)
