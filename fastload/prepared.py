@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MEAN = "mean_"  # how numbers that follow from others begin
+
 
 def prepared_texts(statistics: Mapping[str, Any]) -> list[str]:
     """What was done to samples, over all splits, a phrase for each step, from `IndexFile.statistics`."""
@@ -17,12 +19,17 @@ def prepared_texts(statistics: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def with_means(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts of one step, with the means that follow from its sums: they cannot be added up, the sums can."""
+    found = {name: value for name, value in counts.items() if not name.startswith(MEAN)}
+    pictures = found.get("psnr_pictures")
+    return found | ({f"{MEAN}psnr_db": round(found["psnr_millidecibels"] / pictures / 1000, 3)} if pictures else {})
+
+
 def _resized(total: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) -> str:
     text = f"{total['resized']:,} pictures resized{_bytes(total)}"
-    measured = [(split["mean_psnr_db"], split["resized"]) for split in splits if "mean_psnr_db" in split]
-    if measured:
-        mean = sum(decibels * weight for decibels, weight in measured) / sum(weight for _, weight in measured)
-        text += f", mean PSNR {mean:.1f} dB"
+    if total.get("psnr_pictures"):
+        text += f", mean PSNR {with_means(total)['mean_psnr_db']:.1f} dB"
     return text + _kept(splits)
 
 

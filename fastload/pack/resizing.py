@@ -30,6 +30,7 @@ from fastload.errors import DecodeError
 from fastload.pack.checks import Facts
 from fastload.pack.steps import Outcome
 from fastload.pack.tally import Counts
+from fastload.prepared import with_means
 
 Side = Literal["longer", "shorter"]
 SMALL_ENOUGH = "small enough"
@@ -107,10 +108,7 @@ class Resize:
 
     def about(self, counts: Counts) -> dict[str, Any]:
         """Counts, bytes before and after (before JPEGs are made crop-seekable), and the mean PSNR in decibels."""
-        sums = dict(counts.sums)
-        total, pictures = sums.pop("psnr_millidecibels", 0), sums.pop("psnr_pictures", 0)
-        found = Counts(made=counts.made, kept=counts.kept, sums=sums).to_json("resized")
-        return found | ({"mean_psnr_db": round(total / pictures / 1000, 3)} if pictures else {})
+        return with_means(counts.to_json("resized"))
 
     def _photo(self, raw: memoryview, header: PictureHeader) -> Image.Image:
         if self.mask:

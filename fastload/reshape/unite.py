@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastload.errors import PackError, ShardIndexError
+from fastload.prepared import MEAN, with_means
 from fastload.reshape.records import Record
 from fastload.reshape.sources import PackedSet
 from fastload.shards.columns import read_columns
@@ -130,9 +131,9 @@ def _fields_added(parts: Sequence[Any]) -> dict[str, Any] | None:
 def _counts_added(parts: Sequence[Any]) -> Any:
     """Counts, or mappings of them, added up; None where one is missing or is no count."""
     if all(isinstance(part, Mapping) for part in parts):
-        names = dict.fromkeys(name for part in parts for name in part)
+        names = dict.fromkeys(name for part in parts for name in part if not name.startswith(MEAN))
         added = {name: _counts_added([part[name] for part in parts if name in part]) for name in names}
-        return None if None in added.values() else added
+        return None if None in added.values() else with_means(added)
     if all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
         return sum(parts)
     return None

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import samples
-from pack_sources import tree
+from pack_sources import photo, tree
 from reshape_sources import make_everything
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
@@ -21,7 +21,7 @@ from fastload.pack import pack
 from fastload.pack.convert import convert
 from fastload.reshape import merge
 from fastload.shards.columns import read_columns
-from fastload.shards.index import ShardFormat
+from fastload.shards.index import IndexFile, ShardFormat
 from fastload.shards.open import open_index
 from fastload.verify import verify
 
@@ -82,6 +82,21 @@ def test_counts_are_those_of_a_whole_packing(two: tuple[Path, Path], tmp_path: P
     for split in SPLIT:
         a, b = (read_columns(open_index(tmp_path / name, split), names) for name in ("out", "whole"))
         assert {n: sorted(v.tolist()) for n, v in a.items()} == {n: sorted(v.tolist()) for n, v in b.items()}
+
+
+def test_counts_of_preparing_are_those_of_a_whole_packing(tmp_path: Path) -> None:
+    prepare, folders = fastload.Prepare(resize_longer=64), []
+    for number, name in enumerate("abcde"):
+        for source in ("all", "one" if number < 2 else "two"):
+            (tmp_path / source).mkdir(exist_ok=True)
+            (tmp_path / source / f"{name}.jpg").write_bytes(photo(number, width=200 + number))
+    for source in ("all", "one", "two"):
+        folders.append(tmp_path / f"packed-{source}")
+        pack(tmp_path / source, folders[-1], prepare=prepare)
+    merged = merge(folders[1:], tmp_path / "merged")
+    whole = IndexFile.load(folders[0] / "index.json").statistics
+    assert merged.statistics == whole
+    assert whole["resize"]["train"]["psnr_pictures"] == 5
 
 
 def test_formats_and_shard_sizes_may_differ(two: tuple[Path, Path], tmp_path: Path) -> None:
