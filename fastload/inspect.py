@@ -21,7 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.prepared import STEPS, prepared_texts
+from fastload.remote.cache import Cache
+from fastload.remote.settings import Remote
+from fastload.remote.urls import is_url, path_of
 from fastload.shards.access import open_idx, parquet_input
+from fastload.shards.behind import packed_folder
+from fastload.shards.foreign import is_shard
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 from fastload.shards.open import Data, open_index
 from fastload.shards.parquetscan import fact_names, open_parquet
@@ -61,6 +66,11 @@ def indexes_of(data: Data, split: str | None) -> tuple[dict[str, Index], dict[st
 
     Data without index.json is one split called "all", of which the rest is not known; so it is of one split alone.
     """
+    if split is None and is_url(os.fspath(data)):
+        cache = Cache(Remote())
+        whole, folder = packed_folder(os.fspath(data), cache) if not is_shard(path_of(os.fspath(data))) else (None, "")
+        if whole is not None:
+            return {n: whole.split(n, folder, cache) for n in whole.splits}, whole.packed, whole.statistics
     path = Path(os.path.abspath(data))
     whole_path = path if path.name == INDEX_NAME else path / INDEX_NAME
     if split is None and whole_path.is_file():

@@ -30,6 +30,11 @@ from fastload.decode.headers import read_header
 from fastload.decode.jpeg import decode_jpeg
 from fastload.decode.pillow import decode_with_pillow
 from fastload.errors import ConfigError
+from fastload.remote.cache import Cache
+from fastload.remote.settings import Remote
+from fastload.remote.urls import is_url, parent_url, path_of, shown
+from fastload.shards.behind import packed_folder
+from fastload.shards.foreign import is_shard
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 
 _LEVELS = np.arange(256, dtype=np.int64)
@@ -292,7 +297,16 @@ def channels_of(
 
 def _index_file(data: str | os.PathLike[str] | Indexed) -> tuple[IndexFile, str]:
     """The index.json of some data, and what errors call it."""
-    place = Path(data if isinstance(data, str | os.PathLike) else (*data.index.paths, ".")[0])
+    named = os.fspath(data if isinstance(data, str | os.PathLike) else (*data.index.paths, ".")[0])
+    if is_url(named):
+        cache = Cache(Remote()) if isinstance(data, str | os.PathLike) else data.index.cache or Cache(Remote())
+        url = named if not is_shard(path_of(named)) else parent_url(named)
+        for at in (url, parent_url(url)):
+            found, above = packed_folder(at, cache)
+            if found is not None:
+                return found, shown(above)
+        raise ConfigError(f"{shown(named)} has no {INDEX_NAME}, which holds the statistics; pass a packed folder")
+    place = Path(named)
     for folder in (place, place.parent, place.parent.parent):  # the whole folder, a split or index.json in it, a shard
         path = folder / INDEX_NAME
         if path.is_file():

@@ -22,7 +22,7 @@ import xxhash
 from fastload.decode import Decoder, decoder_for
 from fastload.errors import FastloadError, MissingExtraError
 from fastload.shards.files import PARTIAL_SUFFIX
-from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME, is_shard, names_below, refuse_unfinished
+from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME, is_shard, names_below, refuse_unfinished, refuse_url
 from fastload.shards.idx import Idx, idx_path
 from fastload.shards.index import INDEX_NAME, Index, IndexFile, ShardFile
 from fastload.shards.parquetscan import KEY_COLUMN, hash_file, open_parquet
@@ -83,6 +83,7 @@ def verify(folder: str | os.PathLike[str], decode: bool = False, progress: Progr
         ShardIndexError: no index.json, a damaged one, or a packing run that was not finished.
         MissingExtraError: decode=True, and what decodes a field is not installed. All else is in the report.
     """
+    refuse_url(folder, "what is read from a URL is verified as it is fetched")
     root = Path(os.path.abspath(folder))
     refuse_unfinished(root)
     index = IndexFile.load(root / INDEX_NAME)

@@ -31,6 +31,13 @@ def join_url(folder: str, name: str) -> str:
     return f"{plain.rstrip('/')}/{name}{mark}{query}"
 
 
+def parent_url(url: str) -> str:
+    """`http://h/a/b/?x=1` -> `http://h/a?x=1`; a host or bucket is its own."""
+    plain, mark, query = url.partition("?")
+    above = plain.rstrip("/").rpartition("/")[0]
+    return url if above.endswith("/") else above + mark + query
+
+
 def path_of(url: str) -> str:
     """A URL without its query."""
     return url.partition("?")[0]

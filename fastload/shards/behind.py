@@ -20,7 +20,7 @@ from fastload.errors import ConfigError, FastloadError, ShardIndexError, SourceE
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob, fetch_bytes, look, missing
 from fastload.remote.folder import name_of
-from fastload.remote.urls import join_url, path_of, shown
+from fastload.remote.urls import join_url, parent_url, path_of, shown
 from fastload.shards.foreign import SCAN_THREADS, choose_split, is_shard, one_format, refuse_compressed
 from fastload.shards.idx import Idx
 from fastload.shards.index import (
@@ -61,33 +61,28 @@ def open_url(url: str, split: str | None, cache: Cache) -> Index:
         if split is not None:
             raise ConfigError(f"split={split!r}: {shown(url)} is one file and has no splits; leave split out")
         return index_of_urls([url], cache)
-    folder = url if name != INDEX_NAME else _parent(url)
-    whole = _packed(folder, cache)
+    whole, folder = packed_folder(url, cache)
     if whole is not None:
         return whole.split(choose_split(whole.splits, split, shown(folder).rstrip("/")), folder, cache)
-    above = None if name == INDEX_NAME else _packed(_parent(url), cache)
+    above = None if name == INDEX_NAME else packed_folder(parent_url(url), cache)[0]
     if above is not None and name in above.splits:
         if split not in (None, name):
             raise ConfigError(
-                f"split={split!r}: {shown(url)} is the split {name!r}; pass {shown(_parent(url))} instead"
+                f"split={split!r}: {shown(url)} is the split {name!r}; pass {shown(parent_url(url))} instead"
             )
-        return above.split(name, _parent(url), cache)
+        return above.split(name, parent_url(url), cache)
     raise SourceError(
         f"{shown(join_url(folder, INDEX_NAME))} does not exist; upload the {INDEX_NAME} that `fastload pack` or "
         f"`fastload index` makes, or name the shards: {shown(folder).rstrip('/')}/shard-{{000000..000099}}.tar"
     )
 
 
-def _parent(url: str) -> str:
-    """`http://h/a/b/?x=1` -> `http://h/a?x=1`"""
-    plain, mark, query = url.partition("?")
-    return plain.rstrip("/").rpartition("/")[0] + mark + query
-
-
-def _packed(folder: str, cache: Cache) -> IndexFile | None:
-    url = join_url(folder, INDEX_NAME)
-    content = fetch_bytes(url, cache.remote)
-    return None if content is None else IndexFile.from_bytes(content, shown(url))
+def packed_folder(url: str, cache: Cache) -> tuple[IndexFile | None, str]:
+    """The index.json of a folder, or at a URL of its own, and the folder's URL; None if there is no index.json."""
+    folder = parent_url(url) if path_of(url).endswith("/" + INDEX_NAME) else url
+    at = join_url(folder, INDEX_NAME)
+    content = fetch_bytes(at, cache.remote)
+    return None if content is None else IndexFile.from_bytes(content, shown(at)), folder
 
 
 def index_of_urls(urls: Sequence[str], cache: Cache) -> Index:

@@ -40,6 +40,7 @@ FORMATS: dict[str, ShardFormat] = {".tar": "tar", ".parquet": "parquet"}
 JOURNAL_NAME = ".fastload-pack"  # there while a folder is being packed
 REJECTED_NAME, SUSPECTS_NAME = "rejected.parquet", "suspects.parquet"  # lists beside index.json, no shards
 ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are called
+_URL_OR_ITS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
 # how the Hugging Face hub names files: train-00000-of-00012.parquet
@@ -92,6 +93,12 @@ def choose_split(splits: Iterable[str], split: str | None, folder: str | Path) -
     if split not in names:
         raise ShardIndexError(f"no split {split!r} in {folder}; it has {known}")
     return split
+
+
+def refuse_url(folder: str | os.PathLike[str], why: str) -> None:
+    """Raise ConfigError for a URL where a folder is needed. As a Path, `http://a` has become `http:/a`."""
+    if _URL_OR_ITS_PATH.match(os.fspath(folder)):
+        raise ConfigError(f"{os.fspath(folder)} is a URL, and a local folder is needed: {why}")
 
 
 def refuse_compressed(name: str) -> None:

@@ -36,6 +36,7 @@ from fastload.shards.foreign import (
     one_format,
     refuse_compressed,
     refuse_unfinished,
+    refuse_url,
 )
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, join, merge_fields
 
@@ -187,6 +188,7 @@ def index_folder(folder: Data) -> IndexFile:
         SourceError: a file or folder that cannot be read, or a folder that cannot be written.
         CorruptError: a shard that is cut off or damaged.
     """
+    refuse_url(folder, "shards behind URLs are indexed when they are opened; an index.json is made where they are")
     root = Path(os.path.abspath(folder))
     refuse_unfinished(root)
     splits = find_splits(root)

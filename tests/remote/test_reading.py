@@ -16,8 +16,10 @@ from webserver import Server
 
 import fastload
 from fastload.errors import ConfigError, CorruptError, ShardIndexError, SourceError
-from fastload.shards.open import open_index
+from fastload.inspect import summary
+from fastload.shards.open import index_folder, open_index
 from fastload.stream import Streamed
+from fastload.verify import verify
 
 SIZES = [5, 3, 4, 7, 2]
 FIELDS = {"label": fastload.Scalar(), "image": fastload.Image(16), "text": fastload.Text()}
@@ -211,6 +213,32 @@ def test_splits_and_arguments(packed: Packed, tmp_path: Path) -> None:
         fastload.Remote(downloads=0)
     with pytest.raises(ConfigError, match="stall_seconds=0: must be positive seconds"):
         fastload.Remote(stall_seconds=0)
+
+
+def test_a_server_without_an_index(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        with pytest.raises(SourceError, match=rf"^{server.url}/index.json does not exist; upload the index.json"):
+            open_index(server.url)
+        with pytest.raises(ConfigError, match=r"has no index.json, which holds the statistics"):
+            fastload.augment.Normalize.from_index(f"{server.url}/train")
+
+
+def test_commands_take_urls(packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = packed("tar", SIZES)
+    with Server(folder) as server:
+        for url in (server.url, f"{server.url}/index.json", f"{server.url}/train"):
+            about = summary(url)
+            assert about["splits"][next(iter(about["splits"]))] == summary(folder)["splits"]["train"]
+            assert about["data"] == url
+    with pytest.raises(
+        ConfigError, match=r"^s3:/bucket/a is a URL, and a local folder is needed: what is read from a URL"
+    ):
+        verify(Path("s3://bucket/a"))
+    with pytest.raises(
+        ConfigError, match="is a URL, and a local folder is needed: shards behind URLs are indexed when"
+    ):
+        index_folder("s3://bucket/a")
 
 
 def test_a_shard_that_is_missing_is_no_damaged_sample(packed: Packed, tmp_path: Path) -> None:
