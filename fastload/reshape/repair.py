@@ -25,7 +25,7 @@ from fastload.pack.locking import LOCK_NAME, acquire
 from fastload.reshape.salvage import NEW_SUFFIX, Salvage, Wanted, salvage
 from fastload.reshape.unite import class_statistics
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
-from fastload.shards.foreign import ONLY_SPLIT, is_shard, names_below, natural_key, one_format, refuse_unfinished
+from fastload.shards.foreign import ONLY_SPLIT, names_below, one_format, refuse_unfinished, shards_among
 from fastload.shards.idx import Idx, idx_path
 from fastload.shards.index import INDEX_NAME, FieldInfo, IndexFile, ShardFile, merge_fields
 
@@ -133,7 +133,7 @@ def _put_back(root: Path) -> None:
 def _repair(root: Path, backup: Path | None, drop: bool, progress: OnShard | None) -> Repair:
     """Repair, or with `backup` None rehearse it."""
     before = _index_before(root)
-    present = sorted((n for n in names_below(root) if is_shard(n)), key=natural_key)
+    present = shards_among(names_below(root))
     partial = [name for name in names_below(root) if name.endswith(PARTIAL_SUFFIX)]
     unfinished = sorted(name for name in partial if NEW_SUFFIX not in name)
     abouts = dict.fromkeys(present) if before is None else {file.name: file for file in before.shards}

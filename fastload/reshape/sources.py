@@ -22,6 +22,7 @@ from fastload.shards.foreign import (
     is_shard,
     names_below,
     refuse_unfinished,
+    shards_among,
 )
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, ShardFormat, merge_fields
 from fastload.shards.open import open_index
@@ -103,7 +104,7 @@ def is_packed(source: str | os.PathLike[str]) -> bool:
 
 
 def _has_shards(folder: Path) -> bool:
-    return any(is_shard(name) for name in names_below(folder))
+    return bool(shards_among(names_below(folder)))
 
 
 def _is_unfinished(folder: Path) -> bool:

@@ -118,9 +118,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
         final = name.removesuffix(PARTIAL_SUFFIX)
         if final != name and (is_shard(final) or final == INDEX_NAME):
             raise ShardIndexError(f"{folder} is incomplete: {name} was not finished; pack again, or delete that file")
-    shards = sorted(filter(is_shard, names), key=natural_key)
-    if any(os.path.dirname(name) for name in shards):  # a packed folder
-        shards = [name for name in shards if name not in (REJECTED_NAME, SUSPECTS_NAME)]
+    shards = shards_among(names)
     if not shards:
         raise ShardIndexError(f"{folder} has no {INDEX_NAME} and no {' or '.join('*' + ending for ending in FORMATS)}")
     parents = sorted({os.path.dirname(name) for name in shards})
@@ -135,6 +133,15 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
         by_name = match["split"] if parents == [""] and match is not None and None not in hub else ONLY_SPLIT
         splits.setdefault(os.path.dirname(name) or by_name, []).append(folder / name)
     return splits
+
+
+def shards_among(names: Iterable[str]) -> list[str]:
+    """Those of a folder's files that end as shards do, as people count; lists that packing left beside the folders of
+    its splits are none."""
+    shards = sorted(filter(is_shard, names), key=natural_key)
+    if any(os.path.dirname(name) for name in shards):  # a packed folder
+        return [name for name in shards if name not in (REJECTED_NAME, SUSPECTS_NAME)]
+    return shards
 
 
 def names_below(folder: Path) -> list[str]:

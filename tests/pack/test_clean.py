@@ -18,6 +18,7 @@ from fastload.cli import app
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
 from fastload.reshape.append import append
+from fastload.reshape.repair import repair
 from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import IndexFile
 from fastload.shards.open import index_folder
@@ -97,6 +98,9 @@ def test_lists_are_no_shards(dirty: Path, tmp_path: Path) -> None:
         made = pack(dirty, out, format=shard_format, clean=CLEAN, workers=1)  # type: ignore[arg-type]
         (out / "index.json").unlink()
         assert index_folder(out).samples("train") == made.samples("train")
+        (out / "index.json").unlink()
+        assert repair(out).left == ()
+        assert IndexFile.load(out / "index.json").samples("train") == made.samples("train")
 
 
 def test_any_number_of_workers_and_any_rerun_give_the_same_bytes(dirty: Path, tmp_path: Path) -> None:
