@@ -16,7 +16,7 @@ from fastload.pack.encode import Encoder
 from fastload.pack.forecast import source_size
 from fastload.pack.indexing import make_index
 from fastload.pack.inputs import SourceKind, open_source
-from fastload.pack.journal import NO_SPACE, Journal, refuse_foreign, unwritable
+from fastload.pack.journal import Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.lists import write_lists
 from fastload.pack.manifest import Columns, parse_columns
@@ -181,7 +181,7 @@ def pack(
     if vocabulary is not None:
         made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal:
-        table = opened if isinstance(opened, Table) else _spooled(opened, journal, out, lenience.faulty)
+        table = opened if isinstance(opened, Table) else _read(opened, journal, lenience.faulty, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
         kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
@@ -239,18 +239,10 @@ def _counts_kernel(opened: Table | Stream, jpeg: JpegMode) -> bool | None:
     return native.available() if matters else None
 
 
-def _spooled(stream: Stream, journal: Journal, out: Path, faulty: bool) -> Table:
-    try:
-        return spool(stream, journal.spool, faulty)
-    except FastloadError:
-        raise
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise PackError(
-            f"no space in {out} ({error.strerror}): such a source is read into a file there first, and takes the space"
-            " of all contents twice; make space and run the same command again"
-        ) from error
+def _read(stream: Stream, journal: Journal, faulty: bool, progress: bool | OnProgress) -> Table:
+    """A stream as a table. How long it is comes out at its end, so that only a bar is told of it, no function."""
+    with telling(progress is True, "reading", None) as tell:
+        return spool(stream, journal.spool, tell, faulty)
 
 
 def _joined(

@@ -15,8 +15,8 @@ import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import xxhash
@@ -35,16 +35,19 @@ from fastload.pack.table import (
     one_or_all,
     with_extensions,
 )
+from fastload.pack.tasks import Tell
 from fastload.pack.values import Value, encoded, field_of, unlike
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import DEFAULT_NAMES
+from fastload.shards.tar import write_all
 
 _BUFFER_BYTES = 1 << 20
+_TOLD_SAMPLES = 64
 _INT64 = range(-(1 << 63), 1 << 63)
 _Number = bool | int | float
 
 
-def spool(stream: Stream, path: Path, faulty: bool = False) -> Table:
+def spool(stream: Stream, path: Path, tell: Tell, faulty: bool = False) -> Table:
     """Read a stream into a file; its table.
 
     Text in a field "label" is the name of a class, as in a manifest. Numbers that are whole in some samples and not in
@@ -53,15 +56,17 @@ def spool(stream: Stream, path: Path, faulty: bool = False) -> Table:
     Args:
         stream: what to read.
         path: of the file; one that is there is written anew.
+        tell: called with the samples and bytes that were read since the last call.
         faulty: contents may be damaged, for cleaning to find.
 
     Raises:
-        PackError: no samples, one with other fields or types than the first, damaged contents, keys that clash.
-        OSError: the file cannot be written.
+        PackError: no samples, one with other fields or types than the first, damaged contents, keys that clash; or the
+            file cannot be written.
     """
     keys: list[str] = []
     columns: dict[str, _Contents | _Numbers | _Classes] = {}
-    with open(path, "wb", buffering=_BUFFER_BYTES) as opened:
+    told = 0
+    with open(path, "wb", buffering=0) as opened:
         file = _File(opened, faulty)
         for number, sample in enumerate(stream.read(), 1):
             try:
@@ -72,9 +77,16 @@ def spool(stream: Stream, path: Path, faulty: bool = False) -> Table:
                     raise _other_fields(values, columns)
                 for name, value in values.items():
                     columns[name].add(name, value)
+            except _Unwritable:
+                raise
             except (PackError, DecodeError) as error:
                 raise PackError(f"{sample.where}: {error.message}") from error
             keys.append(key)
+            if number % _TOLD_SAMPLES == 0:
+                tell(_TOLD_SAMPLES, file.size - told)
+                told = file.size
+        file.flush()
+        tell(len(keys) % _TOLD_SAMPLES, file.size - told)
     if not keys:
         raise PackError(f"{stream.name} has no samples")
     if not columns:
@@ -103,17 +115,40 @@ def _collector(name: str, value: Value, file: _File) -> _Contents | _Numbers | _
     return _Numbers() if info.kind == "scalar" else _Contents(info, file)
 
 
+class _Unwritable(PackError):
+    """The file cannot be written; no fault of a sample."""
+
+
 @dataclass(slots=True)
 class _File:
-    """What is written, and how much: asking the file itself would be a system call each time. `faulty`: as it comes."""
+    """What is written, in pieces of a megabyte.
 
-    file: BinaryIO
+    Attributes:
+        file: unbuffered, so that closing it after an error does not fail once more.
+        faulty: contents may be damaged.
+        size: bytes so far, with those that are pending.
+    """
+
+    file: FileIO
     faulty: bool
     size: int = 0
+    pending: bytearray = field(default_factory=bytearray)
 
     def write(self, content: bytes) -> None:
-        self.file.write(content)
+        self.pending += content
         self.size += len(content)
+        if len(self.pending) >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        try:
+            write_all(self.file.fileno(), memoryview(self.pending), self.size - len(self.pending))
+        except OSError as error:
+            raise _Unwritable(
+                f"{self.file.name} cannot be written ({error.strerror or error}): contents of such a source go there"
+                " first, and take their space twice; make space and run the same command again"
+            ) from error
+        self.pending = bytearray()
 
 
 @dataclass(slots=True)

@@ -16,13 +16,13 @@ _REDRAW_SECONDS = 0.1
 
 
 @contextmanager
-def telling(progress: bool | OnProgress, what: str, total: int) -> Iterator[Tell]:
+def telling(progress: bool | OnProgress, what: str, total: int | None) -> Iterator[Tell]:
     """What the workers tell, added up and shown.
 
     Args:
         progress: True for a bar on standard error; a function of (samples done, samples in all, bytes done).
         what: the bar's name.
-        total: samples in all.
+        total: samples in all; None: not known yet, and told to no function.
     """
     samples = written = 0
     if progress is True:
@@ -54,7 +54,7 @@ def telling(progress: bool | OnProgress, what: str, total: int) -> Iterator[Tell
     def call(more_samples: int, more_bytes: int) -> None:
         nonlocal samples, written
         samples, written = samples + more_samples, written + more_bytes
-        if callable(progress):
+        if callable(progress) and total is not None:
             progress(samples, total, written)
 
     yield call

@@ -244,7 +244,10 @@ def test_datasets_that_do_not_fit_are_refused(tmp_path: Path, data: Any, options
 
 def test_the_spool_is_the_contents_one_after_the_other(tmp_path: Path) -> None:
     samples = [Sample(f"line {i}", {"text": "x" * i, "n": i}) for i in range(4)]
-    table = spool(Stream(name="lines", read=lambda: iter(samples)), tmp_path / "spool")
+    told: list[tuple[int, int]] = []
+    source = Stream(name="lines", read=lambda: iter(samples))
+    table = spool(source, tmp_path / "spool", lambda *counts: told.append(counts))
+    assert told == [(4, 6)]
     assert (tmp_path / "spool").read_bytes() == b"x" * 6
     column = table.columns["text"]
     assert isinstance(column, Spans)
@@ -256,13 +259,13 @@ def test_a_class_beyond_the_names_is_named(tmp_path: Path) -> None:
     samples = [Sample(f"row {i}", {"label": i}) for i in (0, -1)]
     source = Stream(name="rows", read=lambda: iter(samples), classes={"label": ("a", "b")})
     with pytest.raises(PackError, match="sample 2 has the class -1, and there are names of 2; correct it at"):
-        spool(source, tmp_path / "spool")
+        spool(source, tmp_path / "spool", lambda *counts: None)
 
 
 FULL_DISK = """
 import resource, sys, fastload
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-fastload.pack([{"blob": bytes(60_000)}] * 4, sys.argv[1], workers=1)
+fastload.pack(({"blob": bytes(600_000)} for _ in range(4)), sys.argv[1], workers=1)
 """
 
 
@@ -270,7 +273,7 @@ def test_no_space_for_the_spool_is_said(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "out")], capture_output=True, text=True, check=False
     )
-    assert "such a source is read into a file there first, and takes the space of all contents twice" in run.stderr
+    assert "spool cannot be written (File too large): contents of such a source go there first, and take" in run.stderr
     assert not (tmp_path / "out").exists()
 
 
