@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tqdm
 from pack_sources import check_alike, jpeg, photo, png, wav
 from test_convert import GOLDEN, check_common, unpack
 
@@ -20,6 +21,8 @@ import fastload
 from fastload.errors import CorruptError, FastloadError, PackError
 from fastload.pack import pack
 from fastload.shards.index import FieldInfo
+
+tqdm.tqdm.monitor_interval = 0  # `datasets` would start its thread, and workers then could not be forked
 
 
 def stream(out: Path) -> list[dict[str, Any]]:
