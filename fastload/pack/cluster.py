@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,13 +29,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pyarrow as pa
+
 from fastload.decode import native
 from fastload.errors import FastloadError, PackError, missing_extra
 from fastload.pack.encode import Encoder, is_whole
 from fastload.pack.locking import LOCK_NAME
+from fastload.pack.prepare import Prepare
 from fastload.pack.tasks import Task, Tell, Verify, WholeShard
 from fastload.pack.workers import Done, portable
 from fastload.shards.foreign import JOURNAL_NAME
+from fastload.shards.index import ShardFormat
 
 RETRIES = 3  # of a task that is lost with its process or machine: Ray's own default
 TASKS_PER_PROCESSOR = 2  # handed out at a time: the next one is there when one ends
@@ -51,34 +55,31 @@ class ParentNode:
 
     Attributes:
         host: name of the machine that the parent runs on.
-        version: of fastload.
-        jpeg_kernel: whether JPEGs can be made crop-seekable there.
+        versions: there, of all that the bytes depend on.
+        prepare: what is done to contents on the way; knows which libraries that depends on.
         out: the output folder.
         owner: what its lock says.
     """
 
     host: str
-    version: str
-    jpeg_kernel: bool
+    versions: Mapping[str, str]
+    prepare: Prepare
     out: Path
     owner: bytes
 
     @classmethod
-    def here(cls, out: Path, owner: bytes) -> Self:
-        return cls(
-            host=socket.gethostname(), version=own_version(), jpeg_kernel=native.available(), out=out, owner=owner
-        )
+    def here(cls, out: Path, owner: bytes, prepare: Prepare, shard_format: ShardFormat) -> Self:
+        versions = _versions(prepare, parquet=shard_format == "parquet")
+        return cls(host=socket.gethostname(), versions=versions, prepare=prepare, out=out, owner=owner)
 
     def check(self) -> None:
         """Raise PackError unless this machine writes the same bytes, into the same folder."""
-        version = own_version()
-        if version != self.version:
-            raise PackError(f"fastload is {version}, and {self.version} on {self.host}; install one version on all")
-        if native.available() != self.jpeg_kernel:
-            here, there = ("built", "not built") if native.available() else ("not built", "built")
-            raise PackError(
-                f"the native JPEG kernel is {here}, and {there} on {self.host}; install fastload the same way on all"
-            )
+        for name, here in _versions(self.prepare, parquet="pyarrow" in self.versions).items():
+            if here != self.versions[name]:
+                raise PackError(
+                    f"{name} is {here}, and {self.versions[name]} on {self.host}, so that shards could differ;"
+                    " install the same on all machines"
+                )
         deadline = time.monotonic() + SHARED_SECONDS
         while self._seen_owner() != self.owner:
             if time.monotonic() > deadline:
@@ -103,6 +104,7 @@ class RayPool:
 
     Args:
         encoder: of the whole plan.
+        prepare: what its recipes were made from.
         owner: what the lock of the output folder says.
         workers: most tasks at a time; None: TASKS_PER_PROCESSOR for each processor of the cluster.
         address: of the cluster, as for `ray.init`.
@@ -114,9 +116,11 @@ class RayPool:
 
     whole_shards = True
 
-    def __init__(self, encoder: Encoder, *, owner: bytes, workers: int | None, address: str | None) -> None:
+    def __init__(
+        self, encoder: Encoder, prepare: Prepare, *, owner: bytes, workers: int | None, address: str | None
+    ) -> None:
         self._encoder = encoder
-        self._parent = ParentNode.here(Path(os.path.abspath(encoder.out)), owner)
+        self._parent = ParentNode.here(Path(os.path.abspath(encoder.out)), owner, prepare, encoder.plan.shard_format)
         self._workers = workers
         self._address = address
         self._ray = _import_ray()
@@ -208,6 +212,12 @@ def carry_out(parent: ParentNode, work: Callable[[], Any]) -> tuple[str, Any]:
         if isinstance(error, FastloadError) and socket.gethostname() != parent.host:
             error.message += f" (on {socket.gethostname()})"
         return "error", error
+
+
+def _versions(prepare: Prepare, *, parquet: bool) -> dict[str, str]:
+    """What the bytes of shards depend on, as it is on this machine."""
+    kernel = {"fastload": own_version(), "the native JPEG kernel": "built" if native.available() else "not built"}
+    return kernel | prepare.libraries() | ({"pyarrow": pa.__version__} if parquet else {})
 
 
 def own_version() -> str:

@@ -202,7 +202,7 @@ def pack(
             try:
                 encoder = Encoder(plan, out, recipes)
                 if engine == "ray":
-                    pool: Pool = RayPool(encoder, owner=journal.owner, workers=workers, address=address)
+                    pool: Pool = RayPool(encoder, prepare, owner=journal.owner, workers=workers, address=address)
                 else:
                     pool = _local_pool(encoder, plan.tasks, workers, journal)
                 in_place = not any(recipe.steps for recipe in recipes.values())

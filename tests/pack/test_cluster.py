@@ -21,12 +21,12 @@ from ray.cluster_utils import Cluster
 from typer.testing import CliRunner
 
 from fastload.cli import app
-from fastload.decode import native
 from fastload.errors import ConfigError, MissingExtraError, PackError
 from fastload.pack import cluster as module
 from fastload.pack import pack
 from fastload.pack.cluster import ParentNode, carry_out
 from fastload.pack.journal import Journal
+from fastload.pack.prepare import Prepare
 from fastload.shards.foreign import JOURNAL_NAME
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # no token in the home folder
@@ -198,18 +198,20 @@ def test_a_machine_that_would_write_other_bytes_or_elsewhere_is_refused(
 ) -> None:
     monkeypatch.setattr(module, "SHARED_SECONDS", 0.2)
     with Journal(tmp_path / "out", {}) as journal:
-        parent = ParentNode.here(tmp_path / "out", journal.owner)
+        prepare = Prepare(resize_longer=64)
+        parent = ParentNode.here(tmp_path / "out", journal.owner, prepare, "parquet")
         assert carry_out(parent, lambda: 7) == ("result", 7)
         other = replace(parent, host="elsewhere", owner=journal.owner + b"0")  # another run's folder
         expected = {
-            replace(other, version="0.0.1"): r"fastload is [\d.]+, and 0.0.1 on elsewhere; install one version on all",
-            replace(
-                other, jpeg_kernel=not native.available()
-            ): "the native JPEG kernel is .*built on elsewhere; install",
-            other: "out is not the folder that elsewhere packs into; with engine='ray', source and output must be in a",
-            replace(other, out=tmp_path / "none"): "none is not the folder that elsewhere packs into",
+            "out is not the folder that elsewhere packs into; with engine='ray', source and output must be in a": other,
+            "none is not the folder that elsewhere packs into": replace(other, out=tmp_path / "none"),
         }
-        for wanted, message in expected.items():
+        for name in ("fastload", "the native JPEG kernel", "pillow", "pyarrow"):
+            message = (
+                rf"{name} is [\w. ]+, and 0.0.1 on elsewhere, so that shards could differ; install the same on all"
+            )
+            expected[message] = replace(other, versions={**parent.versions, name: "0.0.1"})
+        for message, wanted in expected.items():
             what, error = carry_out(wanted, lambda: 7)
             assert what == "error"
             with pytest.raises(PackError, match=message + rf".* \(on {socket.gethostname()}\)$"):

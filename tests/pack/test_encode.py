@@ -81,7 +81,7 @@ def test_a_shard_alone(
     index = pack(source.name, "out", workers=2, **options)
     pools: list[AlonePool] = []
 
-    def alone(encoder: Encoder, **options: Any) -> AlonePool:
+    def alone(encoder: Encoder, *arguments: Any, **options: Any) -> AlonePool:
         pools.append(AlonePool(encoder))
         return pools[-1]
 
