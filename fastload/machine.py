@@ -23,6 +23,19 @@ def memory_bytes() -> int:
     return whole
 
 
+def queued_seconds() -> float:
+    """How long the threads of this process that run now have been ready to run and had no processor, summed; 0 where
+    the system does not say, which only Linux does.
+
+    The kernel's count (Documentation/scheduler/sched-stats.rst): the second number of each thread's schedstat, in ns.
+    """
+    total = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # a thread may end in between
+            total += int(task.read_text().split()[1])
+    return total / 1e9
+
+
 def processor() -> str:
     """The processor's name, as far as the system says it."""
     with suppress(OSError):

@@ -114,18 +114,18 @@ def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]
 def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], seconds: float) -> Capacity:
     rates, size = {}, 0.0
 
-    def measure(threads: int) -> tuple[float, float]:
-        """CPU time and busy time a sample, in milliseconds."""
+    def measure(threads: int) -> tuple[float, bool]:
+        """CPU time a sample in milliseconds, and whether most of its time is spent waiting for something else."""
         nonlocal size
         run = run_alone(stage, rig, recording, threads, seconds)
         passed = getattr(run.stats, stage)
         busy = max(passed.busy_seconds, 1e-9)
         rates[threads] = threads * passed.items / busy
         size = threads * passed.bytes / busy
-        return 1e3 * min(run.cpu_seconds, busy) / max(1, passed.items), 1e3 * busy / max(1, passed.items)
+        waits = run.cpu_seconds + run.queued_seconds < WAITS * busy
+        return 1e3 * min(run.cpu_seconds, busy) / max(1, passed.items), waits
 
-    cpu_ms, busy_ms = measure(1)
-    waits = cpu_ms < WAITS * busy_ms
+    cpu_ms, waits = measure(1)
     beyond = {cores() << i for i in range(MOST_THREADS.bit_length())} if waits else set()
     for threads in sorted({*counts, *beyond} - {1}):
         measure(threads)

@@ -34,6 +34,7 @@ class Model:
         batch_ms: wall time a batch, as measured.
         waiting_ms: of it, waiting for a batch and putting it together.
         threads: threads of the loader.
+        queued_ms: a batch, that threads of the process were ready to run and had no processor, summed.
         scaling: how read and decode scale together.
     """
 
@@ -45,6 +46,13 @@ class Model:
     threads: int
     cores: int
     scaling: Scaling = field(default_factory=Scaling)
+    queued_ms: float = 0.0
+
+    @property
+    def queued_share(self) -> float:
+        """Of the time that threads could have run, what they had no processor for: more threads than processors, or
+        other programs."""
+        return self.queued_ms / max(1e-9, self.queued_ms + self.cpu_ms)
 
     def threads_ms(self, threads: int | None = None) -> float:
         """Of the threads' side, with so many threads; 0 without."""
@@ -99,4 +107,5 @@ def model_of(run: Run, threads: int, scaling: Scaling) -> Model:
         threads=threads,
         cores=cores(),
         scaling=scaling,
+        queued_ms=run.queued_ms,
     )

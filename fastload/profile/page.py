@@ -6,7 +6,7 @@ from typing import Any
 
 from fastload.profile.charts import COLOURS, curves
 from fastload.profile.findings import Findings
-from fastload.profile.words import gain, ms, rate, speed
+from fastload.profile.words import QUEUED_WORTH_SAYING, gain, ms, queued, rate, speed
 from fastload.report.page import render_page
 
 
@@ -43,6 +43,7 @@ def _values(profile: Findings) -> dict[str, Any]:
         "ms": ms,
         "speed": speed,
         "gain": gain,
+        "queued": queued(profile.model) if profile.model.queued_share > QUEUED_WORTH_SAYING else "",
     }
 
 
@@ -79,6 +80,8 @@ _PAGE = """
 </div>
 <p class="quiet">{% for name, value in p.setting.items() %}{{ name }}={{ value }}{{ "" if loop.last else ", " }}
 {%- endfor %}</p>
+
+{% if queued %}<p><b>{{ queued }}</b></p>{% endif %}
 
 <section><h2>What would help, by the model</h2>
 {% if verdict.advice %}<ol>{% for each in verdict.advice %}

@@ -21,6 +21,7 @@ from fastload.engine import Engine
 from fastload.errors import ConfigError
 from fastload.flow import flow
 from fastload.loader import DataLoader
+from fastload.machine import queued_seconds
 from fastload.meter import READ, Meter, Stats, clock_here
 from fastload.order.cursor import Step, steps
 from fastload.order.shuffle import Ints
@@ -53,11 +54,13 @@ class Run:
 
     Attributes:
         wall_seconds, cpu_seconds: the latter of all threads of the process.
+        queued_seconds: that threads of the process were ready to run and had no processor, summed.
     """
 
     stats: Stats
     wall_seconds: float
     cpu_seconds: float
+    queued_seconds: float = 0.0
 
     @property
     def batch_ms(self) -> float:
@@ -71,6 +74,11 @@ class Run:
     def cpu_ms(self) -> float:
         """A batch."""
         return 1e3 * self.cpu_seconds / max(1, self.stats.batches)
+
+    @property
+    def queued_ms(self) -> float:
+        """A batch."""
+        return 1e3 * self.queued_seconds / max(1, self.stats.batches)
 
 
 class Rig:
@@ -148,17 +156,18 @@ class Rig:
         return drive(self.running(jobs, seconds, **options), drop)
 
     def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
-        before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
+        before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
         for number, batch in enumerate(batches, 1):
             yield batch
             if number == warm_up:
                 self.synchronize()
-                before, wall, cpu = meter.stats(), time.perf_counter(), time.process_time()
+                before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
             elif number >= warm_up + 3 and time.perf_counter() - wall >= seconds:
                 break
         self.synchronize()
         took, spent = time.perf_counter() - wall, time.process_time() - cpu
-        return Run(stats=meter.stats() - before, wall_seconds=took, cpu_seconds=spent)
+        queued = max(0.0, queued_seconds() - queued)
+        return Run(stats=meter.stats() - before, wall_seconds=took, cpu_seconds=spent, queued_seconds=queued)
 
     def augmented(self, host: Batch) -> Batch:
         batch = host.to(self.device)

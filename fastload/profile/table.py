@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.profile.findings import Findings
-from fastload.profile.words import gain, ms, rate, speed
+from fastload.profile.words import QUEUED_WORTH_SAYING, gain, ms, queued, rate, speed
 
 WIDTH = 110  # of the report as a string
 
@@ -36,6 +36,8 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
         f"{rate(verdict.loader_alone)} if your step took no time"
     )
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
+    if profile.model.queued_share > QUEUED_WORTH_SAYING:
+        yield Text(queued(profile.model), style="yellow")
     yield _advice(profile)
     if profile.tried:
         yield _tried(profile)

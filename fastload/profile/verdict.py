@@ -209,7 +209,7 @@ def _threads(model: Model, parallel: bool) -> list[Advice]:
     if not parallel:
         return []
     busy = sum(model.stage_ms[name] for name in IN_THREADS)
-    waits = model.cpu_ms < WAITS * busy
+    waits = model.cpu_ms + model.queued_ms < WAITS * busy
     most = max(model.threads, model.cores * (MOST_THREADS if waits else 1))
     rates = {n: model.rate(n) for n in range(1, most + 1)}
     best = max(rates.values())

@@ -220,3 +220,13 @@ def test_fastload_profile_is_the_function_and_the_package() -> None:
     assert callable(fastload.profile)
     with pytest.raises(ConfigError, match="is not a fastload"):
         fastload.profile(1)  # type: ignore[operator]
+
+
+def test_a_machine_that_others_use_is_said(data: Path) -> None:
+    found = run(data, "slow model")
+    busy = replace(found, model=replace(found.model, cpu_ms=6.0, queued_ms=4.0))
+    quiet = replace(found, model=replace(found.model, cpu_ms=9.5, queued_ms=0.5))
+    said = "waited for a processor 40% of that time"
+    assert said in " ".join(str(busy).split())
+    assert said in page_of(busy)
+    assert "waited for a processor" not in str(quiet) + page_of(quiet)

@@ -193,3 +193,11 @@ def test_a_loaders_own_number_of_threads_is_tried_and_one_fewer() -> None:
     assert thread_counts(8) == [1, 2, 4, 8]
     assert thread_counts(2, 6) == [1, 2, 5, 6]
     assert thread_counts(2, 1) == [1, 2]
+
+
+def test_threads_that_only_had_no_processor_do_not_wait_for_something_else() -> None:
+    waiting = model(threads=1, decode=40.0, step=1.0, cpu_ms=5.0, cores=2)
+    assert waiting.queued_share == 0
+    many = judge(waiting).advice[0].setting["num_workers"]
+    starved = judge(replace(waiting, queued_ms=33.0)).advice[0].setting["num_workers"]
+    assert (many > 2, starved) == (True, 2)
