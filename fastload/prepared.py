@@ -50,7 +50,8 @@ def _tokenized(total: Mapping[str, Any], splits: Sequence[Mapping[str, Any]]) ->
 def _bytes(total: Mapping[str, Any]) -> str:
     if "bytes_before" not in total:
         return ""
-    return f", {total['bytes_before'] / 1e6:,.1f} to {total['bytes_after'] / 1e6:,.1f} MB"
+    unit, name = (1e6, "MB") if total["bytes_before"] >= 1e7 else (1e3, "kB")
+    return f", {total['bytes_before'] / unit:,.1f} to {total['bytes_after'] / unit:,.1f} {name}"
 
 
 def _kept(splits: Sequence[Mapping[str, Any]]) -> str:

@@ -136,7 +136,7 @@ def pack(
     mono: Annotated[bool, PREPARE("--mono", help="One channel: the mean of all.")] = False,
     audio_format: Annotated[AudioFormat | None, PREPARE(help="Of sounds, 16 or 24 bits.")] = None,
     tokenizer: Annotated[str | None, PREPARE(help="A tokenizer.json, or bytes: texts become tokens.")] = None,
-    text: Annotated[str | None, PREPARE(help="The field that is tokenized, of several.")] = None,
+    text: Annotated[str | None, PREPARE(help="The field that is tokenized; default: text, or the only one.")] = None,
     sequence_length: Annotated[
         int | None, PREPARE(help="Join documents, and cut them into rows of so many tokens.")
     ] = None,

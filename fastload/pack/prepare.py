@@ -43,7 +43,7 @@ class Prepare:
         tokenizer: a tokenizer.json of Hugging Face (or a folder with one): texts become rows of token numbers, the
             field "text" becomes "tokens", uint16 where the vocabulary fits and else int32. "bytes": the bytes of UTF-8
             are the tokens. None: texts stay as they are.
-        text: the field that is tokenized, where there are several.
+        text: the field that is tokenized; None: "text", or the only one.
         sequence_length: documents are joined, with an end of text after each, and cut into rows of so many tokens, to
             be read as `Tokens(sequence_length)`. A row's key is that of the document it begins with, and a number;
             documents of two splits are never in one row; fields other than the tokens are left out. Takes the space of

@@ -48,7 +48,7 @@ class Sequences:
         vocabulary: with an end of text.
         length: tokens in a row.
         last: "drop" leaves out the last tokens of a split, fewer than a row; "pad" fills up with ends of text.
-        text: the field of the documents' texts; None: the only one.
+        text: the field of the documents' texts; None: "text", or the only one.
     """
 
     vocabulary: Vocabulary

@@ -45,9 +45,9 @@ def npy_head(dtype: np.dtype[Any], count: int) -> bytes:
 
 
 def text_field(table: Table, wanted: str | None) -> str:
-    """The field whose texts are tokenized.
+    """The field whose texts are tokenized: the one that is wanted, else "text", else the only one.
 
-    Raises: ConfigError where there is none, or several and none is wanted.
+    Raises: ConfigError where there is none, or several and none is called "text".
     """
     texts = [name for name, info in table.fields.items() if info.kind == "text"]
     if wanted is not None:
@@ -58,6 +58,8 @@ def text_field(table: Table, wanted: str | None) -> str:
     if not texts:
         kinds = ", ".join(f"{name!r} ({info.kind})" for name, info in table.fields.items())
         raise ConfigError(f"a tokenizer needs texts; the source has {kinds}")
+    if DEFAULT_NAMES["text"] in texts:
+        return DEFAULT_NAMES["text"]
     if len(texts) > 1:
         raise ConfigError(f"{', '.join(map(repr, texts))} are all texts; say which becomes tokens: text={texts[0]!r}")
     return texts[0]

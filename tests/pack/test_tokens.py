@@ -147,6 +147,14 @@ def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path: Path) -> None:
     assert rows(tmp_path / "out") == {"000000001": [1, 69_999, 0]}
 
 
+def test_the_field_called_text_is_taken_unless_told_otherwise(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "t.jsonl", ["ab"], title="cd")
+    index = pack(source, tmp_path / "out", prepare=Prepare(tokenizer="bytes"))
+    assert {name: info.kind for name, info in index.fields.items()} == {"tokens": "tokens", "title": "text"}
+    index = pack(source, tmp_path / "b", prepare=Prepare(tokenizer="bytes", text="title", sequence_length=3))
+    assert rows(tmp_path / "b", name="title_tokens") == {"000000001-000000": [*b"cd", 256]}
+
+
 # Rows of one length
 
 
