@@ -86,6 +86,7 @@ def pack(
     ] = None,
     stratify: Annotated[str | None, SPLITS(help="Field whose every class has the shares.")] = None,
     group_by: Annotated[str | None, SPLITS(help="Field, such as patient: all of one value on one side.")] = None,
+    group_regex: Annotated[str | None, SPLITS(help="As --group-by, of a part of the key: '^(patient[0-9]+)_'")] = None,
     folds: Annotated[int | None, SPLITS(help="Splits fold-0, fold-1, ... of equal shares.")] = None,
     split_by: Annotated[
         str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
@@ -188,6 +189,7 @@ def pack(
             by=split_by,
             stratify=stratify,
             group_by=group_by,
+            group_regex=group_regex,
             folds=folds,
             column=split_column,
         ),

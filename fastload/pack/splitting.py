@@ -1,7 +1,7 @@
 """How samples are shared out over splits, as asked for, and which split each of a table's samples goes to.
 
 shares             a hash of the key     (of the content where it is known: one content is never on two sides)
-shares, group_by   a hash of the group's value: all of one value on one side
+shares, group_by   a hash of the group's value: all of one value on one side (group_regex: of a part of the key)
 shares, stratify   a hash within each class, cut so that every class has the shares
 folds              shares of 1/k each, with either of the above
 ranges, by         the range that a field's number or date is in
@@ -43,6 +43,7 @@ class Splitting:
         group_by: field, such as a patient or a speaker, all of whose samples of one value are on one side; the shares
             are then of the groups, not of the samples. Adding samples moves none. One content in two groups stays in
             both.
+        group_regex: likewise, of what its first group finds in the key, as r"^(patient\\d+)_"; every key must have it.
         folds: this many splits of equal shares, fold-0, fold-1, ...; read several as one by giving a dataset a list.
         ranges: `"train=..2023-12-31,val=2024-01-01.."` or a mapping, with `by`; both ends are included.
         by: field of numbers or of ISO dates that decides; a sample in no range, or in two, is an error.
@@ -56,6 +57,7 @@ class Splitting:
     shares: str | Mapping[str, float] | None = None
     stratify: str | None = None
     group_by: str | None = None
+    group_regex: str | None = None
     folds: int | None = None
     ranges: str | Mapping[str, str] | None = None
     by: str | None = None
@@ -68,10 +70,14 @@ class Splitting:
             raise ConfigError(f"splits come from one of {', '.join(ways)}; {' and '.join(given)} are given")
         if (self.ranges is None) != (self.by is None):
             raise ConfigError(f"by={self.by!r} and ranges={self.ranges!r} go together: a field, and a range per split")
-        if self.stratify is not None and self.group_by is not None:
-            raise ConfigError("stratify and group_by cannot both hold: a group has several classes; pass one")
-        if (self.stratify or self.group_by) and self.shares is None and self.folds is None:
-            raise ConfigError("stratify and group_by need shares or folds, such as train=0.9,val=0.1")
+        together = {"stratify": self.stratify, "group_by": self.group_by, "group_regex": self.group_regex}
+        asked = [name for name, value in together.items() if value is not None]
+        if len(asked) > 1:
+            raise ConfigError(f"{' and '.join(asked)} cannot both hold: a group has several classes; pass one")
+        if asked and self.shares is None and self.folds is None:
+            raise ConfigError(f"{asked[0]} needs shares or folds, such as train=0.9,val=0.1")
+        if self.group_regex is not None:
+            _compiled(self.group_regex)
         _ = self.ratios, self.bounds
 
     @property
@@ -97,6 +103,7 @@ class Splitting:
         others = {
             "stratify": self.stratify,
             "group_by": self.group_by,
+            "group_regex": self.group_regex,
             "split_by": self.by,
             "split_column": self.column,
         }
@@ -208,10 +215,33 @@ def _by_hash(table: Table, splitting: Splitting, seed: int, rows: Int64s, conten
         return np.zeros(len(rows), np.int64)
     if splitting.group_by is not None:
         return assign(texts(table, splitting.group_by, rows), ratios, seed)
+    if splitting.group_regex is not None:
+        return assign(_groups(table, splitting.group_regex, rows), ratios, seed)
     tokens = contents if contents is not None else [table.keys[row] for row in rows.tolist()]
     if splitting.stratify is not None:
         return assign_stratified(tokens, texts(table, splitting.stratify, rows), ratios, seed)
     return assign(tokens, ratios, seed)
+
+
+def _groups(table: Table, regex: str, rows: Int64s) -> list[str]:
+    """What a regular expression finds in each key."""
+    pattern, found = _compiled(regex), []
+    for row in rows.tolist():
+        match = pattern.search(table.keys[row])
+        if match is None or match[1] is None:
+            raise PackError(f"group_regex={regex!r} does not match the key", key=table.keys[row])
+        found.append(match[1])
+    return found
+
+
+def _compiled(regex: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise ConfigError(f"group_regex={regex!r} is no regular expression: {error}") from error
+    if not pattern.groups:
+        raise ConfigError(f"group_regex={regex!r} has no group; put what is in common in brackets, as in r'^(\\d+)_'")
+    return pattern
 
 
 def _by_range(table: Table, field: str, bounds: Mapping[str, Range], rows: Int64s) -> Int64s:

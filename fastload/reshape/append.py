@@ -201,6 +201,7 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
         column=column,
         stratify=known.get("stratify"),
         group_by=known.get("group_by"),
+        group_regex=known.get("group_regex"),
     )
 
 

@@ -151,6 +151,19 @@ def test_group_by_keeps_values_together() -> None:
         assert len(found["train"]) + len(found["val"]) == 300
 
 
+def test_a_part_of_the_key_makes_groups() -> None:
+    keys = [f"{digit}_{speaker}_{take}" for digit in range(10) for speaker in "abcdefgh" for take in range(3)]
+    table = Table(keys=keys, columns={"x": Values(values=np.zeros(len(keys)))}, fields={"x": FieldInfo(kind="scalar")})
+    found = sides(share_out(table, Splitting(shares="train=0.7,test=0.3", group_regex=r"_([a-z])_"), seed=1))
+    speakers = [{keys[row].split("_")[1] for row in found[name]} for name in ("train", "test")]
+    assert not speakers[0] & speakers[1]
+    assert speakers[0] | speakers[1] == set("abcdefgh")
+    by_field = assign([key.split("_")[1] for key in keys], {"train": 0.7, "test": 0.3}, 1)
+    assert sorted(found["test"]) == np.flatnonzero(by_field).tolist()
+    with pytest.raises(PackError, match=r"sample '0_a_0': group_regex='\^\(x\)' does not match the key"):
+        share_out(table, Splitting(folds=2, group_regex="^(x)"), seed=1)
+
+
 def test_folds_are_about_equal_and_never_move() -> None:
     small, large = (table_of(x=[float(i) for i in range(n)]) for n in (500, 700))
     found = share_out(small, Splitting(folds=5), seed=3)
@@ -232,8 +245,11 @@ def test_fields_that_cannot_decide_are_named() -> None:
         ({"by": "x"}, "by='x' and ranges=None go together"),
         ({"ranges": "a=1..2"}, "by=None and ranges='a=1..2' go together"),
         ({"folds": 3, "stratify": "a", "group_by": "b"}, "stratify and group_by cannot both hold"),
-        ({"stratify": "label"}, "stratify and group_by need shares or folds"),
-        ({"column": "c", "group_by": "b"}, "need shares or folds"),
+        ({"stratify": "label"}, "stratify needs shares or folds"),
+        ({"column": "c", "group_by": "b"}, "group_by needs shares or folds"),
+        ({"folds": 2, "group_by": "b", "group_regex": "(c)"}, "group_by and group_regex cannot both hold"),
+        ({"folds": 2, "group_regex": "("}, r"group_regex='\(' is no regular expression"),
+        ({"folds": 2, "group_regex": "a"}, "group_regex='a' has no group"),
         ({"folds": 1}, "folds=1: pass an integer of at least 2"),
         ({"ranges": "a", "by": "x"}, "'a' is not name=low..high"),
         ({"ranges": "a/b=1..2", "by": "x"}, "'a/b' cannot name a folder"),
