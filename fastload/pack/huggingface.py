@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face `datasets`: folders that it saved (save_to_disk), and its objects in memory."""
+"""Data sets of Hugging Face `datasets`: folders that it saved (save_to_disk); tables in memory, others' too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastload.errors import PackError
+from fastload.errors import ConfigError, PackError
 from fastload.pack.arrow import BATCH_ROWS, ArrowColumns, batch_samples, damaged
 from fastload.pack.streams import Sample, Stream
 
@@ -58,21 +58,36 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def is_table(dataset: object) -> bool:
-    """Whether an object is a `datasets.Dataset`, which need not be imported for that."""
-    return type(dataset).__module__.partition(".")[0] == "datasets" and hasattr(dataset, "with_format")
+    """Whether an object is a table in memory: of `datasets`, pandas or Arrow; none need be imported for that."""
+    root = type(dataset).__module__.partition(".")[0]
+    return isinstance(dataset, pa.Table) or (root == "datasets") or (root == "pandas" and hasattr(dataset, "columns"))
 
 
 def table_stream(dataset: Any) -> Stream:
-    """The rows of a `datasets.Dataset` as they are stored: pictures and sounds keep their bytes.
+    """The rows of a `datasets.Dataset` as they are stored, pictures and sounds with their bytes; of a `DataFrame` of
+    pandas without its index; of an Arrow table.
 
     Raises:
+        ConfigError: several splits.
         PackError: when it is read, as of `arrow.batch_samples`.
     """
-    about = ArrowColumns(features=dataset.features.to_dict(), folder=Path())
+    name = type(dataset).__qualname__
+    if isinstance(dataset, Mapping):
+        names = ", ".join(map(repr, dataset))
+        raise ConfigError(f"the {name} has the splits {names}: pass one, as in dataset[{next(iter(dataset))!r}]")
+    features = getattr(dataset, "features", None)
+    about = ArrowColumns(features={} if features is None else features.to_dict(), folder=Path())
 
     def read() -> Iterator[Sample]:
-        tables = dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)
-        batches = (batch for table in tables for batch in table.combine_chunks().to_batches())
-        yield from batch_samples(batches, about, "Dataset")
+        yield from batch_samples(_batches(dataset), about, name)
 
-    return Stream(name="Dataset", read=read, classes=about.classes())
+    return Stream(name=name, read=read, classes=about.classes())
+
+
+def _batches(dataset: Any) -> Iterator[pa.RecordBatch]:
+    if hasattr(dataset, "with_format"):
+        for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+            yield from table.combine_chunks().to_batches()
+        return
+    table = dataset if isinstance(dataset, pa.Table) else pa.Table.from_pandas(dataset, preserve_index=False)
+    yield from table.to_batches(max_chunksize=BATCH_ROWS)

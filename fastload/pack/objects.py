@@ -40,8 +40,8 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
     """The samples of a data set of dicts, of tuples, or of single values.
 
     Args:
-        dataset: a `datasets.Dataset` gives its rows as it stores them, what has `__len__` and `__getitem__` is asked
-            for 0, 1, 2, ...; anything else is iterated over, once.
+        dataset: tables (`datasets.Dataset`, DataFrame, Arrow's) give their rows; what has `__len__` and `__getitem__`
+            is asked for 0, 1, 2, ...; anything else is iterated over, once.
         columns: of dicts: field -> key of the dict; None: all. Of tuples: the names of their parts, in order.
 
     Raises:

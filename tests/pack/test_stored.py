@@ -18,7 +18,7 @@ from pack_sources import check_alike, jpeg, photo, png, wav
 from test_convert import GOLDEN, check_common, unpack
 
 import fastload
-from fastload.errors import CorruptError, FastloadError, PackError
+from fastload.errors import ConfigError, CorruptError, FastloadError, PackError
 from fastload.pack import pack
 from fastload.shards.index import FieldInfo
 
@@ -252,6 +252,47 @@ def test_datasets_in_memory_and_as_parquet(tmp_path: Path) -> None:
     picked = data.select([7, 3])
     pack(picked, tmp_path / "c", shuffle=False, workers=1, columns="caption:text,label")
     assert [sample["caption"] for sample in stream(tmp_path / "c")] == ["größe 7", "größe 3"]
+
+
+def test_tables_in_memory(tmp_path: Path) -> None:
+    data = dataset()
+    rows = [f"größe {i}" for i in range(20)]
+    tables = {
+        "stream": data.to_iterable_dataset(),
+        "frame": data.select_columns(["text", "ok"]).to_pandas(),
+        "arrow": data.select_columns(["text", "ok"]).data.table,
+    }
+    for name, table in tables.items():
+        index = pack(table, tmp_path / name, workers=1, shuffle=False, columns="text,ok")
+        assert index.fields["ok"].dtype == "bool"
+        assert [sample["text"] for sample in stream(tmp_path / name)] == rows
+    with pytest.raises(ConfigError, match="the DatasetDict has the splits 'a', 'b': pass one, as in dataset"):
+        pack(datasets.DatasetDict({"a": data, "b": data}), tmp_path / "out")
+
+
+def test_sounds_of_datasets(tmp_path: Path) -> None:
+    features = datasets.Features({"clip": datasets.Audio(), "label": datasets.ClassLabel(names=["a"])})
+    (tmp_path / "x.wav").write_bytes(wav(50))
+    rows = [{"bytes": wav(40), "path": "a.wav"}, {"bytes": None, "path": str(tmp_path / "x.wav")}]
+    table = pa.table({"clip": rows, "label": [0, 0]})
+    data = datasets.Dataset(table.cast(features.arrow_schema), fingerprint="x").cast(features)
+    index = pack(data, tmp_path / "out", workers=1, shuffle=False)
+    assert index.fields["clip"] == FieldInfo(kind="audio", extension="clip.wav")
+    assert [sample["clip"].shape[-1] for sample in stream(tmp_path / "out")] == [40, 50]
+    (tmp_path / "x.wav").unlink()
+    with pytest.raises(PackError, match=r"x.wav, which a row names, cannot be read: No such file or directory"):
+        pack(data, tmp_path / "two", workers=1)
+
+
+def test_damaged_saved_folders_are_named(tmp_path: Path) -> None:
+    dataset().save_to_disk(str(tmp_path / "saved"))
+    (path,) = (tmp_path / "saved").glob("*.arrow")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CorruptError, match=rf"{path.name} cannot be read: .*; fetch it again"):
+        pack(tmp_path / "saved", tmp_path / "out", workers=1)
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(PackError, match=r"state.json names no files, or only some of their rows; save the data set"):
+        pack(tmp_path / "saved", tmp_path / "out", workers=1)
 
 
 def test_parquet_of_others(tmp_path: Path) -> None:
