@@ -36,7 +36,7 @@ def curves(capacity: Capacity) -> str:
     for value in (0.0, highest / 2.1, highest / 1.05):
         at = y(value)
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e2e5ea"/>')
-        parts.append(_text(_LEFT - 6, at + 4, "end", rate(value)))
+        parts.append(_text(_LEFT - 6, at + 4, "end", _short(value)))
     parts += [_text(x(n), _HEIGHT - _BOTTOM + 16, "middle", str(n)) for n in capacity.threads]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, "middle", "threads; samples/s") + "</g>")
     ideal = f"M{x(1):.1f},{y(first):.1f}L{x(most):.1f},{y(first * most):.1f}"
@@ -47,6 +47,11 @@ def curves(capacity: Capacity) -> str:
     for n, value in zip(capacity.threads, capacity.rates, strict=True):
         parts.append(f'<circle cx="{x(n):.1f}" cy="{y(value):.1f}" r="4" fill="{colour}"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _short(value: float) -> str:
+    """A rate in the 50 units that are left of the axis: 3051464.0 -> "3.05M"."""
+    return f"{value / 1e6:.3g}M" if value >= 1e6 else rate(value)
 
 
 def _text(x: float, y: float, anchor: str, text: str) -> str:
