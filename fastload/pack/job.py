@@ -287,10 +287,7 @@ def _clean(
             except FastloadError:
                 raise
             except OSError as error:
-                raise PackError(
-                    f"{out} cannot be written ({error.strerror or error}); what was found out is kept; run the same"
-                    " command again"
-                ) from error
+                raise unwritable(error, out, "what was found out is kept") from error
     return apply_rules(table, clean, findings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import time
 from functools import partial
@@ -62,6 +63,31 @@ def test_killed_at_random_moments(images: Path, tmp_path: Path) -> None:
         else:
             run(images, out, choose.choice([1, 3]))
         assert tree(out) == clean
+
+
+def pack_into_little_room(source: Path, out: Path, said: Path) -> None:
+    """Pack where no file may be larger than 2,000 bytes, and leave what was said against it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    try:
+        run(source, out, 1)
+    except PackError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        said.write_text(str(error))
+
+
+def test_a_disk_that_is_full_is_said_and_the_next_run_goes_on(images: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", tmp_path / "said"
+    child = FORK.Process(target=pack_into_little_room, args=(images, out, said))
+    child.start()
+    child.join()
+    assert said.read_text() == (
+        f"no space in {out} (File too large); what was found out is kept; make space and run the same command again,"
+        " and it goes on"
+    )
+    assert not list(out.rglob("*.partial"))
+    run(images, out, 2)
+    run(images, tmp_path / "clean", 1)
+    assert tree(out) == tree(tmp_path / "clean")
 
 
 def test_killed_between_any_two_system_calls_that_change_files(tmp_path: Path) -> None:
