@@ -9,6 +9,7 @@ manifest.py   files that a table names, and its own values; described.py
 streams.py    sources that have to be read first, as values (values.py): stored.py, arrow.py, huggingface.py,
               foreign.py, objects.py, documents.py, arrays.py, medical.py
 spool.py      a stream goes through one file into a table
+missing.py    values that a manifest lacks
 survey.py     contents looked at before planning, if cleaning asks (surveyor.py, findings.py, likeness.py)
 rules.py      which samples are left out (cleaning.py, measures.py, duplicates.py); lists.py: the list of them
 splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_likeness import encoded, similarity, smooth
 
-from fastload.pack.duplicates import Equal, NearPictures, NearTexts, band_rows, near_repeats, repeats
+from fastload.pack.duplicates import Equal, NearPictures, NearTexts, _ones, band_rows, near_repeats, repeats
 from fastload.pack.likeness import picture_likeness, text_signature
 
 WORDS = [
@@ -87,6 +87,11 @@ def test_no_hash_within_the_bits_is_missed(base: list[int], flips: list[set[int]
             kept.append(row)
     found = near_repeats(range(len(values)), finder, [])
     assert {row: first for row, (first, _) in found.items()} == expected
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+def test_bits_are_counted(words: list[int]) -> None:
+    assert _ones(np.array(words, np.uint64)).tolist() == [word.bit_count() for word in words]
 
 
 # Texts
