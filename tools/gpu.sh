@@ -2,50 +2,98 @@
 # On a machine with an NVIDIA GPU: run the tests marked `gpu` and the benchmarks that have a CUDA variant, in under eight
 # minutes and without a network. Writes benchmarks/results/gpu-*.json; prints a short table last.
 #
-# Needs Python >= 3.11 with torch, torchaudio, torchvision, numpy, pyarrow, Pillow and pytest. What else fastload and its
-# tests need is taken from wheels in .whl/, where there are any (pip download --only-binary=:all: -d .whl NAME ...).
+#   tools/gpu.sh               PYTHON=/path/to/python tools/gpu.sh
+#   tools/gpu.sh --wheels      fetch into .whl/ what a bare machine lacks (12 MB; FOR=3.12 is its Python); before, with a network
+#   tools/gpu.sh --rehearse    the same on the CPU, of a few benchmarks, and nothing is left in benchmarks/results
 #
-#   tools/gpu.sh            PYTHON=/path/to/python tools/gpu.sh
+# Needs Python >= 3.11 with torch, torchaudio, torchvision, numpy, pyarrow and Pillow. What else fastload and its tests
+# need and this Python lacks is taken from wheels in .whl/, where there are any.
+#
+# Exit codes: 0 all passed; 1 a test or benchmark failed, or was not run; 2 something is missing; 3 there is no GPU.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python="${PYTHON:-python3}"
 tests_seconds=220 benchmarks_seconds=200
+# module and package of all that is needed beyond torch's own family, what they need themselves included
+needed=(xxhash simplejpeg rich markdown_it:markdown-it-py mdurl pygments kornia kornia_rs:kornia-rs packaging
+    pytest iniconfig pluggy hypothesis sortedcontainers)
+for_benchmarks=(pytest_benchmark:pytest-benchmark cpuinfo:py-cpuinfo)
 
-if ! "$python" -c 'import torch' 2>/dev/null; then
-    echo "gpu.sh: $python has no torch; pass another one: PYTHON=... tools/gpu.sh" >&2
+mode="${1:-run}"
+case "$mode" in
+    run | --rehearse) ;;
+    --wheels)
+        exec "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${FOR:-3.12}" \
+            -c tools/constraints.txt -d .whl "${needed[@]##*:}" "${for_benchmarks[@]##*:}"
+        ;;
+    *)
+        echo "gpu.sh: $mode is none of --wheels and --rehearse" >&2
+        exit 2
+        ;;
+esac
+
+if ! "$python" -c 'import numpy, PIL, pyarrow, torch, torchaudio, torchvision'; then
+    echo "gpu.sh: $python lacks what stands above; pass another one: PYTHON=... tools/gpu.sh" >&2
     exit 2
 fi
-if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if [[ $mode == run ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "gpu.sh: torch sees no NVIDIA GPU here, so there is nothing to run; the other tests are tools/test.sh" >&2
     exit 3
 fi
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$work/inductor"
-if compgen -G ".whl/*.whl" >/dev/null; then
-    "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" .whl/*.whl || exit 2
-    export PYTHONPATH="$PYTHONPATH:$work/site"
-fi
-if ! missing="$("$python" -c 'import fastload.augment, pytest, pytest_benchmark, hypothesis, torchvision, kornia' 2>&1)"; then
-    echo "gpu.sh: something is missing here; add its wheel to .whl/: ${missing##*$'\n'}" >&2
+
+# Packages of those modules that this Python lacks, a line each.
+lacking() {
+    "$python" - "$@" <<'PYTHON'
+import importlib.util
+import sys
+
+for name in sys.argv[1:]:
+    module, _, package = name.partition(":")
+    if importlib.util.find_spec(module) is None:
+        print(package or module)
+PYTHON
+}
+
+# Each alone, so that one wheel that is missing or made for another Python keeps none of the others out.
+for package in $(lacking "${needed[@]}" "${for_benchmarks[@]}"); do
+    [[ -d .whl ]] || break
+    "$python" -m pip install -q --no-index --find-links .whl --no-deps --no-compile --no-cache-dir \
+        --disable-pip-version-check --target "$work/site" "$package" >"$work/pip.log" 2>&1 || tail -n 1 "$work/pip.log" >&2
+done
+mapfile -t missing < <(lacking "${needed[@]}")
+if [[ ${#missing[@]} -gt 0 ]]; then
+    echo "gpu.sh: missing here: ${missing[*]}; where there is a network, run tools/gpu.sh --wheels and bring .whl/" >&2
     exit 2
 fi
+mapfile -t no_benchmarks < <(lacking "${for_benchmarks[@]}")
 
-mkdir -p benchmarks/results
+results=benchmarks/results which=(-m gpu) what=cuda
+if [[ $mode == --rehearse ]]; then
+    results="$work/results" which=(-k cpu) what='cpu and (flip or specaugment)'
+fi
+mkdir -p "$results"
 mapfile -t tests < <(grep -rlE 'mark\.gpu|made import.*DEVICES|    DEVICES,' tests --include='test_*.py' | sort)
 mapfile -t benchmarks < <(grep -lE 'cuda' benchmarks/bench_*.py | sort)
 
-timeout "$tests_seconds" "$python" -m pytest "${tests[@]}" -m gpu -q --no-header -p no:cacheprovider \
-    -o filterwarnings=default --continue-on-collection-errors --junitxml="$work/tests.xml"
+# Interrupted and not killed when the time is up: pytest then still writes down what it has.
+timeout --signal=INT --kill-after=15 "$tests_seconds" "$python" -m pytest "${tests[@]}" "${which[@]}" -q --no-header \
+    -p no:cacheprovider -o filterwarnings=default --continue-on-collection-errors --junitxml="$work/tests.xml"
 tests_status=$?
-timeout "$benchmarks_seconds" "$python" -m pytest "${benchmarks[@]}" -c benchmarks/pytest.ini --rootdir benchmarks \
-    -k cuda -q --no-header -p no:cacheprovider --benchmark-json="$work/benchmarks.json"
-benchmarks_status=$?
+benchmarks_status=1
+if [[ ${#no_benchmarks[@]} -eq 0 ]]; then
+    timeout --signal=INT --kill-after=15 "$benchmarks_seconds" "$python" -m pytest "${benchmarks[@]}" \
+        -c benchmarks/pytest.ini --rootdir benchmarks -k "$what" -q --no-header -p no:cacheprovider \
+        --benchmark-json="$work/benchmarks.json"
+    benchmarks_status=$?
+fi
 
-"$python" - "$work" "$tests_status" "$benchmarks_status" <<'PYTHON'
-"""Results into benchmarks/results, and the table."""
+"$python" - "$work" "$results" "$tests_status" "$benchmarks_status" "${no_benchmarks[@]}" <<'PYTHON'
+"""Results into the folder, and the table."""
 import json
 import sys
 import xml.etree.ElementTree as xml
@@ -53,14 +101,19 @@ from pathlib import Path
 
 import torch
 
-work, results = Path(sys.argv[1]), Path("benchmarks/results")
-machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
+work, results = map(Path, sys.argv[1:3])
+tests_status, benchmarks_status = map(int, sys.argv[3:5])
+without = sys.argv[5:]
+TIME_IS_UP = (124, 137)  # of timeout
+gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+machine = {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda}
 print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
 
 counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.0}
 failed = []
-if (work / "tests.xml").exists():
-    root = xml.parse(work / "tests.xml").getroot()
+written = work / "tests.xml"
+if written.exists() and written.stat().st_size:
+    root = xml.parse(written).getroot()
     for suite in root.iter("testsuite"):
         for name in ("tests", "failures", "errors", "skipped"):
             counts[name] += int(suite.get(name, 0))
@@ -70,16 +123,20 @@ if (work / "tests.xml").exists():
         for case in root.iter("testcase")
         if case.find("failure") is not None or case.find("error") is not None
     ]
-counts["finished"] = (work / "tests.xml").exists()
-(results / "gpu-tests.json").write_text(json.dumps({**machine, **counts, "failed": failed}, indent=2) + "\n")
+finished = tests_status not in TIME_IS_UP
+(results / "gpu-tests.json").write_text(
+    json.dumps({**machine, **counts, "finished": finished, "failed": failed}, indent=2) + "\n"
+)
 print(f"tests: {counts['tests']}, failed {counts['failures'] + counts['errors']}, in {counts['seconds']:.0f} s"
-      + ("" if counts["finished"] else "; not finished in time"))
+      + ("" if finished else "; not finished in time"))
 for name in failed[:20]:
     print(f"  failed: {name}")
 
 path = work / "benchmarks.json"
-if not path.exists() or not path.stat().st_size:
-    print("benchmarks: none finished in time")
+if without:
+    print(f"benchmarks: not run, {' and '.join(without)} missing; bring the wheel in .whl/")
+elif not path.exists() or not path.stat().st_size:
+    print(f"benchmarks: none finished, pytest's status was {benchmarks_status}")
 else:
     found = json.loads(path.read_text())
     found["machine_info"] |= machine
@@ -87,6 +144,10 @@ else:
     print(f"{'benchmark':44} {'per second':>14} {'ratio':>7}  reference")
     for entry in found["benchmarks"]:
         info = entry["extra_info"]
-        print(f"{entry['name'][:44]:44} {info['per_second']:>14,} {info['ratio']:>7}  {info['reference']}")
+        if "ratio" in info:  # one that failed on the way has none
+            print(f"{entry['name'][:44]:44} {info['per_second']:>14,} {info['ratio']:>7}  {info['reference']}")
+    if benchmarks_status:
+        print("benchmarks: not all of them" + (" finished in time" if benchmarks_status in TIME_IS_UP else " passed"))
 PYTHON
-[[ $tests_status -eq 0 && $benchmarks_status -eq 0 ]]
+table=$?
+[[ $tests_status -eq 0 && $benchmarks_status -eq 0 && $table -eq 0 ]]
