@@ -87,7 +87,8 @@ def balance_text(balance: Mapping[str, Any]) -> str:
     count, least, most = (balance[name] for name in ("classes", "least", "most"))
     if count == 1:
         return f"one class of {most:,} samples"
-    sizes = f"{most:,} samples each" if least == most else f"{least:,} to {most:,} samples"
+    each = f"{most:,} sample{'s' * (most != 1)} each"
+    sizes = each if least == most else f"{least:,} to {most:,} samples"
     return f"{count:,} classes of {sizes}, evenness {balance['evenness']:.2f}"
 
 
