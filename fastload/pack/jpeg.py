@@ -13,6 +13,7 @@ from fastload.pack.tally import Counts
 JpegMode = Literal["seekable", "keep"]
 TOO_SMALL = "too small to gain by it"
 _START_OF_IMAGE = b"\xff\xd8"
+_OTHER, _SMALL = Outcome(), Outcome(kept=TOO_SMALL)  # made once: there may be millions of thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class CropSeekable:
 
     def __call__(self, raw: memoryview, facts: Facts) -> Outcome:
         if raw[:2] != _START_OF_IMAGE:
-            return Outcome()
+            return _OTHER
         if facts[0] * facts[1] < MIN_PIXELS:  # known already: thumbnails would spend a third of their time on it
-            return Outcome(kept=TOO_SMALL)
+            return _SMALL
         result = make_seekable(raw)
         return Outcome(data=result.data, kept=result.kept)
 

@@ -219,6 +219,8 @@ def prepared(
         table, tokens = with_tokens(table, name, vocabulary)
         steps[tokens] = (Tokenize(vocabulary=vocabulary),)
         kinds[tokens] = "text"
+    if pixels and not table.pictures:
+        raise ConfigError(f"statistics=True sums up pixels; the source has {_fields(table)}; leave it out")
     summed = table.pictures if pixels else ()
     names = [name for name in table.fields if name in steps or name in summed]
     recipes = {name: Recipe(kind=kinds[name], steps=steps.get(name, ()), pixels=name in summed) for name in names}

@@ -81,25 +81,27 @@ class Chain:
     def __init__(self, field: str, recipe: Recipe, stored: Kind) -> None:
         self.made: dict[int, bytes] = {}
         self._field = field
-        self._steps = recipe.steps
         self._look, self._look_again = inspector(recipe.kind), inspector(stored)
         self._looked = 0
-        self._counted: dict[str, Counter[str]] = defaultdict(Counter)  # step -> "" for made, else the reason
-        self._sums: dict[str, Counter[str]] = defaultdict(Counter)
+        # of each step: how often it made something (""), and kept something, by the reason; its sums
+        self._steps = [(step, defaultdict[str, int](int), Counter[str]()) for step in recipe.steps]
         self._pixels: list[PixelSums] | None = [] if recipe.pixels else None
 
     def __call__(self, raw: memoryview) -> Facts:
         """The facts of what is to be stored."""
         facts, content = self._look(raw), raw
-        for step in self._steps:
+        for step, counted, sums in self._steps:
             outcome = step(content, facts)
-            if outcome.data is not None:
-                content = memoryview(outcome.data)
-                facts = self._look_again(content)
-                self.made[self._looked] = outcome.data
-                self._sums[step.name].update(outcome.sums)
-            if outcome.data is not None or outcome.kept:
-                self._counted[step.name][outcome.kept] += 1
+            data = outcome.data
+            if data is None:
+                if outcome.kept:
+                    counted[outcome.kept] += 1
+                continue
+            content = memoryview(data)
+            facts = self._look_again(content)
+            self.made[self._looked] = data
+            sums.update(outcome.sums)
+            counted[""] += 1
         if self._pixels is not None:
             self._pixels.append(PixelSums.of(content))
         self._looked += 1
@@ -109,12 +111,13 @@ class Chain:
     def tally(self) -> Tally:
         """What was counted so far."""
         steps = {
-            name: Counts(
-                made=counted[""],
+            step.name: Counts(
+                made=counted.get("", 0),
                 kept={reason: n for reason, n in counted.items() if reason},
-                sums=dict(self._sums[name]),
+                sums=dict(sums),
             )
-            for name, counted in self._counted.items()
+            for step, counted, sums in self._steps
+            if counted
         }
         if self._pixels is None:
             return Tally(steps=steps)

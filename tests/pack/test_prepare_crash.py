@@ -36,7 +36,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(source: Path, out: Path, prepare: Prepare, workers: int) -> None:
-    pack(source, out, shard_size="20KiB", split="train=0.7,val=0.3", workers=workers, prepare=prepare, statistics=True)
+    pack(source, out, shard_size="20KiB", split="train=0.7,val=0.3", workers=workers, prepare=prepare)
 
 
 @pytest.mark.parametrize(("name", "prepare"), [("pictures", PICTURES), ("rows", ROWS)])

@@ -128,6 +128,16 @@ def test_coloured_pictures_have_no_single_channel(photos: Path, tmp_path: Path) 
         Normalize.from_index(tmp_path / "out", channels=2)
 
 
+def test_pixels_of_what_has_none(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a line\n")
+    with pytest.raises(
+        ConfigError, match=r"statistics=True sums up pixels; the source has 'text' \(text\); leave it out"
+    ):
+        pack(tmp_path / "t.txt", tmp_path / "out", statistics=True)
+    with pytest.raises(ConfigError, match="statistics='yes': pass True or False"):
+        pack(tmp_path / "t.txt", tmp_path / "out", statistics="yes")  # type: ignore[arg-type]
+
+
 def test_the_command_line(photos: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["pack", str(photos), str(tmp_path / "out"), "--statistics", "--workers", "1"])
     assert done.exit_code == 0
