@@ -144,9 +144,10 @@ def run_alone(stage: str, rig: Rig, recording: Recording, threads: int, seconds:
     jobs: Iterator[BatchMaking]
     if stage == "read":
         reader = rig.recipe.reader
-        jobs = (ReadJob(reader, step, rig.part_rows) for step in recording.plan())
+        part_rows = rig.part_rows_for(threads)
+        jobs = (ReadJob(reader, step, part_rows) for step in recording.plan())
     else:
-        jobs = rig.jobs(recording.plan(), recording.recipe)
+        jobs = rig.jobs(recording.plan(), recording.recipe)  # cut as they were recorded
     return rig.run(jobs, seconds, threads=threads, whole=False)
 
 

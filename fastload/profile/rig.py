@@ -100,9 +100,10 @@ class Rig:
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
         self.threads = loader.dataset.threads(loader.num_workers)
-        self.part_rows = self._part_rows(self.threads)
+        self.part_rows = self.part_rows_for(self.threads)
 
-    def _part_rows(self, threads: int) -> int:
+    def part_rows_for(self, threads: int) -> int:
+        """Rows of a part, as the loader would cut batches for so many threads."""
         size = self.share.rows_at(0)
         return max(1, -(-size // (threads * PARTS_PER_THREAD)) if threads > 1 else size)
 
@@ -121,7 +122,7 @@ class Rig:
         self, plan: Iterator[Step], recipe: Recipe | None = None, threads: int | None = None
     ) -> Iterator[BatchMaking]:
         """Of a plan's steps, cut into parts for so many threads; None: the loader's."""
-        part_rows = self.part_rows if threads is None else self._part_rows(threads)
+        part_rows = self.part_rows if threads is None else self.part_rows_for(threads)
         return ((recipe or self.recipe).job(step, self._pool, part_rows) for step in plan)
 
     def running(
