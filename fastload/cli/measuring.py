@@ -115,7 +115,6 @@ def check(
     from fastload.outlook import check as run
     from fastload.outlook.table import render as render_outlook
     from fastload.profile.spec import parse_fields
-    from fastload.sizes import parse_size
 
     outlook = run(
         shards,
@@ -123,7 +122,7 @@ def check(
         world_size=world_size,
         num_workers=num_workers,
         last_batch=last_batch.value,
-        cache_bytes=None if cache is None else parse_size(cache, "--cache"),
+        cache_size=cache,
         split=split,
         fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
         window=int(window) if window is not None and window.isdigit() else window,

@@ -143,6 +143,7 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
             f"a cache of {size_text(cache)} is smaller than the {window.shards} shards that are mixed at a time, "
             f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
             f"a cache of at least {size_text(2 * window.bytes)} (this window and the next), or a smaller window",
+            "error" if data.remote else "warning",  # the loader refuses it
         )
     elif cache < data.bytes // outlook.plan.lanes:
         yield _concern(

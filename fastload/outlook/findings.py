@@ -40,6 +40,7 @@ class Data:
         largest: name of the largest shard, by samples; "" where there are none.
         largest_share: of all stored samples, what it holds.
         bytes: of all files.
+        remote: some are behind URLs.
     """
 
     samples: int
@@ -47,6 +48,7 @@ class Data:
     largest: str
     largest_share: float
     bytes: int
+    remote: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from fastload.outlook.concerns import concerns, refused, unreadable
 from fastload.outlook.findings import Concern, Data, Epoch, FirstBatch, Memory, Outlook, Plan, Window
 from fastload.shards.index import Index
 from fastload.shards.open import Data as Where
+from fastload.sizes import parse_size
 
 
 def check(
@@ -37,18 +38,21 @@ def check(
     num_workers: int = 0,
     prefetch_factor: int = 2,
     last_batch: LastBatch | Literal["auto"] = "auto",
-    cache_bytes: int | None = None,
+    cache_size: int | str | None = None,
     **dataset: Any,
 ) -> Outlook:
     """What a run with these arguments of fastload.DataLoader will be like: batches and shards of each rank, how well it
-    mixes, what it takes in memory and disk, and what will hurt. The first batch of rank 0 is read, no other sample.
+    mixes, what it takes in memory and disk, and what will hurt.
+
+    The first batch of rank 0 is read, and its shards are fetched if they are behind URLs; no other sample is.
 
     Args:
         data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
         batch_size: rows per rank.
         world_size: ranks.
         num_workers, prefetch_factor, last_batch: as for fastload.DataLoader.
-        cache_bytes: of each node's cache, where shards are fetched; None: no limit, or nothing is fetched.
+        cache_size: of each node's cache, where shards are behind URLs or will be: bytes, or such as "200GB"; None: no
+            limit.
         dataset: keyword arguments of StreamingDataset (fields, window, lanes, ...), if `data` is not one.
 
     Raises:
@@ -66,7 +70,7 @@ def check(
         last_batch=share.last_batch,
         window=found.window,
         lanes=found.lanes,
-        cache_bytes=None if cache_bytes is None else integer("cache_bytes", cache_bytes, least=1),
+        cache_bytes=None if cache_size is None else parse_size(cache_size, "cache_size"),
         cores=cores(),
         machine_bytes=memory_bytes(),
     )
@@ -124,6 +128,7 @@ def _data(dataset: StreamingDataset) -> Data:
         largest=index.shard_name(largest) if some else "",
         largest_share=float(index.sizes[largest] / index.samples) if some else 0.0,
         bytes=sum(file.bytes for file in index.files),
+        remote=index.cache is not None,
     )
 
 

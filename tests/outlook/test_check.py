@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from samples import flip_byte, make
 from typer.testing import CliRunner
+from webserver import Server
 
 import fastload
 from fastload.cli import app
@@ -105,7 +107,7 @@ def test_texts_and_ragged_images_count_in_memory(packed: Packed) -> None:
 
 
 def test_a_run_that_is_well_raises_no_concern(packed: Packed) -> None:
-    about = check(packed("tar", EVEN), 10, world_size=4, num_workers=1, lanes=2, fields=IMAGE, cache_bytes=10**9)
+    about = check(packed("tar", EVEN), 10, world_size=4, num_workers=1, lanes=2, fields=IMAGE, cache_size=10**9)
     assert about.concerns == ()
     assert about.ok
 
@@ -185,13 +187,24 @@ def test_lanes_that_do_not_fit(packed: Packed) -> None:
 def test_a_cache_that_is_too_small(packed: Packed) -> None:
     data = packed("tar", EVEN)
     window = check(data, 10, window=4, fields=LABEL).window.bytes
-    below = check(data, 10, window=4, fields=LABEL, cache_bytes=window - 1)
+    below = check(data, 10, window=4, fields=LABEL, cache_size=window - 1)
     assert "is smaller than the 4 shards that are mixed at a time" in said(below, "cache-below-window")
-    between = check(data, 10, window=4, fields=LABEL, cache_bytes=window)
+    between = check(data, 10, window=4, fields=LABEL, cache_size=window)
     assert "every epoch fetches what it lacks again" in said(between, "cache-below-data")
     assert {"cache-below-data", "cache-below-window"} & names(
-        check(data, 10, window=4, fields=LABEL, cache_bytes=between.data.bytes)
+        check(data, 10, window=4, fields=LABEL, cache_size=between.data.bytes)
     ) == set()
+
+
+def test_data_behind_a_url_is_checked_alike_and_a_small_cache_is_an_error(tmp_path: Path, packed: Packed) -> None:
+    data = packed("tar", EVEN)
+    local = check(data, 10, world_size=2, window=4, fields=IMAGE)
+    with Server(data) as server:
+        remote = check(server.url, 10, world_size=2, window=4, fields=IMAGE, cache_dir=tmp_path / "cache")
+        assert remote.data == replace(local.data, remote=True)
+        assert (remote.epoch, remote.window, remote.memory) == (local.epoch, local.window, local.memory)
+        below = check(server.url, 10, window=4, fields=IMAGE, cache_dir=tmp_path / "cache", cache_size="1kB")
+        assert said(below, "cache-below-window").startswith("error: a cache of 1000 bytes is smaller than the 4 shards")
 
 
 def test_a_loader_that_takes_the_machines_memory(packed: Packed) -> None:
@@ -228,7 +241,7 @@ def test_a_data_set_that_is_made_already_and_a_sampler_that_plans_batches(packed
 
 def test_arguments_out_of_range(packed: Packed) -> None:
     data = packed("tar", EVEN)
-    for wrong in ({"world_size": 0}, {"num_workers": -1}, {"prefetch_factor": 0}, {"cache_bytes": 0}):
+    for wrong in ({"world_size": 0}, {"num_workers": -1}, {"prefetch_factor": 0}, {"cache_size": 0}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
             check(data, 4, **wrong)
     with pytest.raises(ConfigError, match="batch_size=0"):
