@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 LONG = (
     "augment/test_inductor.py", "dropin", "profile/test_run.py", "profile/test_command.py", "profile/test_script.py",
     "pack/test_cluster.py", "pack/test_crash.py", "pack/test_prepare_crash.py", "pack/test_clean_crash.py",
+    "pack/test_any_source.py",
     "reshape/test_crash.py",
     "demo/test_flow.py", "remote/test_faults.py",
     "test_distributed.py", "test_leaving.py", "test_processes.py", "test_readme.py",

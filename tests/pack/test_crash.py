@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import os
 import random
@@ -94,6 +95,13 @@ def tiny_text(folder: Path) -> Path:
     return source
 
 
+def tiny_documents(folder: Path) -> Path:
+    """A source that goes through a file of its contents."""
+    source = folder / "t.txt.gz"
+    source.write_bytes(gzip.compress("".join(f"line {i}\n" for i in range(5)).encode()))
+    return source
+
+
 def tiny_pictures(folder: Path) -> Path:
     for i in range(3):
         (folder / "photos").mkdir(exist_ok=True)
@@ -107,8 +115,9 @@ def tiny_pictures(folder: Path) -> Path:
         (tiny_text, {"shard_size": 6000}),
         (tiny_pictures, {"shard_size": 30_000}),
         (tiny_text, {"shard_size": 20, "format": "parquet"}),
+        (tiny_documents, {"shard_size": 6000}),
     ],
-    ids=["in place", "placed later", "parquet"],
+    ids=["in place", "placed later", "parquet", "read first"],
 )
 def test_killed_between_any_two_system_calls_that_change_files(
     tmp_path: Path, make: Callable[[Path], Path], options: dict[str, Any]
