@@ -45,11 +45,15 @@ if TYPE_CHECKING:
     from fastload.outlook import check as check
     from fastload.pack import pack as pack
     from fastload.pack.cleaning import Cleaning as Cleaning
+    from fastload.pack.convert import convert as convert
     from fastload.pack.prepare import Prepare as Prepare
     from fastload.pack.splitting import Splitting as Splitting
     from fastload.previews import preview as preview
     from fastload.profile import profile as profile
     from fastload.remote.settings import Remote as Remote
+    from fastload.reshape import append as append
+    from fastload.reshape import merge as merge
+    from fastload.reshape import repair as repair
 
 _HOME = {
     "Batch": "fastload.batch",
@@ -63,7 +67,9 @@ _HOME = {
     "Splitting": "fastload.pack.splitting",
     "StreamingDataset": "fastload.dataset",
     "check": "fastload.outlook",
+    "convert": "fastload.pack.convert",
     "preview": "fastload.previews",
+    **dict.fromkeys(("append", "merge", "repair"), "fastload.reshape"),
     **dict.fromkeys(("Audio", "Bytes", "Image", "Json", "Scalar", "Tensor", "Text", "Tokens"), "fastload.fields"),
 }
 

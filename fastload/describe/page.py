@@ -123,7 +123,8 @@ h3 { font-size: .95rem; margin: 1.25rem 0 .4rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); gap: 1rem 2rem; }
 .charts figure { margin: 0; break-inside: avoid; } .charts svg { width: 100%; height: auto; max-width: 26rem; }
 .charts h3 { margin: 0 0 .2rem; }
-@media print { section { break-inside: auto; } h2, h3 { break-after: avoid; } }
+@media print { section { break-inside: auto; } section + section { break-before: page; } table { break-inside: avoid; }
+  h2, h3 { break-after: avoid; } }
 """
 
 _PAGE = """

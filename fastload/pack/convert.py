@@ -21,7 +21,7 @@ from fastload.pack.values import field_of, store
 from fastload.reshape.recast import recast
 from fastload.reshape.records import Record
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
-from fastload.reshape.sources import is_packed, open_set
+from fastload.reshape.sources import is_packed, open_set, refuse_inside
 from fastload.shards.index import FieldInfo, IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
@@ -60,6 +60,7 @@ def convert(
     if format not in get_args(ShardFormat):
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
     shard_bytes = None if shard_size is None else parse_size(shard_size)
+    refuse_inside(source, out)
     refuse_foreign(Path(out))
     if is_packed(source):
         return recast(open_set(source), Path(out), shard_format=format, shard_bytes=shard_bytes, progress=progress)

@@ -13,7 +13,7 @@ from fastload.errors import ConfigError
 from fastload.pack.journal import Journal, refuse_foreign
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
-from fastload.reshape.sources import PackedSet, open_set
+from fastload.reshape.sources import PackedSet, open_set, refuse_inside
 from fastload.reshape.unite import United, changer, unite, united_statistics
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
@@ -56,6 +56,8 @@ def merge(
     if format is not None and format not in get_args(ShardFormat):
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
     shard_bytes = None if shard_size is None else parse_size(shard_size)
+    for source in sources:
+        refuse_inside(source, out)
     refuse_foreign(Path(out))
     sets = _named([open_set(source) for source in sources])
     shard_format = format or _common_format(sets)

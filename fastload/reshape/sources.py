@@ -88,6 +88,13 @@ def open_set(data: str | os.PathLike[str]) -> PackedSet:
     )
 
 
+def refuse_inside(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Raise PackError where a data set would be made inside the folder that it is made of, and so be part of it."""
+    inner, outer = os.path.realpath(out), os.path.realpath(source)
+    if os.path.isdir(source) and (inner + os.sep).startswith(outer + os.sep):
+        raise PackError(f"{out} is inside the source {source}, and would become part of it; choose a folder elsewhere")
+
+
 def is_packed(source: str | os.PathLike[str]) -> bool:
     """Whether these are tar or Parquet shards; else it is a data set of others, or nothing."""
     if is_url(os.fspath(source)):

@@ -323,6 +323,10 @@ def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
 
 def test_arguments(everything: Path, tmp_path: Path) -> None:
     pack(everything, tmp_path / "a")
+    with pytest.raises(PackError, match=r"out is inside the source .*/a, and would become part of it"):
+        convert(tmp_path / "a", tmp_path / "a" / "out")
+    with pytest.raises(ConfigError, match="s3://b/train: only local shards are written anew; copy them to a folder"):
+        convert("s3://b/train", tmp_path / "out")
     with pytest.raises(ConfigError, match="shard_size='huge'"):
         convert(tmp_path / "a", tmp_path / "out", shard_size="huge")
     (tmp_path / "a/index.json").unlink()
