@@ -131,7 +131,7 @@ and in {{ "the first epoch" if epochs == 1 else "the first %d epochs"|format(epo
 </p>
 {% if p.augment %}<ol class="chain">{% for each in p.augment %}<li><code>{{ each }}</code></li>{% endfor %}</ol>
 {% else %}<p>No augmentation: samples are shown as they are read.</p>{% endif %}
-{% if p.by_batch %}<p class="quiet">These draw for the whole batch, so training draws others:
+{% if p.by_batch %}<p class="quiet">What these draw may depend on the rest of the batch, and be another in training:
 {% for each in p.by_batch %}<code>{{ each }}</code>{{ "" if loop.last else ", " }}{% endfor %}</p>{% endif %}
 {% if p.cropped %}<p class="quiet">Reading crops {{ p.cropped|join(" and ") }} at random, another way in each epoch;
 <i>before</i> is epoch 0.</p>{% endif %}

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import PIL.ImageDraw
 import torch
 
 from fastload.augment.operation import to_unit, top_of
@@ -21,6 +23,7 @@ WINDOW_SECONDS = 0.032  # of a spectrogram: the usual choice for speech
 DEFAULT_WINDOW = 512  # where the rate is not known
 RANGE_DB = 70.0  # below the loudest cell
 QUIETEST = 1e-4  # a peak that is drawn as silence
+_TINT, _BOX, _POINT = (176, 57, 122), (255, 96, 0), (0, 208, 96)
 _WAVE, _PADDING, _PAPER = (47, 111, 222), (201, 206, 214), (255, 255, 255)
 
 
@@ -52,6 +55,28 @@ def picture(values: torch.Tensor, scale: Scale | None) -> Picture:
         pixels = pixels[:1]
     levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
     return Picture(pixels=levels.permute(1, 2, 0).contiguous().numpy(), note=", ".join(notes))
+
+
+def with_targets(
+    cell: Picture, masks: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], points: Sequence[torch.Tensor]
+) -> Picture:
+    """The picture with masks [H, W] or [C, H, W] (all that is not 0 tinted), boxes [N, 4] (x0, y0, x1, y1; those
+    without area left out) and keypoints [N, 2] drawn over it, in pixels."""
+    pixels = cell.pixels.copy()
+    for mask in masks:
+        plane = (mask if mask.ndim == 2 else mask[0]).detach().cpu().numpy() != 0
+        if plane.shape == pixels.shape[:2]:  # one of another size belongs to the picture before it was resized
+            pixels[plane] = (pixels[plane] * 0.6 + np.array(_TINT) * 0.4).astype(np.uint8)
+    image = PIL.Image.fromarray(pixels)
+    pen = PIL.ImageDraw.Draw(image)
+    for x0, y0, x1, y1 in (row for each in boxes for row in each.tolist()):
+        if x1 > x0 and y1 > y0:
+            pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_BOX)
+    reach = max(1, min(image.size) // 100)
+    for x, y in (row for each in points for row in each.tolist()):
+        left, top = round(x - reach), round(y - reach)
+        pen.rectangle((left, top, left + 2 * reach - 1, top + 2 * reach - 1), fill=_POINT)
+    return Picture(pixels=np.asarray(image), note=cell.note)
 
 
 def sound_pixels(cell: Sound, peak: float) -> Pixels:

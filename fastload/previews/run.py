@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastload.augment.chain import Compose
 from fastload.batch import Batch
 from fastload.dataset import StreamingDataset
 from fastload.errors import ConfigError
@@ -97,11 +98,25 @@ def preview(
     return Preview(
         data=str(data),
         total=whole.samples,
-        augment=tuple(map(repr, operations)),
+        augment=tuple(map(_name, _flat(operations))),
         samples=tuple(reader.samples([_epoch(loader, epoch) for epoch in range(epochs)])),
-        by_batch=tuple(dict.fromkeys(map(repr, reader.by_batch))),
+        by_batch=tuple(dict.fromkeys(map(_name, reader.by_batch))),
         cropped=tuple(name for name, field in whole.fields.items() if getattr(field, "crop", None) == "random"),
     )
+
+
+def _flat(operations: Sequence[Any]) -> Iterator[Any]:
+    """One by one, those inside of Composes too."""
+    for each in operations:
+        if isinstance(each, Compose):
+            yield from _flat(each.operations)
+        else:
+            yield each
+
+
+def _name(operation: Any) -> str:
+    """As it prints; a function by its name, without its address."""
+    return getattr(operation, "__qualname__", None) or repr(operation)
 
 
 def _epoch(loader: DataLoader, epoch: int) -> Batch:

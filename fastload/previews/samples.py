@@ -25,9 +25,9 @@ from fastload.augment.strings import EachText
 from fastload.augment.text import IGNORE
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Text, Tokens
-from fastload.previews.cells import Bands, Cell, Plain, Sound, Words
+from fastload.previews.cells import Bands, Cell, Picture, Plain, Sound, Words
 from fastload.previews.changes import Piece, changes, shortened
-from fastload.previews.pixels import Scale, picture
+from fastload.previews.pixels import Scale, picture, with_targets
 from fastload.previews.shown import Sample, Variant
 from fastload.shards.index import Index
 
@@ -66,6 +66,7 @@ class Reader:
         self.special = _special(self.operations)
         self.words = words
         self.scales = {each.field: each for each in self.operations if isinstance(each, Normalize)}
+        self.targets = {each.field: each.targets for each in self.chain if isinstance(each, Fused) and each.targets}
         # of a user's own function nobody knows
         by_sample = (Fused, Operation, EachText)
         self.by_batch = [each for each in self.chain if isinstance(each, MixUp) or not isinstance(each, by_sample)]
@@ -140,7 +141,8 @@ class _Row:
         tensor = value if isinstance(value, torch.Tensor) else None
         if isinstance(field, Image) and tensor is not None and tensor.ndim == 3:
             scale = self.reader.scales.get(name)
-            return picture(tensor, None if scale is None else Scale(mean=scale.mean, std=scale.std))
+            cell = picture(tensor, None if scale is None else Scale(mean=scale.mean, std=scale.std))
+            return self.with_targets(name, cell)
         if isinstance(field, Text):
             return _words(value.split(), None if before is None else before.value(name).split(), ())
         if tensor is None:
@@ -161,6 +163,17 @@ class _Row:
         if name == "labels" and tensor.ndim == 1:
             return self.labels(tensor)
         return Plain(text=self.numbers(name, tensor))
+
+    def with_targets(self, name: str, cell: Picture) -> Picture:
+        """The picture with what follows its geometry, where the batch has it as tensors."""
+        targets = self.reader.targets.get(name)
+        if targets is None:
+            return cell
+        found = [
+            [self.value(each) for each in names if isinstance(self.batch.get(each), torch.Tensor)]
+            for names in (targets.masks, targets.boxes, targets.keypoints)
+        ]
+        return with_targets(cell, *found)
 
     def tokens(self, name: str) -> list[str]:
         """The tokens of a row, without its padding, as they read."""

@@ -39,9 +39,12 @@ class Sample:
         return ", ".join([self.key, *(text for text in told if text not in self.key)])
 
     def steps(self, field: str) -> list[tuple[str, Cell]]:
-        """A field before and in each epoch, under what it is called; once, if nothing changes it."""
+        """A field before and in each epoch, under what it is called; once, if nothing changes it, and once for all
+        epochs that say the same in words."""
         before = self.before.get(field)
         after = [(f"epoch {v.epoch}", v.cells[field]) for v in self.variants if field in v.cells]
+        if len(after) > 1 and isinstance(after[0][1], Plain) and all(same(after[0][1], cell) for _, cell in after):
+            after = [("after", after[0][1])]
         if before is None:
             return after
         return [("before", before), *(after if any(not same(before, cell) for _, cell in after) else [])]

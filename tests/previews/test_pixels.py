@@ -17,6 +17,7 @@ from fastload.previews.pixels import (
     picture,
     sound_pixels,
     spectrogram,
+    with_targets,
 )
 
 PIXELS = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -50,6 +51,24 @@ def test_channels_that_are_no_colours() -> None:
     found = picture(PIXELS[:2], None)
     np.testing.assert_array_equal(found.pixels[..., 1], PIXELS[0].numpy())
     assert found.note == "channel 1 of 2"
+
+
+def test_masks_boxes_and_keypoints_are_drawn_over_a_picture() -> None:
+    grey = picture(torch.full((3, 40, 60), 100, dtype=torch.uint8), None)
+    mask = torch.zeros(40, 60)
+    mask[:5, :5] = 1
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 25.0], [0.0, 0.0, 0.0, 0.0]])
+    found = with_targets(grey, [mask], [boxes], [torch.tensor([[50.0, 20.0]])]).pixels
+    assert (grey.pixels == 100).all(), "the picture itself stays"
+    changed = (found != 100).any(2)
+    expected = np.zeros((40, 60), np.bool_)
+    expected[:5, :5] = True
+    expected[10:25, 10:30] = True
+    expected[11:24, 11:29] = False  # a line of one pixel
+    expected[18:22, 48:52] = changed[18:22, 48:52]
+    np.testing.assert_array_equal(changed, expected)
+    assert changed[19:21, 49:51].all(), "a point around the corner of its four pixels"
+    assert with_targets(grey, [torch.ones(1, 7, 7)], [], []).pixels.max() == 100, "a mask of another size is left out"
 
 
 def tone(hertz: float, seconds: float = 1.0, rate: int = 8000) -> Sound:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 import fastload
 from fastload import augment
+from fastload.batch import Batch
 from fastload.cli import app
 from fastload.errors import ConfigError
 from fastload.fields import Audio, Image, Scalar, Text, Tokens
@@ -127,12 +128,34 @@ def test_sounds_keep_their_length_and_rate_and_spectrograms_are_drawn(packed: Pa
     assert (tmp_path / "mel.png").is_file()
 
 
+def test_what_follows_the_geometry_is_drawn_where_it_goes(packed: Packed) -> None:
+    """A mask of the left half, added on the way; flipped, it tints the right half."""
+
+    def left_half(batch: Batch) -> Batch:
+        mask = torch.zeros(len(batch["image"]), 16, 16)
+        mask[:, :, :8] = 1
+        return batch.replaced({"mask": mask})
+
+    chain = [left_half, augment.Compose([augment.RandomHorizontalFlip(1.0)], masks="mask")]
+    found = fastload.preview(packed("tar", [2]), fields={"image": Image(16)}, augment=chain, epochs=1)
+    before, after = found.samples[0].before["image"], found.samples[0].variants[0].cells["image"]
+    assert isinstance(before, Picture)
+    assert isinstance(after, Picture)
+    tinted = (after.pixels != before.pixels[:, ::-1]).any(2)
+    assert tinted[:, 8:].all()
+    assert not tinted[:, :8].any()
+    assert found.augment == (left_half.__qualname__, "RandomHorizontalFlip(field='image', p=1.0)")
+
+
 def test_what_stays_is_shown_once(packed: Packed, tmp_path: Path) -> None:
     data = packed("tar", [2], ("image", "text"))
     fields: dict[str, Any] = {"image": Image(16), "text": Text()}
     found = fastload.preview(data, fields=fields, augment=[augment.RandomInvert(1.0)])
     assert [what for what, _ in found.samples[0].steps("text")] == ["before"]
     assert [what for what, _ in found.samples[0].steps("image")] == ["before", "epoch 0", "epoch 1"]
+    chain = [lambda batch: batch.replaced({"size": batch["image"].flatten(1).float().mean(1) * 0 + 2})]
+    added = fastload.preview(data, fields=fields, augment=chain)
+    assert added.samples[0].steps("size") == [("after", Plain(text="2"))]
     assert found.save(tmp_path)[0].read_text().count("before and after</figcaption>") == 2
 
 
@@ -151,7 +174,7 @@ def test_others_modules_and_functions_are_told_apart(packed: Packed, tmp_path: P
     blur = augment.On("image", torch.nn.AvgPool2d(3, 1, 1))
     found = fastload.preview(packed("tar", [2]), fields={"image": Image(16)}, augment=[blur], epochs=1)
     assert len(found.by_batch) == 1
-    assert "so training draws others" in found.save(tmp_path)[0].read_text()
+    assert "may depend on the rest of the batch" in found.save(tmp_path)[0].read_text()
 
 
 @pytest.mark.parametrize(
