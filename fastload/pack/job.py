@@ -194,7 +194,8 @@ def pack(
         if prepare.to_json():
             size = source_size(size, table, sharing.rows, recipes, format)
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
-        about: dict[str, Any] = {"source": name, "options": options}
+        origin = opened.origin if isinstance(opened, Stream) else None
+        about: dict[str, Any] = {"source": origin or name, "options": options}
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}

@@ -1,7 +1,7 @@
 """Medical pictures as streams: DICOM and NIfTI, one file a sample.
 
 Only the fields that `dicom.py` and `nifti.py` list are taken over. Names, birth dates, numbers of patients and whatever
-else a header says of a person, an institution or a device are not; nor are the names of DICOM files and their folders:
+else a header says of a person, an institution or a device are not; nor are the names of DICOM files and of folders:
 the instance's identifier is the key. NIfTI files have none: their paths are their keys, so give them neutral names.
 """
 
@@ -17,6 +17,7 @@ from fastload.pack.streams import Sample, Stream
 from fastload.shards.foreign import names_below, natural_key
 
 DICOM, NIFTI = (".dcm", ".dicom", ".ima"), (".nii", ".nii.gz")
+ORIGIN = "medical files"  # not their name, which may be a patient's
 _MARK, _MARK_AT = b"DICM", 128  # of DICOM files, whose names often have no ending
 _DIRECTORY = "DICOMDIR"  # of a DICOM medium: no picture
 
@@ -49,7 +50,7 @@ def medical_stream(source: Path) -> Stream:
             seen[key] = path
             yield Sample(str(path), {"__key__": key, **values})
 
-    return Stream(name=str(source), read=read, ignored_files=len(paths) - len(files))
+    return Stream(name=str(source), read=read, ignored_files=len(paths) - len(files), origin=ORIGIN)
 
 
 def _has_mark(path: Path) -> bool:

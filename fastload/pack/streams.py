@@ -38,12 +38,14 @@ class Stream:
         read: gives the samples, anew with each call where the source can be read again.
         classes: field -> names of the classes that its numbers mean.
         ignored_files: files of a folder that are no samples.
+        origin: what index.json calls the source; None: by its name.
     """
 
     name: str
     read: Callable[[], Iterator[Sample]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored_files: int = 0
+    origin: str | None = None
 
 
 def split_key(values: dict[str, Value], number: int) -> tuple[str, dict[str, Value]]:

@@ -111,6 +111,14 @@ def test_nothing_of_the_patient_is_in_any_byte(scans: Path, tmp_path: Path, shar
     assert [secret for secret in SECRETS if secret.lower().encode() in found] == []
 
 
+def test_nor_is_the_name_of_the_source(scans: Path, tmp_path: Path) -> None:
+    named = save(dicom(9), tmp_path / "Erika Mustermann.dcm")
+    for number, source in enumerate((named, scans / "Mustermann_Erika")):
+        index = pack(source, tmp_path / f"out{number}", workers=1)
+        assert index.packed["source"] == "medical files"
+        assert b"mustermann" not in everything(tmp_path / f"out{number}").lower()
+
+
 def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(scans: Path, tmp_path: Path) -> None:
     def run(out: Path, **options: Any) -> None:
         pack(scans, out, **options)
