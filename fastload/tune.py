@@ -161,12 +161,15 @@ def _fewer_ahead(now: Setting, found: Measured) -> Tries:
     return now, found
 
 
-def reason(setting: Setting, found: Measured) -> str:
+def reason(setting: Setting, found: Measured, cores: int) -> str:
     """Why a setting was chosen, in a line."""
     took = f"{found.threads_ms / setting.threads:.1f} ms a batch from the threads, {found.consumer_ms:.1f} ms of yours"
     if not found.late:
         return f"{took}; the loader keeps up"
-    what = "processors are busy" if found.processors >= _IDLE else "more threads bring nothing"
+    if setting.threads >= MOST_THREADS * cores:
+        what = f"no more than {MOST_THREADS} threads a core are tried"
+    else:
+        what = "processors are busy" if found.processors >= _IDLE else "more threads bring nothing"
     return f"{took}; {found.waiting:.0%} of the time goes to waiting, and {what}"
 
 
@@ -228,7 +231,9 @@ class Tuner:
             self.setting = self._search.send(found)
         except StopIteration as over:
             self.setting, last = over.value
-            self.choice = Choice(setting=self.setting, why=reason(self.setting, last), tried=tuple(self._tried))
+            self.choice = Choice(
+                setting=self.setting, why=reason(self.setting, last, self._cores), tried=tuple(self._tried)
+            )
             _log.info("num_workers='auto': %s", self.choice)
         self._before, self._left = None, LEAST_BATCHES + self.setting.ahead
         return self.setting if self.setting != before else None

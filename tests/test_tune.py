@@ -19,7 +19,7 @@ import fastload
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.machine import cores
-from fastload.tune import MOST_AHEAD, MOST_THREADS, Measured, Setting, search
+from fastload.tune import MOST_AHEAD, MOST_THREADS, Measured, Setting, reason, search
 
 Packed = Callable[..., Path]
 IMAGE = {"image": fastload.Image(8, crop="random"), "label": fastload.Scalar()}
@@ -119,6 +119,20 @@ def test_a_search_ends_within_bounds_and_never_far_below_where_it_began(
     assert measure(setting).rate >= 0.9 * measure(tried[0]).rate
 
 
+@pytest.mark.parametrize(
+    ("threads", "waiting", "processors", "said"),
+    [
+        (2, 0.01, 0.2, "5.0 ms a batch from the threads, 8.0 ms of yours; the loader keeps up"),
+        (2, 0.4, 0.9, "40% of the time goes to waiting, and processors are busy"),
+        (2, 0.4, 0.3, "40% of the time goes to waiting, and more threads bring nothing"),
+        (8, 0.4, 0.3, "40% of the time goes to waiting, and no more than 4 threads a core are tried"),
+    ],
+)
+def test_a_choice_says_why(threads: int, waiting: float, processors: float, said: str) -> None:
+    found = Measured(rate=1.0, waiting=waiting, threads_ms=10.0, consumer_ms=8.0, processors=processors)
+    assert said in reason(Setting(threads=threads, ahead=2), found, cores=2)
+
+
 def threads_now() -> int:
     return sum(thread.name.startswith("fastload-") for thread in threading.enumerate())
 
@@ -144,7 +158,7 @@ def test_batches_and_states_are_those_of_any_other_number_of_threads(packed: Pac
             seen.add((auto.num_workers, auto.prefetch_factor))
             time.sleep(0.004)
         assert threads_now() == 0
-    assert len(seen) > 1, "nothing was ever tried"
+    assert len(seen) > 1 or cores() == 1, "nothing was ever tried"
 
 
 @pytest.mark.parametrize("begin", [1, 3])
