@@ -177,6 +177,8 @@ class StreamingDataset(Streamed):
         if max_errors < 0:
             raise ConfigError(f"max_errors={max_errors}: must not be negative")
         self.on_error, self.max_errors, self.masks = on_error, max_errors, on_error == "mask"
+        if self.index.cache is not None:
+            self.index.cache.keep_damaged = self.masks
         self.seed, self.lanes = integer("seed", seed), integer("lanes", lanes, least=1)
         self.sampler = sampler
         self.order = self.make_order()

@@ -98,20 +98,24 @@ class Cache:
 
     Attributes:
         remote: where it is, how large, and how long to try.
+        keep_damaged: give out objects whose checksum is wrong whenever they are fetched, for the samples in them have
+            their own (on_error="mask").
         readers: keep objects open that they read; asked first to let go where room is short.
         holders: keep objects that will be read; asked next.
     """
 
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
+        self.keep_damaged = False
         self.readers, self.holders = _Holders(), _Holders()
         self._own: _Process | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"remote": self.remote}
+        return {"remote": self.remote, "keep_damaged": self.keep_damaged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Cache.__init__(self, state["remote"])
+        self.keep_damaged = state["keep_damaged"]
 
     @property
     def limit(self) -> int | None:
@@ -125,6 +129,18 @@ class Cache:
     def close_readers(self) -> None:
         """Have everything closed that is not being read this moment, in this process; it is opened again at need."""
         self.readers.let_go()
+
+    def prepare(self) -> None:
+        """Make its folders.
+
+        Raises:
+            SourceError: they cannot be made or written.
+        """
+        folder = self._process().folder
+        with folder.naming():
+            self.index_folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder.path, os.W_OK):
+                raise PermissionError(errno.EACCES, "it cannot be written")
 
     def place(self, blob: Blob) -> Path:
         """Where an object lies while it is open."""
@@ -227,7 +243,7 @@ class Cache:
         if blob.size is not None:
             reserve(blob.size)  # before a connection is made that would have to wait
         with _turn(own.slots):
-            fetch(blob, write, reserve, self.remote)
+            fetch(blob, write, reserve, self.remote, keep_damaged=self.keep_damaged)
 
     def _wait_for_room(self, own: _Process, blob: Blob, since: float, ahead: bool, again: bool) -> None:
         if not ahead:

@@ -81,7 +81,9 @@ def fetch_bytes(url: str, remote: Remote) -> bytes | None:
     return bytes(content)
 
 
-def fetch(blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote) -> None:
+def fetch(
+    blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote, *, keep_damaged: bool = False
+) -> None:
     """Get an object whole.
 
     Args:
@@ -89,6 +91,7 @@ def fetch(blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remo
         write: is given (offset, chunk), in order; from 0 again if the object had to be begun anew.
         reserve: is given its size before the first chunk is written.
         remote: how long to try.
+        keep_damaged: if its checksum is wrong twice, and nothing else, take it as it is.
 
     Raises:
         SourceError: there is nothing at the URL, the server refuses, or no byte came for `give_up_seconds`.
@@ -96,7 +99,7 @@ def fetch(blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remo
         EngineError: what it was fetched for was closed.
     """
     try:
-        _Fetch(blob, write, reserve, remote).run()
+        _Fetch(blob, write, reserve, remote, keep_damaged).run()
     except Missing as error:
         raise missing(blob.url, str(error)) from error
 
@@ -137,12 +140,19 @@ class _Tries:
 class _Damaged(Exception):
     """An object came whole and is not what it should be."""
 
+    def __init__(self, what: str, size_is_right: bool = False) -> None:
+        super().__init__(what)
+        self.size_is_right = size_is_right
+
 
 class _Fetch:
     """One object on its way."""
 
-    def __init__(self, blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote) -> None:
+    def __init__(
+        self, blob: Blob, write: Write, reserve: Callable[[int], None], remote: Remote, keep_damaged: bool = False
+    ) -> None:
         self._blob, self._write, self._reserve, self._remote = blob, write, reserve, remote
+        self._keep_damaged = keep_damaged
         self._begin()
 
     def _begin(self) -> None:
@@ -158,6 +168,8 @@ class _Fetch:
             except _Damaged as error:
                 whole += 1
                 if whole == WHOLE_TRIES:
+                    if self._keep_damaged and error.size_is_right:
+                        return None
                     raise CorruptError(
                         f"{shown(self._blob.url)} {error}, in {whole} downloads; it was changed or damaged: upload it "
                         "again, or make its index again with `fastload index` and upload that"
@@ -190,7 +202,10 @@ class _Fetch:
             raise Transient(f"it ends after {self._received} of {head.size} bytes")
         expected, found = self._blob.xxh3, self._digest.hexdigest()
         if self._received > head.size or (expected is not None and found != expected):
-            raise _Damaged(f"is not the file that its index describes (xxh3 {found}, {expected} expected)")
+            raise _Damaged(
+                f"is not the file that its index describes (xxh3 {found}, {expected} expected)",
+                size_is_right=self._received == head.size,
+            )
 
     def _check_head(self, head: Head) -> None:
         if self._blob.size is not None and head.size != self._blob.size:

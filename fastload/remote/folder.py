@@ -73,7 +73,8 @@ class Folder:
         self.path, self.limit, self._patience = path, limit, patience_seconds
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def naming(self) -> Iterator[None]:
+        """Errors of the system inside become SourceErrors that name this folder."""
         try:
             yield
         except SourceError:
@@ -85,7 +86,7 @@ class Folder:
 
     def make(self) -> None:
         """Make the folder, and clear what killed processes left."""
-        with self._naming():
+        with self.naming():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 self.path.mkdir()
@@ -98,7 +99,7 @@ class Folder:
         """A descriptor of an object, with a shared lock that lasts as long as it or a map of it; None if there is
         none."""
         path = self.path / name
-        with self._naming():
+        with self.naming():
             while True:
                 try:
                     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,7 +116,7 @@ class Folder:
     def begin(self, name: str) -> int | None:
         """A descriptor of an empty part, locked for this writer; None if the object is there by now."""
         path = self._part(name)
-        with self._naming():
+        with self.naming():
             while not (self.path / name).exists():
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 try:
@@ -128,7 +129,7 @@ class Folder:
 
     def finish(self, name: str) -> None:
         """Give a part, whole and checked, its final name; not while room is made, which might count it not at all."""
-        with self._naming(), self._exclusively():
+        with self.naming(), self._exclusively():
             os.replace(self._part(name), self.path / name)
 
     def drop_part(self, name: str) -> None:
@@ -137,7 +138,7 @@ class Folder:
 
     def drop(self, name: str, file: int) -> None:
         """Remove an object that was found damaged; who has mapped it keeps it."""
-        with contextlib.suppress(FileNotFoundError), self._naming():
+        with contextlib.suppress(FileNotFoundError), self.naming():
             if os.stat(self.path / name).st_ino == os.fstat(file).st_ino:
                 os.unlink(self.path / name)
 
@@ -147,7 +148,7 @@ class Folder:
         Raises:
             NoRoom: the rest is in use.
         """
-        with self._naming(), self._exclusively():
+        with self.naming(), self._exclusively():
             own = os.fstat(file).st_ino
             entries = self._entries(_NAME)
             parts = [entry for entry in self._entries(_PART) if entry.inode != own]

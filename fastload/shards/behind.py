@@ -95,7 +95,6 @@ def index_of_urls(urls: Sequence[str], cache: Cache) -> Index:
     """
     shard_format = one_format([path_of(url) for url in urls])
     describe = _describe_tar if shard_format == "tar" else _describe_parquet
-    cache.index_folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(min(SCAN_THREADS, len(urls))) as pool:
         described = list(pool.map(partial(_describe, describe, cache), urls))
     names = _relative_names(urls)

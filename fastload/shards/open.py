@@ -71,6 +71,8 @@ def open_index(data: Data | Sequence[Data], split: str | None = None, remote: Re
     else:
         raise ConfigError(f"data={data!r}: pass a path, a pattern or a list of these")
     cache = Cache(remote or Remote()) if any(map(is_url, paths)) else None
+    if cache is not None:
+        cache.prepare()
     return join(part for kind, run in groupby(paths, is_url) for part in _open_run(list(run), split, cache, kind))
 
 

@@ -290,6 +290,9 @@ def test_a_folder_that_cannot_be_used(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match=r"file/remote cannot be used: .*; pass another cache_dir"):
         Cache(fastload.Remote(cache_dir=tmp_path / "file")).open(blob(server, 0))
+    with pytest.raises(SourceError, match="file/remote cannot be used: "):  # before anything is fetched
+        fastload.StreamingDataset(server.url, cache_dir=tmp_path / "file")
+    assert not server.requests
     with pytest.raises(ConfigError, match="cache_dir='': pass a folder"):
         fastload.Remote(cache_dir="")
 

@@ -17,6 +17,7 @@ import fastload
 from fastload.errors import CorruptError, SourceError
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob
+from fastload.shards.idx import Idx
 from fastload.shards.open import open_index
 
 SIZES = [3, 4, 2, 5, 3, 4]
@@ -116,6 +117,23 @@ def test_bytes_that_are_always_wrong(packed: Packed, tmp_path: Path) -> None:
             with pytest.raises(CorruptError, match=f"{BROKEN} is not the file that its index describes"):
                 list(loader)
         assert server.gets()[BROKEN] <= 8  # two threads may ask one after the other
+
+
+def test_masked_are_damaged_samples_and_nothing_else(packed: Packed, tmp_path: Path) -> None:
+    """C13: as of a local folder; the shard was fetched twice, for its damage could have been on the way."""
+    web = tmp_path / "web"
+    shutil.copytree(packed("tar", SIZES), web)
+    idx = Idx(str(web / BROKEN).replace(".tar", ".idx"))
+    samples.flip_byte(web / BROKEN, int(idx.offsets[1]) + 600)
+    with Server(web) as server:
+        for cache in ("a", "a", "b"):  # the second one finds it in the cache
+            local = fastload.DataLoader(web, 4, on_error="mask")
+            remote = fastload.DataLoader(server.url, 4, on_error="mask", num_workers=2, cache_dir=tmp_path / cache)
+            assert stream(remote) == stream(local)
+            assert remote.faults == local.faults
+            assert len(remote.faults) == 1
+        with pytest.raises(CorruptError, match="is not the file that its index describes"):
+            list(fastload.DataLoader(server.url, 4, cache_dir=tmp_path / "a"))
 
 
 def test_a_file_that_changes_after_it_was_opened(packed: Packed, tmp_path: Path) -> None:
