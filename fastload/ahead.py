@@ -4,8 +4,9 @@ followed, and says which shards come next.
     followed   step k            -> a batch
     walked     steps k, k+1, ... -> shards in the order of first use -> `engine.Readahead`
 
-The walk stops where the cache has no room for more (or, without a limit, some blocks ahead), so that nothing that was
-fetched ahead is removed before it is used; and at the end of the epoch, for another may not come.
+The walk goes as far as it takes to keep all downloads busy, and no further: what is fetched ahead is held until it is
+used, and other jobs share the cache. It stops at the end of the epoch, for another may not come. What the cache has no
+room for is not fetched ahead, so that nothing that was is removed before it is used.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ MOST_OBJECTS = 256  # two blocks of 64 tars, each with its index
 MOST_ROWS = 1 << 20  # walked ahead: 0.1 s of planning
 KEPT_STEPS = 4  # a batch may be in work for so long after its step was drawn
 REVIEW_STEPS = 4  # what is not needed any longer is looked for so often: 50 us each
-WALK_STEPS = 32  # at a time, so that the first batch does not wait for the whole walk
+NEAR_STEPS = 32  # what these need is fetched in any case, and as many shards more as keep downloads busy
+FAR_DOWNLOADS = 2  # shards beyond that for each download at a time: one on its way, one that waits for its turn
+WALK_STEPS = 64  # at a time, so that the first batch does not wait for the whole walk
 
 
 def fetched_ahead(made: Iterator[Made], recipe: Recipe, walk: Iterator[Step]) -> Iterator[Made]:
@@ -98,11 +101,12 @@ class _Walk:
         self._walked, self._size, self._ended = 0, 0, False
         self._last_use = np.full(len(recipe.index.sizes), -1)  # int64 [shards]: the step walked last that needs it
         self._objects: dict[int, tuple[Cached, ...]] = {}  # of the shards needed, in the order of first use
+        self._first_use: dict[int, int] = {}  # of the same shards: the step
         limits = [cache.limit for cache in recipe.index.caches if cache.limit is not None]
         self._most_bytes = int(min(limits) * ROOM) if limits else 1 << 62
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_objects = MOST_OBJECTS if files == resource.RLIM_INFINITY else min(MOST_OBJECTS, files // 6)
-        self._full = False
+        self._most_far = FAR_DOWNLOADS * max(cache.remote.downloads for cache in recipe.index.caches)
         self.dropped = False  # the last call found shards that are not needed any longer
 
     def ahead_of(self, number: int) -> list[Cached] | None:
@@ -110,21 +114,23 @@ class _Walk:
         while self._walked < number and not self._ended:  # where there was no room for long
             self._step()
         self.dropped = number % REVIEW_STEPS == 0 and self._drop_used(number - KEPT_STEPS)
-        if self.dropped:
-            self._full = False
         found = False
         for _ in range(WALK_STEPS):
-            if self._ended or self._full or (self._walked - number) * self._size > MOST_ROWS:
+            if self._ended or (self._walked > number + NEAR_STEPS and self._is_far_enough(number)):
                 break
-            found = self._walk_on(number) or found
+            found = self._walk_on() or found
         return self._within_room(number) if self.dropped or found else None
 
     def _drop_used(self, before: int) -> bool:
         """Forget shards that no step walked from `before` on needs."""
         used = [shard for shard in self._objects if self._last_use[shard] < before]
         for shard in used:
-            del self._objects[shard]
+            del self._objects[shard], self._first_use[shard]
         return bool(used)
+
+    def _is_far_enough(self, number: int) -> bool:
+        far = sum(first > number + NEAR_STEPS for first in self._first_use.values())
+        return far >= self._most_far or (self._walked - number) * self._size > MOST_ROWS
 
     def _step(self) -> Step | None:
         step = next(self._steps, None)
@@ -134,7 +140,7 @@ class _Walk:
         self._walked, self._size = self._walked + 1, step.size
         return step
 
-    def _walk_on(self, number: int) -> bool:
+    def _walk_on(self) -> bool:
         """Walk one step; whether it needs a shard that was not needed."""
         step = self._step()
         if step is None:
@@ -144,13 +150,11 @@ class _Walk:
         new = [shard for shard in dict.fromkeys(shards.tolist()) if shard not in self._objects]
         for shard in new:
             self._objects[shard] = self.recipe.index.objects(shard)
-        if new:
-            self._within_room(number)
+            self._first_use[shard] = self._walked - 1
         return bool(new)
 
     def _within_room(self, number: int) -> list[Cached]:
-        """The objects as far as there is room, those of batches that may still be in work last; notes if that is not
-        all that is to come."""
+        """The objects as far as there is room, those of batches that may still be in work last."""
         to_come = [shard for shard in self._objects if self._last_use[shard] >= number]
         in_work = [shard for shard in self._objects if self._last_use[shard] < number]
         found: dict[Cached, None] = {}
@@ -161,7 +165,6 @@ class _Walk:
                     continue
                 total += each.blob.size or 0
                 if total > self._most_bytes or len(found) >= self._most_objects:
-                    self._full = self._full or self._last_use[shard] >= number
                     return list(found)
                 found[each] = None
         return list(found)

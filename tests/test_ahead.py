@@ -12,7 +12,7 @@ from pathlib import Path
 from webserver import Server
 
 import fastload
-from fastload.ahead import _Walk
+from fastload.ahead import FAR_DOWNLOADS, NEAR_STEPS, _Walk
 from fastload.engine import Readahead
 from fastload.order.cursor import steps
 from fastload.order.distribute import Share
@@ -94,6 +94,19 @@ def test_the_walk_goes_as_far_as_there_is_room(packed: Packed, tmp_path: Path) -
         assert needed <= {each.blob.url for each in at_hand}
         assert len([each for each in at_hand if each.blob.url.endswith(".tar")]) <= 4
     assert number == count - 1
+
+
+def test_the_walk_goes_no_further_than_downloads_need(packed: Packed, tmp_path: Path) -> None:
+    """Two jobs share a cache: none holds more of it than it will use soon."""
+    with Server(packed("tar", [NEAR_STEPS] * 9)) as server:
+        remote = fastload.Remote(downloads=1, cache_dir=tmp_path)
+        dataset: Streamed = fastload.StreamingDataset(server.url, shuffle=False, remote=remote)
+    share = Share.auto(rank=0, world_size=1, batch_size=1, last_batch="auto")
+    walk, farthest = _Walk(dataset.recipe, steps(dataset.order, share, 0)), []
+    for number in range(share.batches_left(dataset.samples, 0)):
+        farthest += [int(each.blob.url[-5]) - number // NEAR_STEPS for each in walk.ahead_of(number) or ()]
+    assert max(farthest) == 1 + FAR_DOWNLOADS
+    assert min(farthest) == -1  # a batch may be in work still
 
 
 def test_every_rank_and_mixture_and_sampler_is_served(packed: Packed, tmp_path: Path) -> None:

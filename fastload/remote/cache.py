@@ -30,7 +30,7 @@ import xxhash
 
 from fastload.errors import CorruptError, SourceError
 from fastload.remote.fetch import Blob, fetch
-from fastload.remote.folder import Folder, NoRoom, name_of
+from fastload.remote.folder import Folder, NoRoom, make_as_above, name_of
 from fastload.remote.settings import Remote
 from fastload.remote.urls import shown
 from fastload.stopping import pause, stop_here
@@ -138,7 +138,7 @@ class Cache:
         """
         folder = self._process().folder
         with folder.naming():
-            self.index_folder.mkdir(parents=True, exist_ok=True)
+            make_as_above(self.index_folder)
             if not os.access(folder.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "it cannot be written")
 

@@ -13,6 +13,7 @@ name; one looks again then.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -57,6 +58,17 @@ def name_of(blob: Blob) -> str:
     return f"{digest}-{plain or 'object'}"
 
 
+def make_as_above(path: Path) -> None:
+    """Make a folder, if it is not there, with the mode of the one above: who shares that one shares this."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        with contextlib.suppress(PermissionError):
+            path.chmod(path.parent.stat().st_mode & 0o7777)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is not a folder")
+
+
 class Folder:
     """One folder of objects.
 
@@ -87,11 +99,7 @@ class Folder:
     def make(self) -> None:
         """Make the folder, and clear what killed processes left."""
         with self.naming():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                self.path.mkdir()
-                with contextlib.suppress(PermissionError):
-                    self.path.chmod(self.path.parent.stat().st_mode & 0o7777)
+            make_as_above(self.path)
             for entry in self._entries(_PART):
                 self._remove_unlocked(entry.path)
 
