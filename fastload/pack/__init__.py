@@ -18,7 +18,7 @@ tasks.py      what workers are asked to do
 encode.py     how: read (contents.py), check (checks.py), change (steps.py), count (tally.py), hash, write
 prepare.py    which steps change which field: resizing.py, sounds.py, tokenizing.py; jpeg.py: JPEGs made crop-seekable
 forecast.py   how large what is changed will be
-sequences.py  documents joined into rows of tokens, before the plan; vocabulary.py: tokenizers
+sequences.py  documents joined into rows of tokens (rows.py), before the plan; vocabulary.py: tokenizers
 workers.py    processes; cluster.py: the same on several machines, through Ray
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published

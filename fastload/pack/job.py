@@ -24,8 +24,9 @@ from fastload.pack.missing import STRICT
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
+from fastload.pack.rows import Sequences
 from fastload.pack.rules import Cleaned, apply_rules, questions
-from fastload.pack.sequences import Joined, Sequences, join_documents
+from fastload.pack.sequences import Joined, join_documents
 from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
 from fastload.pack.streams import Stream

@@ -12,7 +12,8 @@ import PIL
 from fastload.errors import ConfigError
 from fastload.pack.jpeg import CropSeekable, JpegMode
 from fastload.pack.resizing import Resize
-from fastload.pack.sequences import LastRow, Sequences, needs_end
+from fastload.pack.rows import LastRow, Sequences
+from fastload.pack.sequences import needs_end
 from fastload.pack.sounds import AudioFormat, ConvertSound, sndfile_version
 from fastload.pack.steps import Recipe, Step
 from fastload.pack.table import Files, Spans, Table

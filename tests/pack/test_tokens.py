@@ -23,7 +23,7 @@ import fastload
 from fastload.cli import app
 from fastload.errors import ConfigError, MissingExtraError, PackError
 from fastload.pack import Prepare, pack, vocabulary
-from fastload.pack.sequences import Sequences, TokenizedRun, _Rows, _Split
+from fastload.pack.rows import RowFile, Sequences, SplitRows, TokenizedRun
 from fastload.pack.tokenizing import as_row
 from fastload.pack.vocabulary import Vocabulary, load_vocabulary
 from fastload.shards.foreign import JOURNAL_NAME
@@ -221,7 +221,7 @@ def test_rows_do_not_depend_on_how_documents_come(texts: list[list[int]], length
     numbers = Vocabulary(name="", definition="", size=10, end_of_text=9)
     sequences = Sequences(vocabulary=numbers, length=length, last=last)
     file = Sink()
-    rows, split = _Rows(file, sequences), _Split()  # type: ignore[arg-type]
+    rows, split = RowFile(file, sequences), SplitRows()  # type: ignore[arg-type]
     for first in range(0, len(texts), at_once):
         some = [[*text, 9] for text in texts[first : first + at_once]]
         tokens = np.array([token for text in some for token in text], np.uint16)
