@@ -46,7 +46,7 @@ WITHOUT = {
         "libjpeg-turbo's headers (Debian: libjpeg62-turbo-dev)",
         "Decoding falls back to simplejpeg and torch, at about half the speed.",
     ),
-    FILES.name: ("nothing else", "Many small files are packed at two thirds of the speed."),
+    FILES.name: ("nothing else", "Many small files are packed at three quarters of the speed."),
     ROWS.name: ("xxHash's header (Debian: libxxhash-dev)", "Small records are read at about half the speed."),
 }
 

@@ -1,8 +1,8 @@
 """Many files at once, in C where that is built: their sizes, and their contents into one buffer.
 
     50,000 files of 900 bytes, processor time each    in Python    in C
-    stat                                                 3.6 us    2.3 us
-    open, read, close                                    5.4 us    4.2 us
+    stat                                                 2.2 us    1.3 us
+    open, read, close                                    4.7 us    3.4 us
 
 What is out of the ordinary is left to Python: both functions stop there, and tell how far they came.
 """

@@ -121,7 +121,7 @@ def sample_key(path: str) -> str:
 
 
 def sample_keys(paths: Sequence[str]) -> list[str]:
-    """`sample_key` of each path; a fourth of the time for names with one dot."""
+    """`sample_key` of each path; less than half the time for names with one dot."""
     keys = []
     for path in paths:
         stem, _, ending = path.rpartition(".")
