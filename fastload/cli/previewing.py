@@ -28,12 +28,14 @@ def preview(
     epochs: Annotated[int, typer.Option(help="Variants of each: the first epochs of a training.")] = 2,
     seed: Annotated[int, typer.Option(help="The training's.")] = 0,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json, to show tokens as text.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A tokenizer.json, or a folder with one, to show tokens as text; or bytes.")
+    ] = None,
 ) -> None:
     """Draw samples before and after augmentation: pictures, sounds, changes of text."""
+    from fastload.pack.vocabulary import load_vocabulary
     from fastload.previews import preview as run
     from fastload.previews.spec import parse_augment
-    from fastload.previews.words import token_names
     from fastload.profile.spec import parse_fields
 
     found = run(
@@ -44,7 +46,7 @@ def preview(
         epochs=epochs,
         seed=seed,
         split=split,
-        words=None if tokenizer is None else token_names(tokenizer),
+        words=None if tokenizer is None else load_vocabulary(tokenizer).token,
     )
     for path in found.save(out):
         say(str(path))

@@ -60,6 +60,14 @@ class Vocabulary:
         encoded = _library(self.definition).encode(str(text, "utf-8"), add_special_tokens=False)
         return np.array(encoded.ids, self.dtype)
 
+    def token(self, number: int) -> str:
+        """How a token reads; a number that the tokenizer lacks reads as itself, a byte that is no letter as "\\x0a"."""
+        if self.definition:
+            return _library(self.definition).id_to_token(number) or str(number)
+        if number == self.end_of_text:
+            return "<end>"
+        return chr(number) if 0x20 < number < 0x7F else f"\\x{number:02x}"
+
     def to_json(self) -> dict[str, Any]:
         about = {"tokenizer": self.name, "digest": self.digest, "vocabulary": self.size}
         return about | ({} if self.end_of_text is None else {"end_of_text": self.end_of_text})

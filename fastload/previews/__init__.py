@@ -5,7 +5,6 @@
 spec.py      augmentation as a line of text, or a name in a Python file
 samples.py   the samples: read, augmented, taken apart into cells
 shown.py     what was found, as values
-words.py     tokens as a tokenizer writes them
 cells.py     what is drawn of one field of one sample
 changes.py   two texts side by side: what was inserted, deleted, replaced, masked
 pixels.py    values as pixels: pictures back from their normalisation, waves, spectrograms

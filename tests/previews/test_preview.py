@@ -219,7 +219,7 @@ def test_the_command_names_tokens(packed: Packed, tmp_path: Path) -> None:
     assert "word1" in (tmp_path / "out" / "index.html").read_text()
     done = run(packed("tar", [2], ("tokens",)), "--out", tmp_path / "out", "--tokenizer", tmp_path / "none.json")
     assert done.exit_code == 2
-    assert "none.json' holds no tokenizer" in done.stderr
+    assert "none.json' cannot be read" in done.stderr
 
 
 def test_wrong_arguments_are_one_line(packed: Packed, tmp_path: Path) -> None:
