@@ -177,7 +177,12 @@ def render(about: Mapping[str, Any]) -> RenderableType:
     if about["cleaning"]:
         parts.append(Text(cleaning_text(about["cleaning"])))
     if about["packed"]:
-        parts.append(Text(f"packed: {', '.join(_pairs(about['packed']))}", style="dim"))
+        options = {name: value for name, value in about["packed"].items() if name not in ("version", "history")}
+        parts.append(Text(f"packed: {', '.join(_pairs(options))}", style="dim"))
+    for entry in about["packed"].get("history", ()):
+        source = f" from {entry['source']}" if "source" in entry else ""
+        what = f"{entry['samples']:,} samples in {entry['shards']:,} files{source}"
+        parts.append(Text(f"version {entry['version']}: {what}", style="dim"))
     return Group(*parts)
 
 

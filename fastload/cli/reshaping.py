@@ -106,7 +106,10 @@ def repair(
         for text in done.left:
             say(text, style="red")
         if not quiet:
-            say(_outcome(done.samples, done.lost_samples, len(done.left), done.backup, bool(done.mended), dry_run))
+            left = len(done.left)
+            say(_outcome(done.samples, done.lost_samples, left, done.backup, bool(done.mended), dry_run))
+            if left and not drop_damaged:
+                say("--drop-damaged drops samples that are damaged, and shards that are missing")
     if done.left:
         raise typer.Exit(1)
 
@@ -115,7 +118,7 @@ def _outcome(samples: int, lost: int, left: int, backup: Path | None, mended: bo
     """The last line of a repair."""
     said = f"{samples:,} samples, {lost:,} lost" if lost else f"{samples:,} samples, none lost"
     if left:
-        said += f"; {left} faults stay: see above" + ("" if mended or dry_run else ", and --drop-damaged")
+        said += f"; {left} {'fault stays' if left == 1 else 'faults stay'}"
     if dry_run and mended:
         return f"would have {said}; nothing was changed"
     if not mended:

@@ -201,4 +201,6 @@ def test_the_command(tmp_path: Path) -> None:
     lines(tmp_path / "b.txt", 4, 4)
     done = CliRunner().invoke(app, ["append", str(tmp_path / "b.txt"), str(out), "--prefix", "b/"])
     assert done.exit_code == 0, done.output
+    shown = CliRunner().invoke(app, ["inspect", str(out)]).output
+    assert "version 2: 4 samples in 1 files from b.txt" in shown
     assert f"appended 4 samples in 1 shards to {out}, version 2: now 8 samples (train 8) as 2 tar files" in done.output

@@ -277,3 +277,5 @@ def test_the_command(out: Path) -> None:
     left = CliRunner().invoke(app, ["repair", str(out)])
     assert left.exit_code == 1
     assert "its bytes are not those that were packed" in left.output
+    assert "samples, none lost; 1 fault stays" in left.output
+    assert "--drop-damaged drops samples that are damaged" in left.output
