@@ -47,7 +47,8 @@ class Walked:
 def find_samples(data: mmap.mmap, name: str) -> Walked:
     """The whole samples of a tar that may be cut off or damaged; nothing after the first fault is looked at.
 
-    The last sample before a fault counts if it has all that every one before it has.
+    The last sample before a fault counts only if it has every field that those before it have among them: what it
+    lacks may have been behind the fault.
     """
     samples: list[Found] = []
     fault = None
@@ -64,7 +65,7 @@ def find_samples(data: mmap.mmap, name: str) -> Walked:
         fault = error.message
     if fault is not None and samples:
         fields = [{field_of_extension(extension)[0] for extension in one.spans} for one in samples]
-        if len(samples) == 1 or not set.intersection(*fields[:-1]) <= fields[-1]:
+        if len(samples) == 1 or not set.union(*fields[:-1]) <= fields[-1]:
             samples.pop()
     for one, after in pairwise(samples):
         one.stop = after.start  # what is skipped between them belongs to the first

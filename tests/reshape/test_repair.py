@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from fastload.reshape import repair
 from fastload.reshape.repair import REPAIR_NAME
 from fastload.shards.idx import Idx
 from fastload.shards.index import IndexFile, ShardFormat
+from fastload.shards.open import index_folder
 from fastload.verify import verify
 
 SECOND = "train/shard-000001.tar"
@@ -229,6 +232,28 @@ def test_swapped_shards_are_never_dropped(out: Path) -> None:
     assert done.mended == ()
     assert "train/shard-000000.tar: holds the bytes of train/shard-000001.tar: give the files" in done.left[0]
     assert files(out) == before
+
+
+def test_tars_of_others(tmp_path: Path) -> None:
+    """Every other sample has a .json; the cut takes that of the last sample, which then is not whole."""
+    (tmp_path / "a").mkdir()
+    with tarfile.open(tmp_path / "a/x.tar", "w") as tar:
+        for i in range(6):
+            for ending in ("txt", "cls", "json")[: 2 + (i % 2 == 0)]:
+                member = tarfile.TarInfo(f"s{i}.{ending}")
+                member.size = 1
+                tar.addfile(member, io.BytesIO(b"%d" % i))
+    index_folder(tmp_path / "a")
+    (tmp_path / "a/x.idx").unlink()
+    os.truncate(tmp_path / "a/x.tar", 1024 * (3 + 2 + 2))  # behind s2.cls
+    done = rehearsed(tmp_path / "a")
+    assert done.lost_samples == 4
+    assert keys(tmp_path / "a") == ["s0", "s1"]
+    assert verify(tmp_path / "a").ok
+    for name in ("index.json", "x.idx"):
+        (tmp_path / "a" / name).unlink()
+    assert rehearsed(tmp_path / "a").lost_samples == 0
+    assert keys(tmp_path / "a") == ["s0", "s1"]
 
 
 def test_parquet(tmp_path: Path) -> None:
