@@ -4,6 +4,7 @@
               pack      plan     |-- engine: threads --|    pinned   Batch -> Batch
 
     pack        folders, manifests, text     -> tar or Parquet shards and their index
+    remote      URLs                         -> files in a cache on the disk, checked; ahead of their use
     order       (epoch, position)            -> (shard, row), as arithmetic
     shards      (shard, row)                 -> bytes, checked
     decode      bytes                        -> one row of a batch buffer

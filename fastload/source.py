@@ -1,4 +1,5 @@
-"""Where bytes come from: local files, memory-mapped."""
+"""Where bytes come from: local files, memory-mapped. What is behind URLs becomes local files first, see
+`fastload.remote`."""
 
 from __future__ import annotations
 

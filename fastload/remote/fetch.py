@@ -46,6 +46,11 @@ def send(url: str, offset: int | None, remote: Remote) -> Opened:
     return (forked.request if transfer.forked() else transfer.request)(url, offset, remote)
 
 
+def is_refusal(error: SourceError) -> bool:
+    """Whether a server refused: buckets that may not be listed do that too where there is nothing."""
+    return isinstance(error.__cause__, Refused)
+
+
 def missing(url: str, what: str) -> SourceError:
     """The error for a URL that has nothing."""
     return SourceError(f"{shown(url)} does not exist ({what}); check the URL")

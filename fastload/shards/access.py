@@ -29,7 +29,7 @@ def open_idx(index: Index, file: int, *, check: bool = True) -> Idx:
     path, digest = index.idx_paths[file], index.files[file].index_xxh3 if check else None
     if not is_url(path):
         return Idx(path, digest)
-    return Idx(path, content=pa.py_buffer(cache_of(index).open(index.idx_blob(file))))
+    return Idx(path, digest, content=pa.py_buffer(cache_of(index).open(index.idx_blob(file))))
 
 
 def parquet_input(index: Index, file: int) -> str | pa.BufferReader:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastload.errors import ConfigError, FastloadError, ShardIndexError, SourceError
 from fastload.remote.cache import Cache
-from fastload.remote.fetch import Blob, fetch_bytes, look, missing
+from fastload.remote.fetch import Blob, fetch_bytes, is_refusal, look, missing
 from fastload.remote.folder import name_of
 from fastload.remote.urls import join_url, parent_url, path_of, shown
 from fastload.shards.foreign import SCAN_THREADS, choose_split, is_shard, one_format, refuse_compressed
@@ -61,20 +61,34 @@ def open_url(url: str, split: str | None, cache: Cache) -> Index:
         if split is not None:
             raise ConfigError(f"split={split!r}: {shown(url)} is one file and has no splits; leave split out")
         return index_of_urls([url], cache)
-    whole, folder = packed_folder(url, cache)
+    refused: list[SourceError] = []
+    whole, folder = _packed_or_refused(url, cache, refused)
     if whole is not None:
         return whole.split(choose_split(whole.splits, split, shown(folder).rstrip("/")), folder, cache)
-    above = None if name == INDEX_NAME else packed_folder(parent_url(url), cache)[0]
+    above = None if name == INDEX_NAME else _packed_or_refused(parent_url(url), cache, refused)[0]
     if above is not None and name in above.splits:
         if split not in (None, name):
             raise ConfigError(
                 f"split={split!r}: {shown(url)} is the split {name!r}; pass {shown(parent_url(url))} instead"
             )
         return above.split(name, parent_url(url), cache)
+    if refused:
+        raise refused[0]
     raise SourceError(
         f"{shown(join_url(folder, INDEX_NAME))} does not exist; upload the {INDEX_NAME} that `fastload pack` or "
         f"`fastload index` makes, or name the shards: {shown(folder).rstrip('/')}/shard-{{000000..000099}}.tar"
     )
+
+
+def _packed_or_refused(url: str, cache: Cache, refused: list[SourceError]) -> tuple[IndexFile | None, str]:
+    """As `packed_folder`; what was refused counts as nothing, and is noted."""
+    try:
+        return packed_folder(url, cache)
+    except SourceError as error:
+        if not is_refusal(error):
+            raise
+        refused.append(error)
+        return None, url
 
 
 def packed_folder(url: str, cache: Cache) -> tuple[IndexFile | None, str]:
@@ -150,7 +164,12 @@ def _idx_beside(place: Path, blob: Blob, cache: Cache) -> Idx | None:
     """The `.idx` that lies beside the tar; None where there is none, or it is another tool's (DALI has such files
     too) or of another tar."""
     plain, mark, query = blob.url.partition("?")
-    content = fetch_bytes(idx_path(plain) + mark + query, cache.remote)
+    try:
+        content = fetch_bytes(idx_path(plain) + mark + query, cache.remote)
+    except SourceError as error:
+        if not is_refusal(error):
+            raise
+        return None
     if content is None:
         return None
     with _own(place) as own:

@@ -103,6 +103,26 @@ def test_what_is_refused_is_not_tried_again(packed: Packed, tmp_path: Path, stat
         assert server.gets() == {"index.json": 1}
 
 
+def test_a_bucket_that_may_not_be_listed(packed: Packed, tmp_path: Path) -> None:
+    """It says 403 of what is not there."""
+    with Server(packed("tar", SIZES)) as server:
+        server.always = {"train/index.json": "403", "train/shard-000001.idx": "403"}
+        assert len(open_index(f"{server.url}/train", remote=fastload.Remote(cache_dir=tmp_path)).files) == len(SIZES)
+        shard = f"{server.url}/train/shard-000001.tar"
+        assert open_index(shard, remote=fastload.Remote(cache_dir=tmp_path)).samples == SIZES[1]
+        server.always["index.json"] = "403"
+        with pytest.raises(SourceError, match=r"/train/index.json is refused: .*403"):
+            open_index(f"{server.url}/train", remote=fastload.Remote(cache_dir=tmp_path))
+
+
+def test_an_index_of_a_shard_that_is_damaged_is_no_damaged_sample(packed: Packed, tmp_path: Path) -> None:
+    with Server(packed("tar", SIZES)) as server:
+        server.always["train/shard-000001.idx"] = "wrong"
+        loader = fastload.DataLoader(server.url, 4, on_error="mask", cache_dir=tmp_path)
+        with pytest.raises(CorruptError, match=r"shard-000001.idx is not the file that index.json describes"):
+            list(loader)
+
+
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"http://127.0.0.1:9/a.tar cannot be fetched: .*; \d+ tries"):
         open_index("http://127.0.0.1:9/a.tar", remote=HASTY)
