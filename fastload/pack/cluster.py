@@ -22,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,14 +39,15 @@ from fastload.pack.prepare import Prepare
 from fastload.pack.tasks import Task, Tell, Verify, WholeShard
 from fastload.pack.workers import Done, portable
 from fastload.shards.foreign import JOURNAL_NAME
-from fastload.shards.index import ShardFormat
+from fastload.shards.index import ShardFile, ShardFormat
 
 RETRIES = 3  # of a task that is lost with its process or machine: Ray's own default
 TASKS_PER_PROCESSOR = 2  # handed out at a time: the next one is there when one ends
 SHARED_SECONDS = 5.0  # a network file system shows a new file on other machines within its cache's time, 3 s for NFS
-CANCEL_SECONDS = 20.0
+STOP_SECONDS = 20.0  # until all tasks have seen that the run ends; one run of samples takes a fraction of a second
 CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_STOPPED = b" stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +82,29 @@ class ParentNode:
                     " install the same on all machines"
                 )
         deadline = time.monotonic() + SHARED_SECONDS
-        while self._seen_owner() != self.owner:
+        while (seen := self._seen_owner()) != self.owner:
+            self._refuse_stopped(seen)
             if time.monotonic() > deadline:
                 raise PackError(
                     f"{self.out} is not the folder that {self.host} packs into; with engine='ray', source and output"
                     " must be in a folder that all machines share, such as a network file system"
                 )
             time.sleep(_POLL_SECONDS)
+
+    def tell(self, samples: int, written: int) -> None:
+        """Called by a task with each run of samples: raise PackError once the run is to end."""
+        self._refuse_stopped(self._seen_owner())
+
+    def stop(self) -> None:
+        """Let all tasks end soon, wherever they are.
+
+        Through the folder: `ray.cancel` aborts the whole process where a task completes at that moment (Ray 2.60).
+        """
+        (self.out / JOURNAL_NAME / LOCK_NAME).write_bytes(self.owner + _STOPPED)
+
+    def _refuse_stopped(self, seen: bytes | None) -> None:
+        if seen == self.owner + _STOPPED:
+            raise PackError("the run was stopped")
 
     def _seen_owner(self) -> bytes | None:
         try:
@@ -145,10 +162,10 @@ class RayPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for reference in self._tasks:
-                self._ray.cancel(reference, force=True)
             if self._tasks:
-                self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=CANCEL_SECONDS)
+                with suppress(OSError):  # a full disk: they then end when their shards do
+                    self._parent.stop()
+                self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=STOP_SECONDS)
             self._tasks.clear()
         finally:
             if self._connected:
@@ -193,20 +210,20 @@ class RayPool:
         return value
 
 
-def work_of(encoder: Encoder, task: Task) -> Callable[[], Any]:
+def work_of(encoder: Encoder, task: Task) -> Callable[[Tell], Any]:
     """A task with all that it needs, wherever the same files are: of the plan its own shard alone."""
     out = Path(os.path.abspath(encoder.out))
     if isinstance(task, Verify):
-        return partial(is_whole, out / task.file.name, task.file)
+        return partial(_verify, out / task.file.name, task.file)
     alone = Encoder(encoder.plan.alone(task.shard), out, encoder.recipes)
-    return partial(alone.carry_out, replace(task, shard=0), _tell_nobody)
+    return partial(alone.carry_out, replace(task, shard=0))
 
 
-def carry_out(parent: ParentNode, work: Callable[[], Any]) -> tuple[str, Any]:
+def carry_out(parent: ParentNode, work: Callable[[Tell], Any]) -> tuple[str, Any]:
     """What a Ray task does: ("result", what `work` gave) or ("error", what it raised, with the machine's name)."""
     try:
         parent.check()
-        return "result", work()
+        return "result", work(parent.tell)
     except Exception as error:
         error = portable(error)
         if isinstance(error, FastloadError) and socket.gethostname() != parent.host:
@@ -226,8 +243,8 @@ def own_version() -> str:
     return version
 
 
-def _tell_nobody(samples: int, written: int) -> None:
-    pass
+def _verify(path: Path, file: ShardFile, tell: Tell) -> bool:
+    return is_whole(path, file)
 
 
 def _knock(address: str) -> None:

@@ -27,6 +27,7 @@ from fastload.pack import pack
 from fastload.pack.cluster import ParentNode, carry_out
 from fastload.pack.journal import Journal
 from fastload.pack.prepare import Prepare
+from fastload.pack.tasks import Tell
 from fastload.shards.foreign import JOURNAL_NAME
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # no token in the home folder
@@ -200,7 +201,7 @@ def test_a_machine_that_would_write_other_bytes_or_elsewhere_is_refused(
     with Journal(tmp_path / "out", {}) as journal:
         prepare = Prepare(resize_longer=64)
         parent = ParentNode.here(tmp_path / "out", journal.owner, prepare, "parquet")
-        assert carry_out(parent, lambda: 7) == ("result", 7)
+        assert carry_out(parent, lambda tell: 7) == ("result", 7)
         other = replace(parent, host="elsewhere", owner=journal.owner + b"0")  # another run's folder
         expected = {
             "out is not the folder that elsewhere packs into; with engine='ray', source and output must be in a": other,
@@ -212,8 +213,28 @@ def test_a_machine_that_would_write_other_bytes_or_elsewhere_is_refused(
             )
             expected[message] = replace(other, versions={**parent.versions, name: "0.0.1"})
         for message, wanted in expected.items():
-            what, error = carry_out(wanted, lambda: 7)
+            what, error = carry_out(wanted, lambda tell: 7)
             assert what == "error"
             with pytest.raises(PackError, match=message + rf".* \(on {socket.gethostname()}\)$"):
                 raise error
     assert not (tmp_path / "out" / JOURNAL_NAME).exists()
+
+
+def test_tasks_of_a_run_that_ends_end_too(tmp_path: Path) -> None:
+    with Journal(tmp_path / "out", {}) as journal:
+        parent = ParentNode.here(tmp_path / "out", journal.owner, Prepare(), "tar")
+        done: list[int] = []
+
+        def work(tell: Tell) -> None:
+            for samples in range(5):
+                tell(samples, 0)
+                done.append(samples)
+                if samples == 2:
+                    parent.stop()
+
+        for _ in range(2):  # one that is at work, and one that was still to begin
+            what, error = carry_out(parent, work)
+            assert what == "error"
+            assert str(error) == "the run was stopped"
+        assert done == [0, 1, 2]
+    assert not (tmp_path / "out").exists()

@@ -60,7 +60,7 @@ class AlonePool:
             work = pickle.dumps(work_of(self._encoder, task))
             here = os.getcwd()
             os.chdir("/")
-            results = [pickle.loads(work)() for _ in range(2)]
+            results = [pickle.loads(work)(lambda samples, written: None) for _ in range(2)]
             os.chdir(here)
             self.partials += [result.partial for result in results if isinstance(result, WholeShard)]
             assert not done(task, results[-1])
