@@ -308,9 +308,10 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         convert(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(ConfigError, match="format='zip': pass 'tar' or 'parquet'"):
         convert(tmp_path, tmp_path / "out", format="zip")  # type: ignore[arg-type]
-    (tmp_path / "index.json").write_text("[")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "index.json").write_text("[")
     with pytest.raises(PackError, match="is no index of MDS or LitData"):
-        convert(tmp_path, tmp_path / "out")
+        convert(tmp_path / "s", tmp_path / "out")
 
 
 def test_pictures_that_png_cannot_hold_are_refused() -> None:
