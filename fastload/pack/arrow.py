@@ -67,20 +67,21 @@ def batch_samples(batches: Iterable[pa.RecordBatch], columns: ArrowColumns, name
     """The rows of some batches as samples; `name` is what errors call the table, rows count from 1.
 
     Raises:
-        PackError: a null, or a column of a type that no field holds.
+        PackError: a column of a type that no field holds.
     """
     first = 1
     for batch in batches:
         found = {column: _values(batch.column(column), column, columns) for column in batch.schema.names}
         for row in range(batch.num_rows):
             where = f"{name}, row {first + row}"
-            values = {}
+            values, lacking = {}, {}
             for column, listed in found.items():
                 value = listed[row]
                 if value is None:
-                    raise PackError(f"{where}: column {column!r} is null; fill it, or leave the row or the column out")
-                values[column] = value
-            yield Sample(where, values)
+                    lacking[column] = f"column {column!r} is null; fill it, or leave the row or the column out"
+                else:
+                    values[column] = value
+            yield Sample(where, values, lacking)
         first += batch.num_rows
 
 

@@ -32,8 +32,9 @@ class Cleaning:
     once more to be packed; what was found out stays in OUT until packing is done, also after an error.
 
     Attributes:
-        drop_missing: leave out rows of a manifest in which a value is null, empty or NaN.
-        fill: column -> what stands for its missing values instead.
+        drop_missing: leave out rows of a manifest, and samples of a stream (Parquet, a data set of Python, ...), with a
+            value that is null, empty or NaN.
+        fill: field -> what stands for its missing values instead.
         on_error: "skip" leaves out samples with a content that is missing, empty, truncated or not what its name says;
             "raise" stops at the first. A shard or an archive that cannot be read at all stops the run in any case.
         max_errors: with "skip": how many are put up with; None: any number.

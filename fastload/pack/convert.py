@@ -103,8 +103,8 @@ def _convert_streams(
 def _fields(parts: list[ForeignPart]) -> dict[str, FieldInfo]:
     """The fields of all samples, from the first one."""
     for part in parts:
-        for _, values in part_samples(part):
-            return {name: field_of(value) for name, value in split_key(values, 1)[1].items()}
+        for sample in part_samples(part):
+            return {name: field_of(value) for name, value in split_key(sample.values, 1)[1].items()}
     raise PackError("the data set has no samples")
 
 
@@ -114,11 +114,11 @@ def _count(part: ForeignPart) -> int:
 
 def _records(part: ForeignPart, fields: Mapping[str, FieldInfo], start: int) -> Iterator[Record]:
     """The samples of a part, from a row on, as they are stored."""
-    for number, (where, values) in islice(enumerate(part_samples(part), part.first + 1), start, None):
+    for number, sample in islice(enumerate(part_samples(part), part.first + 1), start, None):
         key = None
         try:
-            key, values = split_key(values, number)
+            key, values = split_key(sample.values, number)
             contents, scalars, facts = store(values, fields)
         except (PackError, DecodeError) as error:
-            raise PackError(f"{where}: {error.message}", key=key) from error
+            raise PackError(f"{sample.where}: {error.message}", key=key) from error
         yield Record(key=key, contents=contents, scalars=scalars, facts=facts)

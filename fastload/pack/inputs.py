@@ -70,9 +70,10 @@ def open_source(
         ConfigError: arguments that do not fit the source.
     """
     opened = _open(source, kind, columns, label_regex, label_level, lenience)
-    if lenience.mends and (isinstance(opened, Stream) or opened.left_out is None):
+    if lenience.mends and isinstance(opened, Table) and opened.left_out is None:
         raise ConfigError(
-            f"drop_missing and fill are for the rows of a manifest ({', '.join(MANIFESTS)}), not for this"
+            f"drop_missing and fill are for manifests ({', '.join(MANIFESTS)}) and streams of samples; files and lines"
+            " have no values that could be missing"
         )
     if isinstance(opened, Table) and not lenience.faulty:
         refuse_faulty(opened)

@@ -20,7 +20,7 @@ from fastload.pack.journal import Journal, refuse_foreign, unwritable
 from fastload.pack.jpeg import JpegMode
 from fastload.pack.lists import write_lists
 from fastload.pack.manifest import Columns, parse_columns
-from fastload.pack.missing import STRICT
+from fastload.pack.missing import STRICT, Lenience
 from fastload.pack.objects import Samples
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
@@ -182,7 +182,7 @@ def pack(
     if vocabulary is not None:
         made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal:
-        table = opened if isinstance(opened, Table) else _read(opened, journal, lenience.faulty, progress)
+        table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
         kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
@@ -241,10 +241,10 @@ def _counts_kernel(opened: Table | Stream, jpeg: JpegMode) -> bool | None:
     return native.available() if matters else None
 
 
-def _read(stream: Stream, journal: Journal, faulty: bool, progress: bool | OnProgress) -> Table:
+def _read(stream: Stream, journal: Journal, lenience: Lenience, progress: bool | OnProgress) -> Table:
     """A stream as a table. How long it is comes out at its end, so that only a bar is told of it, no function."""
     with telling(progress is True, "reading", None) as tell:
-        return spool(stream, journal.spool, tell, faulty)
+        return spool(stream, journal.spool, tell, lenience)
 
 
 def _joined(

@@ -1,16 +1,17 @@
-"""Values that a manifest lacks: filled, or their rows left out, before any column is made of them."""
+"""Values that a manifest or a stream lacks: filled, or their rows left out, before any column is made of them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastload.errors import ConfigError
-from fastload.pack.streams import KEY_DIGITS
+from fastload.errors import ConfigError, PackError
+from fastload.pack.streams import KEY_DIGITS, Sample
 from fastload.pack.table import LeftOut
+from fastload.pack.values import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,51 @@ def mend(data: Mapping[str, Sequence[Any]], fields: Mapping[str, str], key: str 
             for row, column in sorted(lacking.items())
         ),
     )
+
+
+class StreamMender:
+    """Does to samples of a stream, one after the other, what `mend` does to a manifest.
+
+    Attributes:
+        left_out: the samples that are left out.
+    """
+
+    def __init__(self, lenience: Lenience) -> None:
+        self.left_out: list[LeftOut] = []
+        self._lenience = lenience
+        self._seen: dict[str, Any] = {}  # a value of each field, for the type
+
+    def mended(self, sample: Sample, key: str, values: dict[str, Value], fields: Iterable[str]) -> bool:
+        """Fill what `values` lacks; False if the sample is left out.
+
+        Args:
+            sample: as it was read.
+            key, values: of the sample; values are added.
+            fields: of the samples before.
+
+        Raises: PackError for a missing value that is neither filled nor left out.
+        """
+        if not self._lenience.mends:
+            for why in sample.lacking.values():
+                raise PackError(why)
+            return True
+        for name in dict.fromkeys([*sample.lacking, *fields, *values]):
+            if name in values and not _missing([values[name]]):
+                self._seen.setdefault(name, values[name])
+            elif name in self._lenience.fill:
+                values[name] = _like(self._lenience.fill[name], [self._seen[name]] if name in self._seen else [])
+            elif self._lenience.drop:
+                self.left_out.append(LeftOut(key=key, place=sample.where, why=f"field {name!r} is missing"))
+                return False
+            elif name in sample.lacking:
+                raise PackError(sample.lacking[name])
+        return True
+
+    def check(self, fields: Collection[str]) -> None:
+        """Raise ConfigError for something to fill that is no field."""
+        for name in self._lenience.fill:
+            if name not in fields:
+                raise ConfigError(f"fill: there is no field {name!r}; there are {', '.join(map(repr, fields))}")
 
 
 def _missing(values: Sequence[Any]) -> set[int]:

@@ -62,10 +62,13 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
             where = f"sample {number} of {name}"
             named = _named(item, columns, where)
             try:
-                values = {field: value_of(field, value) for field, value in named.items()}
+                values = {field: value_of(field, value) for field, value in named.items() if value is not None}
             except PackError as error:
                 raise PackError(f"{where}: {error.message}") from error
-            yield Sample(where, values)
+            lacking = {
+                f: f"field {f!r} is None; fill it, or leave the sample out" for f, v in named.items() if v is None
+            }
+            yield Sample(where, values, lacking)
 
     return Stream(name=name, read=read)
 

@@ -23,6 +23,7 @@ import xxhash
 
 from fastload.errors import DecodeError, PackError
 from fastload.pack.checks import inspector
+from fastload.pack.missing import STRICT, Lenience, StreamMender
 from fastload.pack.streams import Stream, split_key
 from fastload.pack.table import (
     Column,
@@ -47,7 +48,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _Number = bool | int | float
 
 
-def spool(stream: Stream, path: Path, tell: Tell, faulty: bool = False) -> Table:
+def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -> Table:
     """Read a stream into a file; its table.
 
     Text in a field "label" is the name of a class, as in a manifest. Numbers that are whole in some samples and not in
@@ -57,21 +58,24 @@ def spool(stream: Stream, path: Path, tell: Tell, faulty: bool = False) -> Table
         stream: what to read.
         path: of the file; one that is there is written anew.
         tell: called with the samples and bytes that were read since the last call.
-        faulty: contents may be damaged, for cleaning to find.
+        lenience: whether contents may be damaged, for cleaning to find; what to do about missing values.
 
     Raises:
-        PackError: no samples, one with other fields or types than the first, damaged contents, keys that clash; or the
-            file cannot be written.
+        ConfigError: something to fill that is no field.
+        PackError: no samples, one that lacks a value, one with other fields or types than the first, damaged contents,
+            keys that clash; or the file cannot be written.
     """
     keys: list[str] = []
     columns: dict[str, _Contents | _Numbers | _Classes] = {}
     told = 0
     with open(path, "wb", buffering=0) as opened:
-        file = _File(opened, faulty)
+        file, mender = _File(opened, lenience.faulty), StreamMender(lenience)
         for number, sample in enumerate(stream.read(), 1):
             try:
                 key, values = split_key(sample.values, number)
-                if number == 1:
+                if not mender.mended(sample, key, values, columns):
+                    continue
+                if not keys:
                     columns = {name: _collector(name, value, file) for name, value in values.items()}
                 if values.keys() != columns.keys():
                     raise _other_fields(values, columns)
@@ -88,16 +92,24 @@ def spool(stream: Stream, path: Path, tell: Tell, faulty: bool = False) -> Table
         file.flush()
         tell(len(keys) % _TOLD_SAMPLES, file.size - told)
     if not keys:
-        raise PackError(f"{stream.name} has no samples")
+        lacking = f" that lack no value ({len(mender.left_out):,} do)" if mender.left_out else ""
+        raise PackError(f"{stream.name} has no samples{lacking}")
     if not columns:
         raise PackError(f"{stream.name}: its samples have a key and no field")
     check_keys(keys, lambda row: f"sample {row + 1} of {stream.name}")
+    mender.check(columns)
     about = path.stat()
     made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
     contents = {name: column for name, (column, _) in made.items()}
     extended = with_extensions(contents, fields)
-    return Table(keys=keys, columns=contents, fields=extended, ignored_files=stream.ignored_files)
+    return Table(
+        keys=keys,
+        columns=contents,
+        fields=extended,
+        ignored_files=stream.ignored_files,
+        left_out=tuple(mender.left_out),
+    )
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastload.errors import ConfigError, PackError
@@ -22,11 +23,13 @@ KEY_DIGITS = 9  # fixed, so that a longer source does not rename the samples tha
 class Sample(NamedTuple):
     """One sample of a stream: where it comes from, as errors say it, and its values by field.
 
-    A field "key" or "__key__" of text is the sample's key.
+    A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
+    each is where nothing is to be done about it.
     """
 
     where: str
     values: dict[str, Value]
+    lacking: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +83,14 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
     def read() -> Iterator[Sample]:
         for sample in stream.read():
             for name in columns.values():
-                if name not in sample.values:
+                if name not in sample.values and name not in sample.lacking:
                     known = ", ".join(map(repr, sample.values))
                     raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {known}")
             key = {} if any(name in columns for name in KEY_NAMES) else {"__key__": sample.values.get("__key__")}
-            values = {new: sample.values[name] for new, name in columns.items()}
-            yield Sample(sample.where, values | {name: value for name, value in key.items() if value is not None})
+            values = {new: sample.values[name] for new, name in columns.items() if name in sample.values}
+            values |= {name: value for name, value in key.items() if value is not None}
+            lacking = {new: sample.lacking[name] for new, name in columns.items() if name in sample.lacking}
+            yield Sample(sample.where, values, lacking)
 
     classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
     return replace(stream, read=read, classes=classes)

@@ -137,7 +137,7 @@ def test_without_being_told_they_are_errors(tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_fit(tmp_path: Path, images: Path) -> None:
-    with pytest.raises(ConfigError, match=r"drop_missing and fill are for the rows of a manifest"):
+    with pytest.raises(ConfigError, match=r"drop_missing and fill are for manifests"):
         pack(images, tmp_path / "out", clean=Cleaning(drop_missing=True), workers=1)
     (tmp_path / "m.csv").write_text(CSV)
     with pytest.raises(ConfigError, match="fill: there is no field or column 'agge'; there are 'text', 'age', 'label'"):
@@ -198,3 +198,50 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*command[:2], str(tmp_path / "b"), "--fill", "age"])
     assert done.exit_code == 2
     assert "error: --fill age: write field=value" in done.output
+
+
+# Streams
+
+
+@pytest.mark.parametrize("way", ["parquet", "python"])
+def test_samples_of_a_stream(tmp_path: Path, way: str) -> None:
+    rows = [
+        {"text": "one", "x": 1.5, "label": 0},
+        {"text": None, "x": 2.5, "label": 1},
+        {"text": "three", "x": float("nan"), "label": 1},
+        {"text": " ", "x": 4.5, "label": 0},
+        {"text": "five", "x": 5.5, "label": None},
+        {"text": "six", "x": None, "label": 1},
+    ]
+    source: Any = rows
+    if way == "parquet":
+        source = tmp_path / "part.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), source)
+    with pytest.raises(PackError, match=r"(column|field) 'text' is (null|None); fill it"):
+        pack(source, tmp_path / "out", workers=1)
+    clean = Cleaning(drop_missing=True, fill={"x": "0.25"})
+    index = pack(source, tmp_path / "out", clean=clean, workers=1)
+    found = samples(tmp_path / "out")
+    assert {key: sample["x"] for key, sample in found.items()} == {
+        "000000001": 1.5,
+        "000000003": 0.25,
+        "000000006": 0.25,
+    }
+    assert [(row[0], row[2], row[3]) for row in rejected(tmp_path / "out")] == [
+        ("000000002", "missing", "field 'text' is missing"),
+        ("000000004", "missing", "field 'text' is missing"),
+        ("000000005", "missing", "field 'label' is missing"),
+    ]
+    assert index.statistics["cleaning"]["rejected"] == {"missing": 3}
+
+
+def test_samples_without_a_field(tmp_path: Path) -> None:
+    rows = [{"text": "a", "n": 1}, {"text": "b"}, {"text": "c", "n": 3}]
+    pack(rows, tmp_path / "a", clean=Cleaning(drop_missing=True), workers=1)
+    assert samples(tmp_path / "a").keys() == {"000000001", "000000003"}
+    pack(rows, tmp_path / "b", clean=Cleaning(fill={"n": -1}), workers=1)
+    assert samples(tmp_path / "b")["000000002"]["n"] == -1
+    with pytest.raises(ConfigError, match="fill: there is no field 'm'; there are 'text', 'n'"):
+        pack(rows[:1], tmp_path / "c", clean=Cleaning(fill={"m": 0}), workers=1)
+    with pytest.raises(PackError, match=r"list has no samples that lack no value \(1 do\)"):
+        pack([{"text": None, "n": 1}], tmp_path / "c", clean=Cleaning(drop_missing=True), workers=1)
