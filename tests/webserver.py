@@ -34,6 +34,7 @@ class Server:
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
         self.chance: tuple[float, random.Random] | None = None
+        self.heads = True
         self.requests: list[tuple[str, str, int, int]] = []
         self.bytes_per_second = 0.0
         self.closing = threading.Event()
@@ -99,6 +100,8 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
         def _send(self, with_body: bool) -> None:
             path = unquote(self.path.partition("?")[0]).lstrip("/")
             fault = server.fault_for(path)
+            if self.command == "HEAD" and not server.heads:
+                return self._plain(405)
             if fault is not None and fault.isdigit():
                 return self._plain(int(fault))
             if fault == "refuse":

@@ -117,6 +117,13 @@ def test_a_foreign_idx_beside_a_tar_is_not_taken_for_ours(packed: Packed, tmp_pa
         assert open_index(f"{server.url}/a.tar", remote=fastload.Remote(cache_dir=tmp_path / "c")).samples == 3
 
 
+def test_a_server_that_knows_no_head(packed: Packed, tmp_path: Path) -> None:
+    with Server(packed("tar", [3])) as server:
+        server.heads = False
+        remote = fastload.Remote(cache_dir=tmp_path)
+        assert open_index(f"{server.url}/train/shard-000000.tar", remote=remote).samples == 3
+
+
 def test_equal_names_in_two_folders_are_two_files(packed: Packed, tmp_path: Path) -> None:
     """C17"""
     web = tmp_path / "web"
