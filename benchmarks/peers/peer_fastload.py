@@ -9,6 +9,8 @@ from pathlib import Path
 from work import BATCH, CLIP, SEED, TOKENS, WORKERS, tokens_of
 
 import fastload
+import fastload.augment
+import fastload.loader  # now and not at first use, as the other loaders are imported: the first batch is timed without
 
 FIELDS = {
     "images": {"image": fastload.Image(224, crop="random"), "label": fastload.Scalar()},

@@ -37,7 +37,7 @@ PACKAGES = {
     "fastload": "fastload",
 }  # fmt: skip
 WORKERS = 2  # of every loader, but in the runs that vary it
-PACKS, SWEEPS, RESUMES = 3, 3, 3  # rounds of packing, of other numbers of workers, and of resuming
+PACKS, SWEEPS, RESUMES = 3, 2, 3  # rounds of packing, of other numbers of workers, and of resuming
 COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 8192}
 
 
