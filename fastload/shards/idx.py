@@ -28,7 +28,7 @@ import pyarrow as pa
 import xxhash
 
 from fastload.errors import CorruptError, ShardIndexError, SourceError
-from fastload.shards.arrays import numbers, strings
+from fastload.shards.arrays import numbers, strings, to_numpy
 from fastload.shards.files import write_atomic
 from fastload.shards.index import IDX_SUFFIX, INDEX_VERSION, FieldInfo, ShardFile
 from fastload.shards.index import idx_path as idx_path
@@ -165,8 +165,7 @@ class Idx:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as an array [n], without a copy where Arrow stores it as numpy does (not booleans)."""
-        array: npt.NDArray[Any] = self._batch.column(name).to_numpy(zero_copy_only=False)
-        return array
+        return to_numpy(self._batch.column(name))
 
     def key(self, row: int) -> str:
         """The key of one sample."""

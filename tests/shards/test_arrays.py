@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fastload.shards.arrays import numbers, strings
+from fastload.shards.arrays import numbers, strings, to_numpy
 
 TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64", "float32", "float64", "bool")
 
@@ -46,15 +47,36 @@ def test_numbers(values: np.ndarray, step: int) -> None:
     assert in_file(found) == in_file(expected)
 
 
+@settings(deadline=None)
+@given(st.sampled_from(TYPES).flatmap(lambda dtype: arrays.arrays(dtype, st.integers(0, 40))), st.data())
+def test_back_to_numpy(values: np.ndarray, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(values)))
+    array = pa.array(values)[start : data.draw(st.integers(start, len(values)))]
+    expected = array.to_numpy(zero_copy_only=False)
+    found = to_numpy(array)
+    assert found.dtype == expected.dtype
+    assert found.tobytes() == expected.tobytes()
+    assert not found.flags.writeable
+
+
+@pytest.mark.parametrize("array", [pa.array([1, None]), pa.array(["a"]), pa.array([b"a"])])
+def test_what_numpy_has_not_is_refused(array: pa.Array) -> None:
+    with pytest.raises(ValueError, match="pass numbers without nulls"):
+        to_numpy(array)
+
+
 WITHOUT_PANDAS = """
 import sys
 from fastload.pack import pack
 pack(sys.argv[1], sys.argv[2], workers=1)
 assert "pandas" not in sys.modules and "torch" not in sys.modules
+import fastload
+assert [batch.rows for batch in fastload.DataLoader(sys.argv[2], 2)] == [2]
+assert "pandas" not in sys.modules
 """
 
 
-def test_packing_imports_no_pandas(tmp_path: Path) -> None:
+def test_neither_packing_nor_reading_imports_pandas(tmp_path: Path) -> None:
     for label in ("a", "b"):
         (tmp_path / "texts" / label).mkdir(parents=True)
         (tmp_path / "texts" / label / "1.txt").write_text("one")
