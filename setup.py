@@ -28,9 +28,12 @@ KERNEL = Extension(
 
 ROWS = Extension(
     "fastload.shards._rows",
-    sources=["fastload/shards/_rows.c", *(f"fastload/shards/_rows_{loops}.c" for loops in ("base", "avx2", "avx512"))],
+    sources=[
+        "fastload/shards/_rows.c",
+        *(f"fastload/shards/_rows_{part}.c" for part in ("crew", "base", "avx2", "avx512")),
+    ],
     depends=["fastload/shards/_rows.h", "fastload/shards/_rows_loops.h"],
-    extra_compile_args=["-O3", "-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=["-O3", "-std=gnu11", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"],
     optional=True,
 )
 

@@ -1,5 +1,6 @@
 """Rows of 2,048 int32 tokens, shuffled, in batches of 32 and of 256, against rows of a memory map stacked (as nanoGPT
-reads them), on one thread; and documents packed into such rows. fastload checks the checksum of every row it reads."""
+reads them), in the caller's thread alone and with one that copies ahead (torch.stack may use all of torch's); and
+documents packed into such rows. fastload checks the checksum of every row it reads."""
 
 from __future__ import annotations
 
@@ -69,12 +70,18 @@ def stacked_rows(folder: Path, batch_size: int, count: int = SHARDS * ROWS) -> C
 
 
 @pytest.mark.parametrize(("batch_size", "dtype"), [(32, "int64"), (32, "int32"), (256, "int64")])
-@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+@pytest.mark.parametrize(("shard_format", "workers"), [("tar", 0), ("tar", 1), ("parquet", 0)])
 def test_rows_of_one_length(
-    tmp_path: Path, shard_format: ShardFormat, batch_size: int, dtype: str, paired: Callable[..., float]
+    tmp_path: Path,
+    shard_format: ShardFormat,
+    workers: int,
+    batch_size: int,
+    dtype: str,
+    paired: Callable[..., float],
 ) -> None:
     folder = write_set(tmp_path / "set", shard_format, np.full((SHARDS, ROWS), LENGTH))
-    loader = DataLoader(folder, batch_size=batch_size, fields={"tokens": fastload.Tokens(LENGTH, dtype=dtype)})
+    fields = {"tokens": fastload.Tokens(LENGTH, dtype=dtype)}
+    loader = DataLoader(folder, batch_size=batch_size, num_workers=workers, fields=fields)
     paired(
         run_through(loader),
         stacked_rows(tmp_path, batch_size),

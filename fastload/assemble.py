@@ -6,10 +6,11 @@ Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,10 @@ from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
 from fastload.remote.cache import Cache, Cached
-from fastload.shards.read import Copying, CopyingReader, Raw, Reader
+from fastload.shards.read import Copying, CopyingReader, Raw, Reader, Rows, make_crew
+
+if TYPE_CHECKING:
+    from fastload.shards._rows import Crew
 
 OnError = Literal["raise", "mask"]
 
@@ -201,6 +205,14 @@ class Recipe:
         """Whether threads make it faster; where nothing releases the GIL they only get into each other's way."""
         return self.reader.blocking or any(decoder.spec.parallel for decoder in self.decoders.values())
 
+    @property
+    def copying(self) -> bool:
+        """Whether batches are rows of numbers that are copied as they are read, which a crew can do ahead. Not from
+        behind URLs: to begin a batch would wait for its shards, before the one in front of it is handed out."""
+        if self.maker is not None or self.index.caches or not hasattr(self.reader, "begin"):
+            return False
+        return [hasattr(d, "like") and d.spec.shape is not None for d in self.decoders.values()] == [True]
+
 
 class BatchJob:
     """A `fastload.engine.Job` that makes one Batch."""
@@ -216,6 +228,8 @@ class BatchJob:
         self.keys: list[str] = [""] * step.size
         self.valid = np.ones(step.size, np.bool_)
         self.masked = False
+        self._begun: Callable[[], Rows] | None = None  # of the only part
+        self._row_bytes = 0  # of rows that are copied as they are read
         self.sample_keys = sample_keys
         if count < step.size:
             self.valid[count:] = False
@@ -236,17 +250,16 @@ class BatchJob:
         stop = min(start + self.part_rows, len(self.step.shards))
         if start >= stop:
             return
-        shards, rows, reader = self.step.shards[start:stop], self.step.rows[start:stop], self.recipe.reader
         clock = clock_here()
         clock.enter(READ)
-        into = self._copying(slice(start, stop))
-        found = reader.read(shards, rows) if into is None else into[0].read_into(shards, rows, into[1])
+        begun = self._begun or self._begin(slice(start, stop), None)
+        found = begun() if begun is not None else self._read(slice(start, stop))
         clock.passed(READ, stop - start, found.raw.values())
         clock.enter(DECODE)
-        if into is not None:
+        if begun is not None:
             self._set_lengths(slice(start, stop))  # those of rows that were not copied are set when they are decoded
             if not found.raw:
-                clock.bytes[READ] += (stop - start) * into[1].row_bytes
+                clock.bytes[READ] += (stop - start) * self._row_bytes
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self._check_range(name, start, values)
@@ -256,16 +269,26 @@ class BatchJob:
                 self._decode(name, start, contents)
         clock.passed(DECODE, stop - start)
 
-    def _copying(self, rows: slice) -> tuple[CopyingReader, Copying] | None:
-        """Where the only stored field is rows of numbers, and they may be copied as they are read: by whom and how."""
+    def begin(self, crew: Crew) -> None:
+        """Have a crew copy what it can before the job is run, which is in one part."""
+        if len(self.step.shards):
+            self._begun = self._begin(slice(0, len(self.step.shards)), crew)
+
+    def _read(self, rows: slice) -> Rows:
+        return self.recipe.reader.read(self.step.shards[rows], self.step.rows[rows])
+
+    def _begin(self, rows: slice, crew: Crew | None) -> Callable[[], Rows] | None:
+        """Begin to read rows of numbers that may be copied as they are read, where that is the only stored field."""
         reader = self.recipe.reader
-        if len(self.columns) != 1 or not hasattr(reader, "read_into"):
+        if len(self.columns) != 1 or not hasattr(reader, "begin"):
             return None
         ((name, column),) = self.columns.items()
         like: Like | None = getattr(self.recipe.decoders[name], "like", None)
         if like is None or column.array is None:
             return None
-        return cast(CopyingReader, reader), Copying(name, *like, column.array[rows])
+        into = Copying(name, *like, column.array[rows])
+        self._row_bytes = into.row_bytes
+        return cast(CopyingReader, reader).begin(self.step.shards[rows], self.step.rows[rows], into, crew)
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""
@@ -375,18 +398,32 @@ class BatchJob:
         )
 
 
-def batch_jobs(recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int) -> Iterator[BatchMaking]:
-    """The plan's steps as jobs for an engine of so many threads."""
+def batch_jobs(
+    recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int, crew_threads: int = 0
+) -> Iterator[BatchMaking]:
+    """The plan's steps as jobs for an engine of so many threads.
+
+    Args:
+        crew_threads: for an engine without threads: how many copy rows ahead, see `Recipe.copying`. They end with the
+            plan, or when it is closed.
+    """
     ahead = 1  # steps whose keys are worked out at once; the first batch waits for no other
-    while some := list(islice(steps, ahead)):
-        keys = recipe.keys(some) if recipe.maker is None else [None] * len(some)
-        for step, of_step in zip(some, keys, strict=True):
-            part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
-            if of_step is None:
-                yield recipe.job(step, pool, part_rows)
-            else:
-                yield BatchJob(recipe, step, pool, part_rows, of_step)
-        ahead = min(2 * ahead, max(1, KEY_ROWS // some[-1].size))
+    with ExitStack() as until_closed:
+        crew = make_crew(crew_threads)
+        if crew is not None:
+            until_closed.enter_context(closing(crew))
+        while some := list(islice(steps, ahead)):
+            keys = recipe.keys(some) if recipe.maker is None else [None] * len(some)
+            for step, of_step in zip(some, keys, strict=True):
+                part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
+                if of_step is None:
+                    yield recipe.job(step, pool, part_rows)
+                    continue
+                job = BatchJob(recipe, step, pool, part_rows, of_step)
+                if crew is not None:
+                    job.begin(crew)
+                yield job
+            ahead = min(2 * ahead, max(1, KEY_ROWS // some[-1].size))
 
 
 def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:

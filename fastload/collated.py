@@ -263,6 +263,9 @@ class Iterated(Streamed):
     def threads(self, asked: int) -> int:
         return min(1, asked)
 
+    def crew_threads(self, asked: int) -> int:
+        return 0
+
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         tell = getattr(self.data, "set_epoch", None)
@@ -283,6 +286,7 @@ class Iterated(Streamed):
         pool: BufferPool,
         *,
         threads: int,
+        crew_threads: int,
         marks: Mapping[str, Any],
         decoders: Mapping[str, Decoder],
     ) -> Iterator[BatchMaking]:

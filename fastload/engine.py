@@ -143,9 +143,9 @@ class Engine(Generic[Result]):
 
     Args:
         plan: the jobs in order; drawn from in the consumer's thread.
-        threads: how many run parts. 0: parts run in the consumer's thread, one job at a time, when its result is asked
-            for.
-        ahead: jobs begun before they are asked for, at least 1.
+        threads: how many run parts. 0: parts run in the consumer's thread, when the job's result is asked for.
+        ahead: jobs begun before they are asked for, at least 1. Without threads that means drawn from the plan: 1, if
+            they do not go on by themselves from then on.
         timeout_seconds: see Stall; None waits for ever.
         meter: measures what threads and consumer spend their time on; who passes one stops `clock` on it at the end.
 
@@ -213,8 +213,8 @@ class Engine(Generic[Result]):
             self._finish(ticket)
             self.clock.enter(ASSEMBLE)
             self._line.popleft()
-            if self._threads:
-                self._fill()  # they go on while the consumer works on this result
+            if self._ahead > 1 or self._threads:
+                self._fill()  # what was begun goes on while the consumer works on this result
             result = ticket.job.result()
             self.clock.enter(COPY)
             return result
@@ -224,9 +224,8 @@ class Engine(Generic[Result]):
             raise
 
     def _fill(self) -> None:
-        """Begin jobs until `ahead` are in the line. Without threads: only the one that is asked for."""
-        ahead = self._ahead if self._threads else 1
-        while len(self._line) < ahead and not self._plan_ended:
+        """Begin jobs until `ahead` are in the line."""
+        while len(self._line) < self._ahead and not self._plan_ended:
             try:
                 job = next(self._plan)
             except StopIteration:

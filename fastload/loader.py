@@ -62,7 +62,8 @@ class DataLoader:
             {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch. None: an iterable dataset
             gives whole batches.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
-            undecoded bytes, text and tokens, whose cost is in Python itself. "auto": as many as the first batches show
+            undecoded bytes and text, whose cost is in Python itself. Tokens and tensors of one shape in tars are copied
+            by that many threads outside of Python. "auto": as many as the first batches show
             to be needed, from 1 to 4 a core, and as many batches ahead, from `prefetch_factor` on; what was chosen and
             why is in `tuned` and logged (INFO). The attributes num_workers and prefetch_factor tell what is in force.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
@@ -147,7 +148,7 @@ class DataLoader:
             if isinstance(wanted, str):
                 raise ConfigError(f"num_workers={wanted!r}: pass a number of threads, or 'auto'")
             return integer("num_workers", wanted, least=0), None
-        most = self.dataset.threads(cores())
+        most = self.dataset.threads(cores()) or self.dataset.crew_threads(1)  # a crew of two is not faster
         # where one is all that can be used, there is nothing to find
         return most, Tuner(ahead=self.prefetch_factor) if self.dataset.threads(2) > 1 else None
 
@@ -203,15 +204,25 @@ class DataLoader:
         try:
             share, dataset = self._share(), self.dataset
             dataset.check(share)  # ranks may be known only now
-            threads = dataset.threads(self.num_workers)
+            threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
             jobs = dataset.jobs(
-                share, start, self._pool, threads=threads, marks=self._marks(), decoders=self._decoders()
+                share,
+                start,
+                self._pool,
+                threads=threads,
+                crew_threads=crew_threads,
+                marks=self._marks(),
+                decoders=self._decoders(),
             )
             tuner = None if self._tuner is None or self._tuner.choice is not None else self._tuner
             if tuner is not None:
                 tuner.begin()
             engine: Engine[Batch] = Engine(
-                jobs, threads=threads, ahead=self.prefetch_factor, timeout_seconds=self.timeout, meter=self._meter
+                jobs,
+                threads=threads,
+                ahead=self.prefetch_factor if threads or crew_threads else 1,
+                timeout_seconds=self.timeout,
+                meter=self._meter,
             )
             clock = engine.clock
             with engine:

@@ -151,6 +151,10 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         """How many threads help, of those asked for."""
         return asked if self.recipe.parallel else 0
 
+    def crew_threads(self, asked: int) -> int:
+        """How many threads outside of Python help, of those asked for, where no others do."""
+        return asked if self.recipe.copying and not self.recipe.parallel else 0
+
     def batches_left(self, share: Share, consumed: int) -> int:
         """Batches from `consumed` to the end of its epoch."""
         return batches_left(self.order, share, consumed)
@@ -162,17 +166,19 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         pool: BufferPool,
         *,
         threads: int,
+        crew_threads: int,
         marks: Mapping[str, Any],
         decoders: Mapping[str, Decoder],
     ) -> Iterator[BatchMaking]:
-        """What makes the batches from `consumed` to the end of its epoch; `marks` join the fingerprint of their
-        states, `decoders` take the place of the recipe's."""
+        """What makes the batches from `consumed` to the end of its epoch, by so many threads; `marks` join the
+        fingerprint of their states, `decoders` take the place of the recipe's."""
         recipe = replace(
             self.recipe,
             fingerprint={**self.fingerprint, **marks},
             decoders={**self.recipe.decoders, **decoders},
         )
-        made = batch_jobs(recipe, steps(self.order, share, consumed), pool, threads=threads)
+        plan = steps(self.order, share, consumed)
+        made = batch_jobs(recipe, plan, pool, threads=threads, crew_threads=crew_threads)
         return fetched_ahead(made, recipe, steps(self.order, share, consumed))
 
     def give(self, batch: Batch) -> Any:

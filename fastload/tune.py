@@ -125,7 +125,9 @@ def _fewer_threads(now: Setting, found: Measured) -> Tries:
         if found.late:
             guess = now.threads // 2
         elif too_few == 0:
-            guess = math.ceil(_ROOM * found.threads_ms / max(found.consumer_ms, 1e-6))
+            # at least a quarter less: where threads slow each other down, the mean says too many, again and again
+            needed = math.ceil(_ROOM * found.threads_ms / max(found.consumer_ms, 1e-6))
+            guess = min(needed, 3 * now.threads // 4)
         else:
             guess = (now.threads + too_few) // 2
         fewer = replace(now, threads=min(max(guess, too_few + 1), now.threads - 1))

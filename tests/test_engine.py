@@ -103,12 +103,15 @@ def test_2_no_more_jobs_are_begun_than_may_be_ahead(ahead: int) -> None:
             assert plan.drawn == min(20, number + 1 + ahead)
 
 
-def test_2_without_threads_only_the_job_that_is_asked_for_is_begun() -> None:
-    plan = Plan([Task(number) for number in range(5)])
-    with Engine(iter(plan), threads=0, ahead=3) as engine:
-        for number in range(5):
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_2_without_threads_jobs_are_drawn_ahead_and_run_when_they_are_asked_for(ahead: int) -> None:
+    ran: list[int] = []
+    plan = Plan([Task(number, work=lambda _, number=number: ran.append(number)) for number in range(9)])
+    with Engine(iter(plan), threads=0, ahead=ahead) as engine:
+        for number in range(9):
             assert next(engine) == number
-            assert plan.drawn == number + 1
+            assert plan.drawn == min(9, number + 1 + (ahead if ahead > 1 else 0))
+            assert ran == list(range(number + 1))
     assert workers() == []
 
 

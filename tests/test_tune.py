@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import samples
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastload
@@ -99,6 +99,7 @@ def test_batches_that_come_late_though_threads_are_fast_are_begun_earlier_and_no
     assert setting.ahead == 2
 
 
+@example(cores=30, busy=115, step=33, waits=0, contention=0.1875, jitter=1, ahead=3)  # once took 25 tries
 @given(
     st.integers(1, 64),
     st.floats(0.1, 1000),
@@ -113,7 +114,7 @@ def test_a_search_ends_within_bounds_and_never_far_below_where_it_began(
 ) -> None:
     measure = machine(cores=cores, busy_ms=busy, step_ms=step, waits=waits, contention=contention, jitter=jitter)
     setting, tried = choose(measure, cores, ahead)
-    assert len(tried) <= 24
+    assert len(tried) <= 16
     assert all(1 <= each.threads <= MOST_THREADS * cores and 1 <= each.ahead <= MOST_AHEAD for each in tried)
     assert setting in tried
     assert measure(setting).rate >= 0.9 * measure(tried[0]).rate

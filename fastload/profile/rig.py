@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from fastload.assemble import PARTS_PER_THREAD, BatchMaking, Recipe
+from fastload.assemble import PARTS_PER_THREAD, BatchMaking, Recipe, batch_jobs
 from fastload.batch import Batch, BufferPool
 from fastload.collated import Iterated
 from fastload.engine import Engine
@@ -100,7 +100,7 @@ class Rig:
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
         self.threads = loader.dataset.threads(loader.num_workers)
-        self.part_rows = self.part_rows_for(self.threads)
+        self.crew_threads = loader.dataset.crew_threads(loader.num_workers)
 
     def part_rows_for(self, threads: int) -> int:
         """Rows of a part, as the loader would cut batches for so many threads."""
@@ -122,8 +122,9 @@ class Rig:
         self, plan: Iterator[Step], recipe: Recipe | None = None, threads: int | None = None
     ) -> Iterator[BatchMaking]:
         """Of a plan's steps, cut into parts for so many threads; None: the loader's."""
-        part_rows = self.part_rows if threads is None else self.part_rows_for(threads)
-        return ((recipe or self.recipe).job(step, self._pool, part_rows) for step in plan)
+        threads = self.threads if threads is None else threads
+        crew_threads = self.crew_threads if recipe is None and not threads else 0
+        return batch_jobs(recipe or self.recipe, plan, self._pool, threads=threads, crew_threads=crew_threads)
 
     def running(
         self,
@@ -144,7 +145,8 @@ class Rig:
         """
         threads = self.threads if threads is None else threads
         if ahead is None:
-            ahead = self.loader.prefetch_factor if whole else max(2, 2 * threads)
+            begun = threads or self.crew_threads
+            ahead = max(2, 2 * threads) if not whole else self.loader.prefetch_factor if begun else 1
         meter = Meter()
         engine = Engine(jobs, threads=threads, ahead=ahead, timeout_seconds=self.loader.timeout, meter=meter)
         with engine:

@@ -9,11 +9,12 @@
        is shorter than bytes_below, else of memoryviews. faults: list of (place, field), field -1: the sample is not what was
        packed; else it lacks that field (by number). Contents at faults are None.
 
-   fill(shards, rows, field, head, stored, out, wanted, exact) -> (keys, left)
+   fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task; Task.result() -> (keys, left)
        For rows of numbers: where a content begins with `head` and has as many numbers behind it as a row of `out`, or more
        unless `exact`, that many are copied there. stored, wanted: their kinds, "i4" and such; see COPIES for the pairs that
        there are; "u1" to "u1" copies the bytes of any kind.
        out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
+       crew: a Crew, whose threads begin at once, or None; see _rows_crew.c.
 
    builds() -> names, use(name)
        Which builds of the loops over samples' bytes there are, and another one than the fastest; for tests.
@@ -23,7 +24,7 @@
 
 #include "_rows.h"
 
-static const Loops *loops = &rows_loops_base; /* the fastest that this processor has; set when the module is made */
+const Loops *rows_loops = &rows_loops_base; /* the fastest that this processor has; set when the module is made */
 
 static void shard_release(Shard *self) {
     Py_buffer *buffers[] = {&self->map, &self->offsets, &self->sizes, &self->digests, &self->key_bounds, &self->key_text};
@@ -185,7 +186,7 @@ static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t count, Py_s
     return places;
 }
 
-static PyObject *keys_of(const Place *places, Py_ssize_t count) {
+PyObject *rows_keys(const Place *places, Py_ssize_t count) {
     PyObject *keys = PyList_New(count);
     for (Py_ssize_t i = 0; keys && i < count; i++) {
         PyObject *key = key_of(&places[i]);
@@ -212,9 +213,9 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     if (places == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS /* the caller's list keeps the shards alive, and they their buffers */
-    loops->check(places, count);
+    rows_loops->check(places, count);
     Py_END_ALLOW_THREADS
-    PyObject *keys = keys_of(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
+    PyObject *keys = rows_keys(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
     int failed = keys == NULL || columns == NULL || faults == NULL;
     for (Py_ssize_t field = 0; !failed && field < fields; field++) {
         PyObject *column = column_of(places, count, field, bytes_below, faults);
@@ -248,39 +249,22 @@ static int kind_of(const char *stored, const char *wanted) {
     return -1;
 }
 
-static PyObject *fill(Place *places, Py_ssize_t count, const Filling *filling) {
-    Py_BEGIN_ALLOW_THREADS /* as in rows_read */
-    loops->fill(places, count, filling);
-    Py_END_ALLOW_THREADS
-    PyObject *keys = keys_of(places, count), *left = PyList_New(0);
-    int failed = keys == NULL || left == NULL;
-    for (Py_ssize_t i = 0; !failed && i < count; i++) {
-        if (!places[i].damaged) /* not copied */
-            continue;
-        PyObject *number = PyLong_FromSsize_t(i);
-        failed = number == NULL || PyList_Append(left, number) < 0;
-        Py_XDECREF(number);
-    }
-    PyObject *result = failed ? NULL : PyTuple_Pack(2, keys, left);
-    Py_XDECREF(keys);
-    Py_XDECREF(left);
-    return result;
-}
-
 static PyObject *rows_fill(PyObject *module, PyObject *args) {
-    PyObject *shards, *rows, *result = NULL;
+    PyObject *crew, *shards, *rows, *result = NULL;
     Py_ssize_t field, fields = 0;
     Py_buffer head, out;
     const char *stored, *wanted;
     int exact;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O!ny*sw*sp", &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out, &wanted,
-                          &exact))
+    if (!PyArg_ParseTuple(args, "OO!O!ny*sw*sp", &crew, &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out,
+                          &wanted, &exact))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
     int kind = kind_of(stored, wanted);
     Place *places = NULL;
-    if (kind >= 0 && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * kinds[kind].wanted_size) : out.len)))
+    if (crew != Py_None && !rows_is_crew(crew))
+        PyErr_SetString(PyExc_TypeError, "fill: a Crew or None expected");
+    else if (kind >= 0 && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * kinds[kind].wanted_size) : out.len)))
         PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole numbers for each");
     else if (kind >= 0)
         places = places_of(shards, rows, count, &fields);
@@ -296,8 +280,10 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
             .kind = kind,
             .out = out.buf,
         };
-        result = fill(places, count, &filling);
+        result = rows_task(crew, shards, places, count, &filling, &head, &out);
     }
+    if (result)
+        return result; /* it has the places and the buffers now */
     PyMem_Free(places);
     PyBuffer_Release(&head);
     PyBuffer_Release(&out);
@@ -328,7 +314,7 @@ static void find_builds(void) {
 #endif
     for (size_t i = 0; i < sizeof builds / sizeof *builds; i++)
         if (builds[i].supported)
-            loops = builds[i].loops;
+            rows_loops = builds[i].loops;
 }
 
 static PyObject *rows_builds(PyObject *module, PyObject *args) {
@@ -348,7 +334,7 @@ static PyObject *rows_use(PyObject *module, PyObject *name) {
     const char *wanted = PyUnicode_AsUTF8(name);
     for (size_t i = 0; wanted && i < sizeof builds / sizeof *builds; i++)
         if (builds[i].supported && strcmp(builds[i].name, wanted) == 0) {
-            loops = builds[i].loops;
+            rows_loops = builds[i].loops;
             Py_RETURN_NONE;
         }
     return wanted ? PyErr_Format(PyExc_ValueError, "use: no build %s for this processor", wanted) : NULL;
@@ -357,7 +343,7 @@ static PyObject *rows_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     {"builds", rows_builds, METH_NOARGS, "builds() -> names of the builds that this processor can run, slowest first"},
     {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
-    {"fill", rows_fill, METH_VARARGS, "fill(shards, rows, field, head, stored, out, wanted, exact) -> (keys, left)"},
+    {"fill", rows_fill, METH_VARARGS, "fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task"},
     {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults)"},
     {NULL, NULL, 0, NULL},
 };
@@ -373,7 +359,7 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__rows(void) {
     find_builds();
     PyObject *module = PyType_Ready(&ShardType) < 0 ? NULL : PyModule_Create(&definition);
-    if (module && PyModule_AddObjectRef(module, "Shard", (PyObject *)&ShardType) < 0)
+    if (module && (PyModule_AddObjectRef(module, "Shard", (PyObject *)&ShardType) < 0 || rows_add_crew(module) < 0))
         Py_CLEAR(module);
     return module;
 }

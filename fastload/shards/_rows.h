@@ -56,6 +56,22 @@ typedef struct {
 } Loops;
 
 extern const Loops rows_loops_base, rows_loops_avx2, rows_loops_avx512;
+extern const Loops *rows_loops; /* the fastest of them that this processor has */
+
+/* The keys of so many rows: a new list of str. */
+PyObject *rows_keys(const Place *places, Py_ssize_t count);
+
+/* Threads that fill rows, and rows that are being filled; see _rows_crew.c. */
+typedef struct Crew Crew;
+typedef struct Task Task;
+
+int rows_is_crew(PyObject *object);
+
+/* A new Task, which takes over the places and both buffers; NULL with an error set, and nothing is taken over. */
+PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Filling *filling, Py_buffer *head,
+                    Py_buffer *out);
+
+int rows_add_crew(PyObject *module);
 
 /* #pragma GCC target, which clang has not */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

@@ -18,8 +18,25 @@ class Shard:
 def read(
     shards: list[Shard], rows: list[int], bytes_below: int, /
 ) -> tuple[list[str], list[list[Any]], list[tuple[int, int]]]: ...
+
+class Crew:
+    def __init__(self, threads: int, /) -> None: ...
+    def close(self) -> None: ...
+
+class Task:
+    def result(self) -> tuple[list[str], list[int]]: ...
+
 def fill(
-    shards: list[Shard], rows: list[int], field: int, head: bytes, stored: str, out: Buffer, wanted: str, exact: bool, /
-) -> tuple[list[str], list[int]]: ...
+    crew: Crew | None,
+    shards: list[Shard],
+    rows: list[int],
+    field: int,
+    head: bytes,
+    stored: str,
+    out: Buffer,
+    wanted: str,
+    exact: bool,
+    /,
+) -> Task: ...
 def builds() -> list[str]: ...
 def use(name: str, /) -> None: ...

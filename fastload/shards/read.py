@@ -12,7 +12,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ import xxhash
 from fastload.errors import CorruptError, FastloadError
 from fastload.shards.access import open_idx, view_file
 from fastload.shards.index import Index
+
+if TYPE_CHECKING:
+    from fastload.shards._rows import Crew
 
 try:
     from fastload.shards import _rows
@@ -70,7 +74,7 @@ class Rows(NamedTuple):
         keys: [k].
         scalars: by field: values [k].
         raw: by field: the stored bytes [k]; where a sample is damaged or lacks the field, an error in its place. From
-            `read_into`, None where numbers were copied, and no field at all where all were.
+            `begin`, None where numbers were copied, and no field at all where all were.
         intact: there is no error in `raw`.
     """
 
@@ -96,9 +100,19 @@ class Reader(Protocol):
 class CopyingReader(Reader, Protocol):
     """A reader that can spare rows of numbers the way through Python."""
 
-    def read_into(self, shards: Ints, rows: Ints, into: Copying) -> Rows:
-        """As `read`, with the numbers of those rows that are stored as expected copied, and None in their place."""
+    def begin(self, shards: Ints, rows: Ints, into: Copying, crew: Crew | None) -> Callable[[], Rows]:
+        """Begin what `read` does; the function that is returned waits for it. The numbers of rows that are stored as
+        expected are copied, with None in their place.
+
+        Args:
+            crew: who works on it until it is waited for; None: nobody.
+        """
         ...
+
+
+def make_crew(threads: int) -> Crew | None:
+    """Threads for `CopyingReader.begin`, to be closed; None without any, or without the extension."""
+    return _rows.Crew(threads) if threads and _rows is not None else None
 
 
 class ShardCache(Generic[Handle]):
@@ -247,26 +261,31 @@ class TarReader:
         raw, intact = self._raw(opened, at) if self._stored else ({}, True)
         return Rows(keys=keys, scalars=scalars, raw=raw, intact=intact)
 
-    def read_into(self, shards: Ints, rows: Ints, into: Copying) -> Rows:
-        """The one stored field's numbers straight into place, in one call without the GIL; other rows as ever."""
+    def begin(self, shards: Ints, rows: Ints, into: Copying, crew: Crew | None) -> Callable[[], Rows]:
+        """The one stored field's numbers straight into place, without the GIL; other rows as ever."""
         stored, wanted = into.stored.str, into.out.dtype.str
         pair = _SAME if stored == wanted else _COPIES.get((stored, wanted))
         if _rows is None or pair is None or self._stored != (into.field,):
-            return self.read(shards, rows)
+            return partial(self.read, shards, rows)
         opened, at = self._shards.get_all(shards), rows.tolist()
         native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
-        keys, left = _rows.fill(native, at, 0, into.head, pair[0], into.out, pair[1], into.exact)
-        scalars = {
-            name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
-            for name in self._scalars
-        }
-        if not left:
-            return Rows(keys=keys, scalars=scalars, raw={}, intact=True)
-        raw: list[Any] = [None] * len(keys)
-        others = self.read(shards[left], rows[left])
-        for place, content in zip(left, others.raw[into.field], strict=True):
-            raw[place] = content
-        return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=others.intact)
+        task = _rows.fill(crew, native, at, 0, into.head, pair[0], into.out, pair[1], into.exact)
+
+        def finish() -> Rows:
+            keys, left = task.result()
+            scalars = {
+                name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
+                for name in self._scalars
+            }
+            if not left:
+                return Rows(keys=keys, scalars=scalars, raw={}, intact=True)
+            raw: list[Any] = [None] * len(keys)
+            others = self.read(shards[left], rows[left])
+            for place, content in zip(left, others.raw[into.field], strict=True):
+                raw[place] = content
+            return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=others.intact)
+
+        return finish
 
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:
         """Put the error where a sample is damaged (field -1), or lacks a field."""

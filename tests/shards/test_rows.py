@@ -212,31 +212,31 @@ def test_rows_that_are_stored_otherwise_are_left(tmp_path: Path) -> None:
     head = bytes(reader.read(at[:1] * 0, at[:1]).raw["tokens"][0][:128])
     out = np.full((5, 4), -1)
     into = read.Copying(field="tokens", head=head, stored=np.dtype("int32"), exact=False, out=out)
-    found = reader.read_into(at * 0, at, into)
+    found = reader.begin(at * 0, at, into, None)()
     assert found.keys == ["0", "1", "2", "3", "4"]
     assert not found.intact
     assert [value is None for value in found.raw["tokens"]] == [True, False, False, True, False]
     assert isinstance(found.raw["tokens"][4], FastloadError)
     assert out.tolist() == [[0, 1, 2, 3], [-1] * 4, [-1] * 4, [7, 8, 9, 10], [-1] * 4]
     samples.flip_byte(tmp_path / "a.tar", int(Idx(index.idx_paths[0]).offsets[3]) + 512 + 130)
-    again = TarReader(index, [], ["tokens"], capacity=1).read_into(at * 0, at, into)
+    again = TarReader(index, [], ["tokens"], capacity=1).begin(at * 0, at, into, None)()
     assert "checksum" in str(again.raw["tokens"][3])
 
 
 def test_filling_refuses_what_does_not_fit() -> None:
     assert read._rows is not None
     with pytest.raises(ValueError, match="fill: no copying from f4 to i8"):
-        read._rows.fill([], [], 0, b"", "f4", np.zeros(0), "i8", False)
+        read._rows.fill(None, [], [], 0, b"", "f4", np.zeros(0), "i8", False)
     with pytest.raises(ValueError, match="fill: as many rows as shards expected"):
-        read._rows.fill([], [1], 0, b"", "i4", np.zeros(0), "i8", False)
+        read._rows.fill(None, [], [1], 0, b"", "i4", np.zeros(0), "i8", False)
     with pytest.raises(ValueError, match="a row of whole numbers for each"):
-        read._rows.fill([], [], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)
+        read._rows.fill(None, [], [], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)
     with pytest.raises(TypeError, match="a list of Shards expected"):
-        read._rows.fill([1], [1], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)  # type: ignore[list-item]
-    assert read._rows.fill([], [], 0, b"", "i4", np.zeros(0, np.int64), "i8", False) == ([], [])
+        read._rows.fill(None, [1], [1], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)  # type: ignore[list-item]
+    assert read._rows.fill(None, [], [], 0, b"", "i4", np.zeros(0, np.int64), "i8", False).result() == ([], [])
 
 
 def test_every_pair_that_is_named_is_there() -> None:
     assert read._rows is not None
     for stored, wanted in read._COPIES.values():
-        assert read._rows.fill([], [], 0, b"", stored, np.zeros(0), wanted, False) == ([], [])
+        assert read._rows.fill(None, [], [], 0, b"", stored, np.zeros(0), wanted, False).result() == ([], [])

@@ -1,0 +1,332 @@
+/* A crew of threads that know nothing of Python: they check and copy rows while the interpreter goes on.
+
+   A task is a list of rows. Whoever is free, the crew's threads and in the end the one who asks for the result, takes its next few
+   rows, so that it is done even if the crew is slow to wake, closed, or was never there.
+
+   All of a task's and a crew's counts are guarded by the crew's lock. What waits for the lock never holds the GIL longer than it takes
+   to copy a few rows. A process made by fork has the memory but not the threads: there, nothing is waited for. */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* pthread_setname_np */
+#endif
+
+#include "_rows.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHUNK_BYTES 65536 /* of rows taken at a time: 3 us, ten times what taking them costs */
+#define SPIN_NS 50000     /* a thread without work looks for more that long before it sleeps: waking it takes as long */
+#define STACK_BYTES (256 << 10)
+
+struct Crew {
+    PyObject_HEAD
+    pthread_mutex_t lock;
+    pthread_cond_t work, done; /* there are rows to take, or it is closed; the last rows of a task are done */
+    Task *first;               /* tasks with rows to take, oldest first */
+    atomic_int tasks;          /* how many these are */
+    int closed, asleep;
+    pid_t process;
+    Py_ssize_t threads;
+    pthread_t *ids;
+};
+
+/* Rows in the making. Where there is no crew, nobody but the one who asks works on it. */
+struct Task {
+    PyObject_HEAD
+    Crew *crew;
+    PyObject *shards; /* keeps the maps that places point into */
+    Place *places;
+    Py_ssize_t count, chunk;
+    size_t row_bytes;
+    Filling filling;
+    Py_buffer head, out;
+    Py_ssize_t next, working; /* the first row that nobody has taken; how many work on some */
+    Task *behind;
+};
+
+static PyTypeObject CrewType, TaskType;
+
+static int is_here(const Crew *crew) { return crew->process == getpid(); }
+
+static void fill_rows(const Task *task, Py_ssize_t start, Py_ssize_t stop) {
+    Filling filling = task->filling;
+    filling.out += (size_t)start * task->row_bytes;
+    rows_loops->fill(task->places + start, stop - start, &filling);
+}
+
+static void unlink_task(Crew *crew, Task *task) {
+    for (Task **at = &crew->first; *at; at = &(*at)->behind)
+        if (*at == task) {
+            *at = task->behind;
+            atomic_fetch_sub(&crew->tasks, 1);
+            return;
+        }
+}
+
+/* Take some rows and do them; the lock is held before and after. */
+static void work_on(Crew *crew, Task *task) {
+    Py_ssize_t start = task->next, stop = task->count - start > task->chunk ? start + task->chunk : task->count;
+    task->next = stop;
+    task->working++;
+    if (stop == task->count)
+        unlink_task(crew, task);
+    pthread_mutex_unlock(&crew->lock);
+    fill_rows(task, start, stop);
+    pthread_mutex_lock(&crew->lock);
+    if (--task->working == 0 && task->next == task->count)
+        pthread_cond_broadcast(&crew->done);
+}
+
+static int64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static void spin(Crew *crew) {
+    for (int64_t end = now_ns() + SPIN_NS; !atomic_load_explicit(&crew->tasks, memory_order_relaxed) && now_ns() < end;)
+        for (int i = 0; i < 8; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+#endif
+        }
+}
+
+static void *help(void *argument) {
+    Crew *crew = argument;
+    int awake = 0; /* something was done since it looked for work the last time */
+    pthread_mutex_lock(&crew->lock);
+    while (!crew->closed) {
+        if (crew->first) {
+            work_on(crew, crew->first);
+            awake = 1;
+        } else if (awake) {
+            pthread_mutex_unlock(&crew->lock);
+            spin(crew);
+            pthread_mutex_lock(&crew->lock);
+            awake = 0;
+        } else {
+            crew->asleep++;
+            pthread_cond_wait(&crew->work, &crew->lock);
+            crew->asleep--;
+        }
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return NULL;
+}
+
+/* Start the threads; the number that could be started. Signals go to the interpreter's threads. */
+static Py_ssize_t start_threads(Crew *crew, Py_ssize_t threads) {
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    Py_ssize_t started = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    while (started < threads && pthread_create(&crew->ids[started], &attributes, help, crew) == 0) {
+#ifdef __linux__
+        pthread_setname_np(crew->ids[started], "fastload-crew");
+#endif
+        started++;
+    }
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+/* End the threads, after the rows that they work on. */
+static void close_crew(Crew *crew) {
+    if (!is_here(crew) || crew->threads == 0)
+        return;
+    Py_ssize_t threads = crew->threads;
+    crew->threads = 0; /* of several who close it, one joins */
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&crew->lock);
+    crew->closed = 1;
+    pthread_cond_broadcast(&crew->work);
+    pthread_mutex_unlock(&crew->lock);
+    for (Py_ssize_t i = 0; i < threads; i++)
+        pthread_join(crew->ids[i], NULL);
+    Py_END_ALLOW_THREADS
+}
+
+static PyObject *crew_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    Py_ssize_t threads;
+    (void)kwargs;
+    if (!PyArg_ParseTuple(args, "n", &threads))
+        return NULL;
+    if (threads < 1)
+        return PyErr_Format(PyExc_ValueError, "Crew(%zd): at least one thread", threads);
+    Crew *crew = (Crew *)type->tp_alloc(type, 0);
+    if (crew == NULL)
+        return NULL;
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->work, NULL);
+    pthread_cond_init(&crew->done, NULL);
+    crew->process = getpid();
+    crew->ids = PyMem_Calloc((size_t)threads, sizeof *crew->ids);
+    if (crew->ids == NULL) {
+        Py_DECREF(crew);
+        return PyErr_NoMemory();
+    }
+    crew->threads = start_threads(crew, threads);
+    if (crew->threads < threads) {
+        PyErr_Format(PyExc_RuntimeError, "Crew(%zd): the system gave %zd threads", threads, crew->threads);
+        Py_CLEAR(crew);
+    }
+    return (PyObject *)crew;
+}
+
+static void crew_dealloc(PyObject *object) {
+    Crew *crew = (Crew *)object;
+    close_crew(crew);
+    if (is_here(crew)) { /* else somebody who is not here may hold them for ever */
+        pthread_cond_destroy(&crew->work);
+        pthread_cond_destroy(&crew->done);
+        pthread_mutex_destroy(&crew->lock);
+    }
+    PyMem_Free(crew->ids);
+    Py_TYPE(object)->tp_free(object);
+}
+
+static PyObject *crew_close(PyObject *self, PyObject *none) {
+    (void)none;
+    close_crew((Crew *)self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef crew_methods[] = {
+    {"close", crew_close, METH_NOARGS, "close(): end the threads; tasks are then done by who asks for their result"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject CrewType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "fastload.shards._rows.Crew",
+    .tp_basicsize = sizeof(Crew),
+    .tp_dealloc = crew_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = crew_new,
+    .tp_methods = crew_methods,
+    .tp_doc = "Crew(threads): threads that fill rows without the interpreter.",
+};
+
+/* Put a task where the crew finds it. */
+static void hand_over(Crew *crew, Task *task) {
+    Task **last = &crew->first;
+    pthread_mutex_lock(&crew->lock);
+    while (*last)
+        last = &(*last)->behind;
+    *last = task;
+    atomic_fetch_add(&crew->tasks, 1);
+    if (crew->asleep)
+        pthread_cond_broadcast(&crew->work);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Filling *filling, Py_buffer *head,
+                    Py_buffer *out) {
+    Task *task = PyObject_New(Task, &TaskType);
+    if (task == NULL)
+        return NULL;
+    task->crew = (Crew *)(crew == Py_None ? NULL : Py_NewRef(crew));
+    task->shards = Py_NewRef(shards);
+    task->places = places;
+    task->count = count;
+    task->row_bytes = count ? (size_t)(out->len / count) : 0;
+    task->chunk = task->row_bytes < CHUNK_BYTES ? (Py_ssize_t)(CHUNK_BYTES / (task->row_bytes + 1)) : 1;
+    task->filling = *filling;
+    task->head = *head;
+    task->out = *out;
+    task->next = task->working = 0;
+    task->behind = NULL;
+    if (task->crew && count && task->crew->threads && is_here(task->crew))
+        hand_over(task->crew, task);
+    return (PyObject *)task;
+}
+
+/* Do what is left of a task, or leave it undone, and wait for who works on it. */
+static void settle(Task *task, int leave) {
+    Crew *crew = task->crew;
+    pthread_mutex_lock(&crew->lock);
+    if (leave && task->next < task->count) {
+        task->next = task->count;
+        unlink_task(crew, task);
+    }
+    while (task->next < task->count)
+        work_on(crew, task);
+    while (task->working)
+        pthread_cond_wait(&crew->done, &crew->lock);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void task_dealloc(PyObject *object) {
+    Task *task = (Task *)object;
+    if (task->crew && is_here(task->crew)) {
+        Py_BEGIN_ALLOW_THREADS
+        settle(task, 1);
+        Py_END_ALLOW_THREADS
+    }
+    Py_XDECREF(task->crew);
+    Py_DECREF(task->shards);
+    PyMem_Free(task->places);
+    PyBuffer_Release(&task->head);
+    PyBuffer_Release(&task->out);
+    Py_TYPE(object)->tp_free(object);
+}
+
+static PyObject *task_result(PyObject *self, PyObject *none) {
+    Task *task = (Task *)self;
+    (void)none;
+    if (task->crew && !is_here(task->crew))
+        return PyErr_Format(PyExc_RuntimeError, "a task of another process: its threads stayed there");
+    Py_BEGIN_ALLOW_THREADS /* pages that are not in memory are waited for */
+    if (task->crew) {
+        settle(task, 0);
+    } else if (task->next < task->count) {
+        fill_rows(task, 0, task->count);
+        task->next = task->count;
+    }
+    Py_END_ALLOW_THREADS
+    PyObject *keys = rows_keys(task->places, task->count), *left = PyList_New(0);
+    int failed = keys == NULL || left == NULL;
+    for (Py_ssize_t i = 0; !failed && i < task->count; i++) {
+        if (!task->places[i].damaged) /* not copied */
+            continue;
+        PyObject *number = PyLong_FromSsize_t(i);
+        failed = number == NULL || PyList_Append(left, number) < 0;
+        Py_XDECREF(number);
+    }
+    PyObject *result = failed ? NULL : PyTuple_Pack(2, keys, left);
+    Py_XDECREF(keys);
+    Py_XDECREF(left);
+    return result;
+}
+
+static PyMethodDef task_methods[] = {
+    {"result", task_result, METH_NOARGS, "result() -> (keys, left): wait until all rows are done, doing what nobody does"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject TaskType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "fastload.shards._rows.Task",
+    .tp_basicsize = sizeof(Task),
+    .tp_dealloc = task_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_methods = task_methods,
+    .tp_doc = "Rows on their way into an array.",
+};
+
+int rows_is_crew(PyObject *object) { return PyObject_TypeCheck(object, &CrewType); }
+
+int rows_add_crew(PyObject *module) {
+    if (PyType_Ready(&CrewType) < 0 || PyType_Ready(&TaskType) < 0)
+        return -1;
+    if (PyModule_AddObjectRef(module, "Crew", (PyObject *)&CrewType) < 0)
+        return -1;
+    return PyModule_AddObjectRef(module, "Task", (PyObject *)&TaskType);
+}

@@ -1,0 +1,253 @@
+"""Rows that are copied by threads outside of Python: the same batches, nothing left behind, whenever one stops."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import samples
+
+import fastload
+from fastload.errors import EngineError, FastloadError
+from fastload.shards import read
+from fastload.shards.idx import Idx
+from fastload.shards.index import FieldInfo, IndexFile
+from fastload.shards.open import open_index
+from fastload.shards.read import Copying, TarReader
+from fastload.shards.tar import TarShardWriter
+
+ROWS, LENGTH, SHARDS = 96, 300, 3
+HEAD = 128  # bytes of the header of a .npy
+
+
+def write(folder: Path) -> npt.NDArray[np.uint16]:
+    """Rows of tokens, of which every tenth is short."""
+    folder.mkdir(exist_ok=True)
+    tokens = np.random.default_rng(0).integers(0, 60_000, (SHARDS * ROWS, LENGTH), np.uint16)
+    fields, written = {"tokens": FieldInfo(kind="tokens", dtype="uint16")}, []
+    for number in range(SHARDS):
+        writer = TarShardWriter(folder / f"{number}.tar", fields)
+        for row in range(number * ROWS, number * ROWS + ROWS):
+            content = samples.npy(tokens[row, : 250 if row % 10 == 3 else LENGTH])
+            writer.add(f"{row}", {"tokens": ("npy", content)}, {}, {})
+        written.append(writer.finish())
+    IndexFile(shard_format="tar", fields=fields, shards=tuple(written), splits={"train": (0, SHARDS)}).save(folder)
+    return tokens
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crew") / "set"
+    write(folder)
+    return folder
+
+
+def crew_threads() -> int:
+    """Threads of crews in this process."""
+    return sum(name.read_text() == "fastload-crew\n" for name in Path("/proc/self/task").glob("*/comm"))
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    yield
+    assert crew_threads() == 0
+
+
+def loader(folder: Path, workers: int, **options: Any) -> fastload.DataLoader:
+    fields = {"tokens": fastload.Tokens(LENGTH, pad=7)}
+    return fastload.DataLoader(folder, 20, num_workers=workers, fields=fields, **options)
+
+
+def until_error(data: fastload.DataLoader) -> tuple[list[Any], str]:
+    """The batches before an error, and what it says."""
+    batches: list[Any] = []
+    with pytest.raises(FastloadError) as caught:
+        batches.extend(data)
+    return batches, str(caught.value)
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_are_those_of_one_thread(folder: Path, workers: int, prefetch: int) -> None:
+    alone, helped = loader(folder, 0), loader(folder, workers, prefetch_factor=prefetch)
+    for _ in range(3):
+        assert [samples.content(batch) for batch in helped] == [samples.content(batch) for batch in alone]
+        assert helped.state_dict() == alone.state_dict()
+
+
+def test_threads_are_there_while_it_iterates(folder: Path) -> None:
+    iterator = iter(loader(folder, 3))
+    next(iterator)
+    assert crew_threads() == 3
+    assert [thread.name for thread in threading.enumerate() if "fastload" in thread.name] == []
+    del iterator
+    assert crew_threads() == 0
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 14])
+def test_a_loop_that_is_left_goes_on_from_its_state(folder: Path, batches: int) -> None:
+    whole = [samples.content(batch) for batch in loader(folder, 0)]
+    first, second = loader(folder, 2), loader(folder, 2)
+    found = []
+    for batch in first:
+        found.append(samples.content(batch))
+        if len(found) == batches:
+            break
+    second.load_state_dict(first.state_dict())
+    assert [*found, *(samples.content(batch) for batch in second)] == whole
+
+
+def test_damage_is_masked_or_raised_at_its_batch(tmp_path: Path) -> None:
+    write(tmp_path / "set")
+    damaged = [5, 6, 77]
+    offsets = Idx(open_index(tmp_path / "set").idx_paths[1]).offsets[damaged].tolist()
+    for offset in offsets:
+        samples.flip_byte(tmp_path / "set/1.tar", offset + 700)
+    runs = []
+    for workers in (0, 2):
+        masking = loader(tmp_path / "set", workers, on_error="mask", max_errors=3)
+        runs.append([samples.content(batch) for batch in masking])
+        assert sorted(fault.row for fault in masking.faults) == damaged
+    assert runs[0] == runs[1]
+    found = [until_error(loader(tmp_path / "set", workers)) for workers in (0, 2)]
+    assert "checksum" in found[0][1]
+    assert [(len(batches), error) for batches, error in found[:1]] == [(len(b), e) for b, e in found[1:]]
+
+
+def test_a_missing_shard_is_raised_after_the_batches_before_it(tmp_path: Path) -> None:
+    write(tmp_path / "set")
+    data = loader(tmp_path / "set", 2, shuffle=False)
+    (tmp_path / "set/2.tar").unlink()
+    batches, error = until_error(data)
+    assert "2.tar is missing" in error or "2.tar cannot be read" in error
+    assert [key for batch in batches for key in batch["__key__"]] == [str(row) for row in range(180)]
+
+
+def test_auto_is_one_thread(folder: Path) -> None:
+    assert loader(folder, "auto").num_workers == (1 if read._rows else 0)  # type: ignore[arg-type]
+
+
+def test_a_fork_says_so_and_ends(folder: Path) -> None:
+    iterator = iter(loader(folder, 2))
+    next(iterator)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            next(iterator)
+        except EngineError:
+            del iterator  # crew and tasks go, and nothing is waited for
+            code = 0 if len(list(loader(folder, 1))) == 15 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(list(iterator)) == 14
+
+
+LEAVING = """
+import sys
+import fastload
+iterator = iter(fastload.DataLoader(sys.argv[1], 20, num_workers=2, fields={"tokens": fastload.Tokens(300)}))
+next(iterator), next(iterator)
+print("leaving")
+"""
+
+
+def test_the_interpreter_ends_in_mid_epoch(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVING, folder], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+class Filling:
+    """Tasks over all rows of the set, by number."""
+
+    def __init__(self, folder: Path) -> None:
+        assert read._rows is not None
+        self.index = open_index(folder)
+        self.reader = TarReader(self.index, [], ["tokens"], capacity=4)
+        self.at = np.arange(SHARDS * ROWS)
+        self.head = bytes(self.reader.read(self.at[:1], self.at[:1]).raw["tokens"][0][:HEAD])  # type: ignore[index]
+
+    def begin(self, crew: Any) -> tuple[Any, Any]:
+        out = np.full((len(self.at), LENGTH), -1, np.int64)
+        into = Copying("tokens", self.head, np.dtype("uint16"), exact=False, out=out)
+        return self.reader.begin(self.at // ROWS, self.at % ROWS, into, crew), out
+
+
+def test_tasks_are_done_whoever_does_them(folder: Path) -> None:
+    assert read._rows is not None
+    expected, filling = write(folder), Filling(folder)
+    short = filling.at % 10 == 3
+
+    def check(finish: Any, out: Any) -> None:
+        rows = finish()
+        assert rows.keys == [str(row) for row in filling.at]
+        assert [content is not None for content in rows.raw["tokens"]] == short.tolist()
+        assert (out[~short] == expected[~short]).all()
+        assert (out[short] == -1).all()
+
+    for threads in (1, 2, 7):
+        crew = read._rows.Crew(threads)
+        for _ in range(50):  # in turn, out of turn, dropped, and asked for twice
+            begun = [filling.begin(crew) for _ in range(5)]
+            del begun[3]
+            for task in reversed(begun):
+                check(*task)
+            check(*begun[0])
+        left = [filling.begin(crew) for _ in range(3)]
+        crew.close()
+        crew.close()
+        for task in (*left, filling.begin(crew)):
+            check(*task)
+
+
+def test_several_callers_share_a_crew(folder: Path) -> None:
+    assert read._rows is not None
+    crew, filling, wrong = read._rows.Crew(2), Filling(folder), []
+
+    def call() -> None:
+        for _ in range(100):
+            finish, out = filling.begin(crew)
+            finish()
+            if out.sum() != expected:
+                wrong.append(out)
+
+    expected = (lambda task: task[0]() and task[1].sum())(filling.begin(None))
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+def test_what_is_refused() -> None:
+    assert read._rows is not None
+    with pytest.raises(ValueError, match=r"Crew\(0\): at least one thread"):
+        read._rows.Crew(0)
+    with pytest.raises(TypeError, match="a Crew or None expected"):
+        read._rows.fill(1, [], [], 0, b"", "i4", np.zeros(0), "i8", False)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cannot create"):
+        read._rows.Task()
+
+
+def test_scalars_and_ranges_are_checked_as_ever(tmp_path: Path) -> None:
+    fields = {"x": FieldInfo(kind="tensor"), "label": FieldInfo(kind="scalar", dtype="int64")}
+    writer = TarShardWriter(tmp_path / "a.tar", fields)
+    for row in range(40):
+        writer.add(f"{row}", {"x": ("npy", samples.npy(np.full((2, 3), row, np.float32)))}, {"label": 10 * row}, {})
+    writer.finish()
+    declared = {"x": fastload.Tensor((2, 3)), "label": fastload.Scalar(dtype="uint8")}
+    data = fastload.DataLoader(tmp_path, 8, num_workers=1, fields=declared, shuffle=False)
+    batches, error = until_error(data)
+    assert "260 does not fit into uint8" in error
+    assert [batch["x"][:, 1, 2].tolist() for batch in batches] == np.arange(24).reshape(3, 8).tolist()
+    assert all((batch["label"] == 10 * batch["x"][:, 0, 0]).all() for batch in batches)
