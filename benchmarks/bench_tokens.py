@@ -21,7 +21,7 @@ from fastload.shards.index import FieldInfo, IndexFile, ShardFile, ShardFormat
 from fastload.shards.parquet import ParquetShardWriter
 from fastload.shards.tar import TarShardWriter
 
-LENGTH, SHARDS, ROWS = 2048, 64, 128  # 64 MiB of tokens
+LENGTH, SHARDS, ROWS = 2048, 64, 512  # 256 MiB of tokens
 VOCABULARY = 50_257
 
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define CHUNK_BYTES 65536 /* of rows taken at a time: 3 us, ten times what taking them costs */
-#define SPIN_NS 50000     /* a thread without work looks for more that long before it sleeps: waking it takes as long */
+#define SPIN_NS 100000     /* a thread without work looks for more that long before it sleeps: waking it takes as long */
 #define STACK_BYTES (256 << 10)
 
 struct Crew {
