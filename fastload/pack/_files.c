@@ -8,7 +8,10 @@
        Reads each file from the first on, whole, to its place: starts, sizes: int64, as many as paths; into: writable bytes, one more than the last
        file takes. A file that is longer than its size is noticed by the byte after its place, which may be overwritten then.
 
-   Both stop at the first file that is not there, is no regular file, or is otherwise than expected, and return how many are done:
+   write_back(file, start, bytes)
+       Has the kernel begin to write a range of a file to its disk; what becomes of it, fsync says. Elsewhere than on Linux: nothing.
+
+   stat and read stop at the first file that is not there, is no regular file, or is otherwise than expected, and return how many are done:
    the caller looks at that one by itself, and says what is wrong with it. */
 
 #define PY_SSIZE_T_CLEAN
@@ -133,9 +136,24 @@ static PyObject *read_files(PyObject *module, PyObject *args) {
     return text ? PyLong_FromSsize_t(done) : NULL;
 }
 
+static PyObject *write_back(PyObject *module, PyObject *args) {
+    int file;
+    long long start, bytes;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iLL", &file, &start, &bytes))
+        return NULL;
+#ifdef SYNC_FILE_RANGE_WRITE
+    Py_BEGIN_ALLOW_THREADS
+    sync_file_range(file, start, bytes, SYNC_FILE_RANGE_WRITE);
+    Py_END_ALLOW_THREADS
+#endif
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"stat", stat_files, METH_VARARGS, "stat(folder, names, sizes, times) -> done"},
     {"read", read_files, METH_VARARGS, "read(folder, paths, starts, sizes, into, first) -> done"},
+    {"write_back", write_back, METH_VARARGS, "write_back(file, start, bytes)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,6 +17,7 @@ import xxhash
 
 from fastload.pack.checks import inspector
 from fastload.pack.contents import Look, fill
+from fastload.pack.files import write_back
 from fastload.pack.plan import Plan, PlannedShard
 from fastload.pack.steps import Chain, Recipe
 from fastload.pack.table import Values, file_types
@@ -171,6 +172,7 @@ class Encoder:
                 run, encoded = self._encode(start, stop)
                 view = run.buffer.data[: run.bytes]
                 write_all(file.fileno(), view, offset)
+                write_back(file.fileno(), offset, run.bytes)
                 state.update(view)
                 parts.append(replace(encoded.columns, offsets=np.asarray(encoded.columns.offsets) + offset))
                 tallies.append(encoded.tally)
@@ -192,6 +194,7 @@ class Encoder:
         descriptor = os.open(self._partial(shard), os.O_WRONLY | os.O_CLOEXEC)
         try:
             write_all(descriptor, run.buffer.data[: run.bytes], offset)
+            write_back(descriptor, offset, run.bytes)
         finally:
             os.close(descriptor)
         self._let_go(run.buffer)

@@ -1,4 +1,5 @@
-"""Many files at once, in C where that is built: their sizes, and their contents into one buffer.
+"""What the standard library does one by one or not at all, in C where that is built: the sizes of many files, their
+contents into one buffer, and writing back early.
 
     50,000 files of 900 bytes, processor time each    in Python    in C
     stat                                                 2.2 us    1.3 us
@@ -54,3 +55,10 @@ def read_files(folder: int, paths: list[str], starts: Int64s, sizes: Int64s, int
         return first
     done: int = _files.read(folder, paths, np.ascontiguousarray(starts), np.ascontiguousarray(sizes), into, first)
     return done
+
+
+def write_back(descriptor: int, start: int, size: int) -> None:
+    """Have the kernel begin to write some bytes of a file to its disk, so that fsync has less to wait for: packing 540
+    MB takes 235 ms instead of 284. Nothing without the extension; what becomes of the bytes, fsync says."""
+    if _files is not None:
+        _files.write_back(descriptor, start, size)

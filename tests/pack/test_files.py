@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pack_sources import tree
 
-from fastload.pack import _files, pack
-from fastload.pack.files import read_files, stat_files
+from fastload.pack import _files, files, pack
+from fastload.pack.files import read_files, stat_files, write_back
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +106,20 @@ def test_without_the_c_part_the_bytes_are_the_same(images: Path, tmp_path: Path)
     subprocess.run([sys.executable, "-c", WITHOUT, str(images), str(tmp_path / "without")], check=True)
     pack(images, tmp_path / "with", workers=1, shard_size="40KiB")
     assert tree(tmp_path / "with") == tree(tmp_path / "without")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_writing_back_early_changes_nothing(tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr(files, "_files", None)
+    content = os.urandom(100_000)
+    with open(tmp_path / "file", "w+b") as file:
+        file.write(content)
+        file.flush()
+        for start, size in [(0, 100_000), (5, 7), (1 << 40, 10), (0, 0)]:
+            write_back(file.fileno(), start, size)
+    assert (tmp_path / "file").read_bytes() == content
+    reading, writing = os.pipe()
+    write_back(writing, 0, 10)  # what has no disk is left alone
+    os.close(reading)
+    os.close(writing)
