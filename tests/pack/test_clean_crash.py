@@ -58,7 +58,7 @@ def test_killed_at_random_moments(images: Path, tmp_path: Path) -> None:
             child.join()
             kills += 1
             check_what_is_there(out, tmp_path / "scan.idx")
-            if (out / "index.json").exists() and not (out / JOURNAL_NAME).exists():
+            if (out / "index.json").exists() and not (out / JOURNAL_NAME / RECORDS_NAME).exists():
                 break
         else:
             run(images, out, choose.choice([1, 3]))
