@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from fastload.decode.base import Raw, Spec
 from fastload.decode.clips import Clip, Samples, open_clip
-from fastload.decode.resample import input_span, resample, resampled_frames
+from fastload.decode.polyphase import convert32
+from fastload.decode.resample import input_span, resampled_frames
 from fastload.errors import DecodeError
 from fastload.fields import Audio
 from fastload.order import hashing
@@ -58,7 +59,7 @@ class AudioDecoder:
         if new == clip.sample_rate:
             return self._mixed(clip.read(start, start + length))
         first, end, skip = input_span(start, start + length, clip.frames, clip.sample_rate, new)
-        return resample(self._mixed(clip.read(first, end)), clip.sample_rate, new)[:, skip : skip + length]
+        return convert32(self._mixed(clip.read(first, end)), clip.sample_rate, new)[:, skip : skip + length]
 
     def _start(self, spare: int, key: int) -> int:
         if self.field.crop == "random":

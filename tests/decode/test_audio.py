@@ -200,16 +200,14 @@ WHOLE = {fmt: encode(sound(2000), 8000, fmt) for fmt in ("FLAC", "OGG", "MP3")}
 
 
 def test_rates_without_a_common_divisor_are_refused_before_they_fill_the_memory() -> None:
-    with pytest.raises(DecodeError, match=r"resampling by 44101/44100 needs a filter of \d+ values"):
-        decoder_for(Audio(44_101)).decode(encode(sound(100), 44_100), 0)
+    with pytest.raises(DecodeError, match=r"resampling by 16000/2147483647 needs a filter of \d+ values"):
+        decoder_for(Audio(16_000)).decode(encode(sound(100), 2_147_483_647), 0)
 
 
-def test_without_torchaudio_only_resampling_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)  # an import now raises ImportError
-    raw = encode(sound(100), 7000)
-    assert ragged(Audio(7000), raw).shape == (1, 100)
-    with pytest.raises(MissingExtraError, match=r"resampling needs torchaudio, which cannot be loaded .* for torch 2"):
-        decoder_for(Audio(9000)).decode(raw, 0)
+def test_resampling_needs_no_torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torchaudio", "torchaudio.transforms", "torchaudio.functional"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import now raises ImportError
+    assert ragged(Audio(9000), encode(sound(70), 7000)).shape == (1, 90)
 
 
 def test_without_soundfile_only_wav_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Resampling in 64 bits is torchaudio's, whole clips long, and the same every time."""
+"""Resampling is torchaudio's, in 64 bits and in 32, in C and in numpy, whole clips long, and the same every time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torchaudio.functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastload.decode.polyphase import convert
-from fastload.decode.resample import resample, resampled_frames
+from fastload.decode import polyphase
+from fastload.decode.polyphase import convert, convert32
+from fastload.decode.resample import resampled_frames
+from fastload.errors import DecodeError
 
 RATES = [(8000, 16000), (44100, 16000), (48000, 16000), (22050, 16000), (16000, 8000), (16000, 44100), (48000, 44100)]
 
@@ -27,8 +29,69 @@ def test_the_filter_is_torchaudios(orig: int, new: int, frames: int) -> None:
     expected = torchaudio.functional.resample(torch.from_numpy(samples), orig, new).numpy()
     assert converted.shape == expected.shape == (2, resampled_frames(frames, orig, new))
     np.testing.assert_allclose(converted, expected, atol=1e-12)
-    single = resample(samples.astype(np.float32), orig, new)  # whose filter is of 32 bits
-    np.testing.assert_allclose(converted, single, atol=2**-15)
+
+
+@pytest.fixture(params=["native", "numpy"])
+def _build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert polyphase._polyphase is not None, "fastload.decode._polyphase is not built: see setup.py"
+    if request.param == "numpy":
+        monkeypatch.setattr(polyphase, "_polyphase", None)
+
+
+@pytest.mark.usefixtures("_build")
+@pytest.mark.parametrize(("orig", "new"), RATES)
+@pytest.mark.parametrize("frames", [1, 7, 441, 5000])
+def test_32_bits_are_as_near_as_torchaudios_own(orig: int, new: int, frames: int) -> None:
+    samples = noise(frames).astype(np.float32)
+    exact = torchaudio.functional.resample(torch.from_numpy(samples).double(), orig, new).numpy()
+    theirs = torchaudio.functional.resample(torch.from_numpy(samples), orig, new).numpy()
+    ours = convert32(samples, orig, new)
+    assert ours.dtype == np.float32
+    assert np.abs(ours - exact).max() <= max(2 * np.abs(theirs - exact).max(), 1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_any_rates_in_32_bits(frames: int, orig: int, new: int, strided: bool) -> None:
+    samples = noise(frames, 2).astype(np.float32)
+    if strided:
+        samples = np.asfortranarray(samples)
+    np.testing.assert_allclose(convert32(samples, orig, new), convert(samples, orig, new), atol=2e-6)
+
+
+def test_nothing_is_made_of_nothing() -> None:
+    assert convert32(np.zeros((1, 0), np.float32), 8000, 16000).shape == (1, 0)
+    assert convert32(np.zeros((0, 9), np.float32), 8000, 16000).shape == (0, 18)
+
+
+@pytest.mark.parametrize("function", [convert, convert32])
+def test_a_filter_that_is_too_large_is_refused(function: object) -> None:
+    with pytest.raises(DecodeError, match="needs a filter of"):
+        function(np.zeros((1, 9), np.float32), 4_294_967_291, 16_000)  # type: ignore[operator]
+
+
+def test_what_the_extension_refuses() -> None:
+    samples, starts, taps, out = (
+        np.zeros((1, 5), np.float32),
+        np.zeros(2, np.int64),
+        np.zeros((2, 8), np.float32),
+        np.zeros((1, 10), np.float32),
+    )
+    native = polyphase._polyphase
+    native.convert(samples, starts, taps, 1, out)
+    for wrong in (
+        (samples[0], starts, taps, 1, out),
+        (samples.astype(np.float64), starts, taps, 1, out),
+        (samples, starts[:1], taps, 1, out),
+        (samples, starts, taps[:, :7].copy(), 1, out),
+        (samples, starts, taps, 0, out),
+        (samples, starts, taps, 1, np.zeros((2, 10), np.float32)),
+    ):
+        with pytest.raises(ValueError, match=r"expected|do not fit"):
+            native.convert(*wrong)
+    out.flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        native.convert(samples, starts, taps, 1, out)
 
 
 @settings(deadline=None, max_examples=40)
