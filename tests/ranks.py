@@ -1,6 +1,7 @@
 """Runs a program on several ranks, as real processes on this machine; each leaves what it found as JSON.
 
-A program is called as `python program OUT ARGS...`; it calls `leave(OUT, value)` at its end.
+A program is called as `python program OUT ARGS...`; it calls `leave(OUT, value)` when it is through, and `end()` as its
+last step if it has a process group.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TESTS = Path(__file__).parent
 PATIENCE_SECONDS = 120  # a run that takes longer hangs
@@ -20,6 +21,19 @@ PATIENCE_SECONDS = 120  # a run that takes longer hangs
 def leave(out: str, value: Any) -> None:
     """What this rank has to say."""
     Path(out, f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(value))
+
+
+def end() -> NoReturn:
+    """End this process without taking its process groups apart: ProcessGroupGloo's destructor holds the GIL while it
+    joins a thread that may be waiting for the GIL, to let go of the tensors of the last collective (torch 2.11). On a
+    busy machine one run of DDP in four hung there."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()  # the first rank holds the store that the others still ask
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
@@ -60,7 +74,13 @@ def start(program: str, world_size: int, out: Path, *args: object) -> list[subpr
 def run(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
     """`start`, and wait for the end; gives what each rank left."""
     processes = start(program, world_size, out, *args)
-    said = [finish(process) for process in processes]
+    try:
+        said = [finish(process) for process in processes]
+    finally:  # of one that hangs, the others do too
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
     assert [process.returncode for process in processes] == [0] * world_size, "\n".join(said)
     return _left(out, world_size)
 

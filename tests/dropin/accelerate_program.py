@@ -90,7 +90,6 @@ def main(out: str, data: str) -> None:
         except fastload.FastloadError as error:
             found["errors"].append(str(error))
     ranks.leave(out, found)
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
@@ -99,3 +98,4 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     for message in {str(warning.message) for warning in caught}:
         print(message)
+    ranks.end()

@@ -104,3 +104,4 @@ def main(out: str, data: str, checkpoints: str, *steps: str) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Lightning's advice
     main(*sys.argv[1:])
+    ranks.end()

@@ -57,7 +57,6 @@ def main(out: str, data: str) -> None:
     checkpoint = next(Path(out, "whole").glob("checkpoint-6"))
     found["resumed"] = train(f"{out}/resumed", data, str(checkpoint), num_train_epochs=2)[0].seen
     ranks.leave(out, found)
-    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
@@ -65,3 +64,4 @@ if __name__ == "__main__":
         warnings.simplefilter("always")
         main(*sys.argv[1:])
     ranks.leave(sys.argv[1] + "/whole", [str(w.message) for w in caught if "rows of padding" in str(w.message)])
+    ranks.end()
