@@ -6,16 +6,22 @@ last step if it has a process group.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 TESTS = Path(__file__).parent
 PATIENCE_SECONDS = 120  # a run that takes longer hangs
+GROUP_SECONDS = 3  # the timeout of a process group in which a rank dies
+STACKS_SECONDS = 5  # to print its stacks, one that hangs has so long
 
 
 def leave(out: str, value: Any) -> None:
@@ -40,15 +46,13 @@ def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[An
     """Run under torchrun; gives what each rank left."""
     out.mkdir()
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
-    done = subprocess.run(
-        [sys.executable, *command, str(TESTS / program), str(out), *map(str, args)],
-        env=_environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    launcher = _begin([*command, str(TESTS / program), str(out), *map(str, args)], out / "torchrun.txt", {})
+    said = finish(launcher)
+    assert launcher.returncode == 0, said
     return _left(out, world_size)
 
 
-def start(program: str, world_size: int, out: Path, *args: object) -> list[subprocess.Popen[str]]:
+def start(program: str, world_size: int, out: Path, *args: object) -> list[Process]:
     """Start the ranks without torchrun, which would end all when one ends, with the environment that it gives them;
     one rank is a plain program."""
     out.mkdir(exist_ok=True)
@@ -61,13 +65,8 @@ def start(program: str, world_size: int, out: Path, *args: object) -> list[subpr
         if world_size > 1:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(TESTS / program), str(out), *map(str, args)],
-                env={**_environment(), **{name: str(value) for name, value in place.items()}},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            )
-        )  # fmt: skip
+        command = [str(TESTS / program), str(out), *map(str, args)]
+        processes.append(_begin(command, out / f"rank{rank}.txt", {name: str(place[name]) for name in place}))
     return processes
 
 
@@ -78,26 +77,56 @@ def run(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
         said = [finish(process) for process in processes]
     finally:  # of one that hangs, the others do too
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+            abort(process)
     assert [process.returncode for process in processes] == [0] * world_size, "\n".join(said)
     return _left(out, world_size)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for the end of a process; what it printed."""
+class Process(subprocess.Popen[str]):
+    """A process whose output goes to a file: one that nobody reads yet would fill a pipe, and wait."""
+
+    output: Path
+
+
+def _begin(command: list[str], output: Path, place: dict[str, str]) -> Process:
+    with output.open("w") as file:
+        process = Process(
+            [sys.executable, *command], env={**_environment(), **place},
+            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+    process.output = output
+    return process
+
+
+def finish(process: Process, patience_seconds: float = PATIENCE_SECONDS) -> str:
+    """Wait for the end of a process; what it printed. One that hangs is ended, and all that it started."""
     try:
-        return process.communicate(timeout=PATIENCE_SECONDS)[0]
+        process.wait(patience_seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        raise AssertionError(f"a hang: {process.communicate()[0]}") from None
+        abort(process)
+        raise AssertionError(f"a hang: {process.output.read_text(errors='replace')}") from None
+    return process.output.read_text(errors="replace")
+
+
+def abort(process: Process) -> None:
+    """End a process that still runs and all that it started, with their stacks in its output; torchrun puts each rank
+    in a session of its own, so that its process group is not all."""
+    if process.poll() is not None:
+        return
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for end, seconds in ((signal.SIGABRT, STACKS_SECONDS), (signal.SIGKILL, None)):
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.send_signal(end)
+        _, family = psutil.wait_procs(family, seconds)
+    process.wait()
 
 
 def _environment() -> dict[str, str]:
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **quiet}
+    stacks = {"PYTHONFAULTHANDLER": "1"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **quiet, **stacks}
 
 
 def _left(out: Path, world_size: int) -> list[Any]:
