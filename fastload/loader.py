@@ -7,7 +7,7 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 
@@ -34,7 +34,7 @@ from fastload.order.cursor import State
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, detect_rank
-from fastload.trainers import lightning_asks
+from fastload.trainers import lightning_asks, refuse_skipping, sharing_of
 from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
 _log = logging.getLogger(__name__)
@@ -204,6 +204,9 @@ class DataLoader:
         try:
             share, dataset = self._share(), self.dataset
             dataset.check(share)  # ranks may be known only now
+            sharing = sharing_of(self, share.world_size)
+            if sharing is not None:
+                sharing.check()
             threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
             jobs = dataset.jobs(
                 share,
@@ -279,6 +282,11 @@ class DataLoader:
     def faults(self) -> list[Fault]:
         """Samples masked so far on this rank (on_error="mask")."""
         return self.dataset.faults
+
+    @property
+    def drop_last(self) -> NoReturn:
+        """None: whoever asks wants to make another loader of this one."""
+        refuse_skipping()
 
     def stats(self) -> Stats:
         """Where the time went since the loader was made, by stage; `after - before` is what lay between. Cheap; may be

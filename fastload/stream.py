@@ -27,7 +27,7 @@ from fastload.order.distribute import Share
 from fastload.order.mix import visit
 from fastload.order.pattern import Composed
 from fastload.packed import PER_BATCH, SEGMENTS
-from fastload.trainers import Sharing, sharing_of
+from fastload.trainers import Sharing, refuse_restart, sharing_of
 
 VALID = (
     "__valid__"  # in samples for a stock DataLoader: False on those that only even out the ranks, and on masked ones
@@ -247,7 +247,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         """The batches of all processes in turn, for Accelerate; empty samples in place of those that it will drop."""
         pool, processes, with_valid = BufferPool(), sharing.world_size, sharing.world_size > 1 or self.masks
         plans = [steps(self.order, share, epoch * self.samples) for share in shares]
-        padding = 0 if sharing.drops or processes == 1 else -self.samples % shares[0].global_batch()
+        padding = _padding(self.samples, sharing, shares)
         if padding and worker == 0 and self._place()[0] == 0:
             _tell_of_padding(padding)
         for turn, batches in enumerate(zip(*plans, strict=True)):
@@ -266,9 +266,10 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         """The shares of all processes that Accelerate shares out to.
 
         Raises:
-            ConfigError: a world size of the data set's own, or a global batch larger than the data that would be
-                dropped.
+            ConfigError: it is shared out already; a world size of the data set's own; a global batch larger than the
+                data that would be dropped; or padding that would be measured.
         """
+        sharing.check()
         if self.world_size not in (None, 1, sharing.world_size):
             raise ConfigError(
                 f"world_size={self.world_size}: Accelerate shares this out over {sharing.world_size} processes; "
@@ -284,12 +285,20 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
                 f"drop_last=True would drop everything: {self.samples} samples, and a global batch of "
                 f"{shares[0].global_batch()}"
             )
+        padding = _padding(self.samples, sharing, shares)
+        if padding and sharing.evaluates is not None and VALID not in sharing.evaluates:
+            raise ConfigError(
+                f"the Trainer would measure {padding} rows of padding with the {self.samples} samples: evaluate with "
+                f"an IndexedDataset, which it counts right, or have the model's forward() take {VALID!r} and leave "
+                "out the rows where it is False"
+            )
         return shares
 
     def _sharing(self) -> Sharing | None:
         """How Accelerate shares this out, if it does; in a worker that was spawned, as its parent found."""
         pickled = self._pickled_for_worker()
-        found = sharing_of(self)
+        refuse_restart(self)
+        found = sharing_of(self, self._place()[1])
         return pickled[1] if found is None and pickled is not None else found
 
     def _place(self) -> tuple[int, int]:
@@ -343,9 +352,15 @@ def _slot(worker: int, workers: int) -> int:
     return 2 + workers * (workers - 1) // 2 + worker
 
 
+def _padding(samples: int, sharing: Sharing, shares: list[Share]) -> int:
+    """Rows of padding in the last batch of an epoch, over all processes."""
+    return 0 if sharing.drops or sharing.world_size == 1 else -samples % shares[0].global_batch()
+
+
 def _tell_of_padding(rows: int) -> None:
     warnings.warn(
         f"the last batch of an epoch has {rows} rows of padding, with {VALID!r} False: take them out of the loss (the "
-        f"Hugging Face Trainer passes {VALID!r} to a forward() that takes it), or give the DataLoader drop_last=True",
+        f"Hugging Face Trainer passes {VALID!r} to a forward() that takes it) and of what is gathered for metrics, or "
+        "give the DataLoader drop_last=True",
         stacklevel=3,
     )

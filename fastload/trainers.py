@@ -8,22 +8,30 @@ it expects, the samples of all processes:
                            split_batches, as one large batch), which it cuts up and sends
     IterableDatasetShard   each process iterates over everything, and keeps the rows of its own
 
-Lightning counts the batches of a resumed epoch from the epoch's beginning.
+What Accelerate shares out may also be a wrapper that reads the data set: each process then has its share already, and
+every other sample would be lost.
+
+Lightning counts the batches of a resumed epoch from the epoch's beginning, and a loader that has no state begins the
+epoch anew.
 
 Neither tells a data set or a loader of its ways, so that these functions look at the callers.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from fastload.errors import ConfigError
+from fastload.errors import ConfigError, StateError
 
 _ACCELERATE = "accelerate.data_loader"
+_TRANSFORMERS = "transformers.trainer"
 _LIGHTNING = ("lightning.pytorch.utilities.combined_loader", "pytorch_lightning.utilities.combined_loader")
+_FIT_LOOP = ("lightning.pytorch.loops.fit_loop", "pytorch_lightning.loops.fit_loop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,8 @@ class Sharing:
         rows: of each process in a batch.
         whole: the rows of all processes are one batch of the loader, and not one batch each.
         drops: the remainder of an epoch is dropped, and not padded.
+        evaluates: the Hugging Face Trainer measures a model with it; the names that the model's forward() takes.
+        wrapper: the type of what is shared out in place of the data set, and reads it; None: the data set itself.
     """
 
     world_size: int
@@ -43,34 +53,69 @@ class Sharing:
     rows: int
     whole: bool
     drops: bool
+    evaluates: tuple[str, ...] | None = None
+    wrapper: str | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError if what would be shared out is shared out already."""
+        if self.wrapper is not None:
+            raise ConfigError(
+                f"Accelerate would share out a second time, over {self.world_size} processes, what a {self.wrapper} "
+                "reads from fastload, and samples would be lost: give the DataLoader the StreamingDataset itself; or "
+                "pass Accelerate a fastload.DataLoader, whose augment= takes functions of a batch; or make the "
+                "StreamingDataset with rank=0, world_size=1, so that Accelerate alone shares it out"
+            )
 
 
-def sharing_of(dataset: object) -> Sharing | None:
-    """How Accelerate shares out this data set, if it is Accelerate that asks it for something now, else None.
+def sharing_of(data: object, world_size: int) -> Sharing | None:
+    """How Accelerate shares out this data set or what wraps it, if it is Accelerate that asks for something now, else
+    None.
 
     A worker process that was forked has the callers of the process that started it.
+
+    Args:
+        data: a data set, or a loader, which can only be wrapped.
+        world_size: over how many ranks it shares itself out; a wrapper around what one rank reads is no matter.
 
     Raises:
         ConfigError: the loader makes no batches, so that rows cannot be dealt out.
     """
     if _ACCELERATE not in sys.modules:
         return None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == _ACCELERATE:
-            asking = frame.f_locals.get("self")
-            if getattr(asking, "dataset", None) is dataset:
-                return _sharing(asking)
-        frame = frame.f_back
+    for frame in _callers():
+        if frame.f_globals.get("__name__") != _ACCELERATE:
+            continue
+        asking = frame.f_locals.get("self")
+        if getattr(asking, "dataset", None) is data:
+            return _sharing(asking, frame)
+        if world_size > 1 and _processes(asking) > 1:
+            wrapper = type(asking.dataset).__name__  # type: ignore[union-attr]
+            return Sharing(world_size=_processes(asking), rank=None, rows=1, whole=True, drops=False, wrapper=wrapper)
     return None
 
 
-def _sharing(asking: Any) -> Sharing | None:
-    kind = type(asking).__name__
-    if kind not in ("DataLoaderDispatcher", "IterableDatasetShard"):
+def _callers() -> Iterator[FrameType]:
+    """The callers of who asks this, the nearest first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _processes(asking: Any) -> int:
+    """Over how many processes this object of Accelerate shares out; 0 if it is none that does."""
+    match type(asking).__name__:
+        case "DataLoaderDispatcher":
+            return int(asking.state.num_processes)
+        case "IterableDatasetShard":
+            return int(asking.num_processes)
+    return 0
+
+
+def _sharing(asking: Any, frame: FrameType) -> Sharing | None:
+    processes, dispatches = _processes(asking), type(asking).__name__ == "DataLoaderDispatcher"
+    if not processes:
         return None
-    dispatches = kind == "DataLoaderDispatcher"
-    processes = asking.state.num_processes if dispatches else asking.num_processes
     if asking.batch_size is None:
         raise ConfigError("under Accelerate the DataLoader needs a batch_size; or pass it a fastload.DataLoader")
     return Sharing(
@@ -79,9 +124,60 @@ def _sharing(asking: Any) -> Sharing | None:
         rows=asking.batch_size // processes if asking.split_batches else asking.batch_size,
         whole=not dispatches or asking.split_batches,
         drops=asking._drop_last if dispatches else asking.drop_last,
+        evaluates=_evaluated(frame),
     )
+
+
+def _evaluated(frame: FrameType | None) -> tuple[str, ...] | None:
+    """What the model takes that the Hugging Face Trainer evaluates, if that is what calls this frame."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _TRANSFORMERS and frame.f_code.co_name == "evaluation_loop":
+            trainer = frame.f_locals["self"]
+            return tuple(trainer._signature_columns or inspect.signature(trainer.model.forward).parameters)
+        frame = frame.f_back
+    return None
+
+
+def refuse_skipping() -> NoReturn:
+    """What a fastload.DataLoader says when it is asked for `drop_last`, which it has not.
+
+    Raises:
+        ConfigError: Accelerate asks, to make a stock DataLoader of the data set that skips batches: one that knows
+            nothing of augmentation, devices and the place in the run.
+        AttributeError: anybody else asks.
+    """
+    asking = sys._getframe(2)
+    if asking.f_globals.get("__name__") == _ACCELERATE and asking.f_code.co_name == "skip_first_batches":
+        raise ConfigError(
+            "skip_first_batches would go on with another loader, without augment=: a fastload.DataLoader goes on "
+            "after load_state_dict(), with what state_dict() gave at the checkpoint. With the Hugging Face Trainer, "
+            "set ignore_data_skip=True and load it in a callback's on_train_begin"
+        )
+    raise AttributeError("a fastload.DataLoader has no drop_last; its last_batch says what becomes of the remainder")
 
 
 def lightning_asks() -> bool:
     """Whether it is Lightning that calls the function that calls this one."""
     return sys._getframe(2).f_globals.get("__name__") in _LIGHTNING
+
+
+def refuse_restart(dataset: object) -> None:
+    """Raise StateError if Lightning is about to go on inside an epoch with a loader of this data set that begins it
+    anew."""
+    if not any(name in sys.modules for name in _FIT_LOOP):
+        return
+    for frame in _callers():
+        if frame.f_globals.get("__name__") not in _FIT_LOOP or frame.f_code.co_name != "setup_data":
+            continue
+        loop = frame.f_locals["self"]
+        progress = loop.epoch_loop.batch_progress
+        if not loop.restarting or progress.is_last_batch or not progress.current.processed:
+            return
+        loaders = [each for each in loop._combined_loader.flattened if getattr(each, "dataset", None) is dataset]
+        if any(not hasattr(each, "load_state_dict") for each in loaders):
+            raise StateError(
+                f"the checkpoint was saved after {progress.current.processed} batches of an epoch, and a stock "
+                "DataLoader begins the epoch anew: samples would come twice, others not at all. Pass a "
+                "fastload.DataLoader to fit, which goes on there, or resume from a checkpoint of an epoch's end"
+            )
+        return

@@ -9,7 +9,7 @@ from typing import Any
 import ranks
 import torch
 import torch.utils.data
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 
 import fastload
 
@@ -25,6 +25,60 @@ def ids(batch: Any) -> list[int]:
 
 def tensors(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return torch.utils.data.default_collate([{k: v for k, v in s.items() if k != "__key__"} for s in samples])
+
+
+class Wrapper(torch.utils.data.IterableDataset[Any]):
+    """What changes samples of something else on their way."""
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Any:
+        return ({"label": sample["label"]} for sample in self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def wrapped(data: str) -> dict[str, Any]:
+    """What becomes of loaders over wrappers: the error of this rank, or what it read."""
+    found: dict[str, Any] = {}
+    for dispatch in (False, True):
+        for name in ("plain", "fork", "spawn", "loader", "once"):
+            if name == "spawn" and not dispatch:  # takes seconds, and finds what a forked one does
+                continue
+            start = {"num_workers": 1, "multiprocessing_context": name} if name in ("fork", "spawn") else {}
+            place = {"rank": 0, "world_size": 1} if name == "once" else {}
+            dataset = fastload.StreamingDataset(data, fields=FIELDS, **place)
+            inner = fastload.DataLoader(dataset, 1) if name == "loader" else dataset
+            configured = DataLoaderConfiguration(dispatch_batches=dispatch)
+            accelerator = Accelerator(cpu=True, dataloader_config=configured)
+            prepared = accelerator.prepare(torch.utils.data.DataLoader(Wrapper(inner), ROWS, **start))
+            if dispatch and name != "once" and accelerator.num_processes > 1 and not accelerator.is_main_process:
+                continue  # it would wait for the first, which reads for all
+            try:
+                found[f"{dispatch} {name}"] = [i for batch in prepared for i in batch["label"].flatten().tolist()]
+            except fastload.FastloadError as error:
+                found[f"{dispatch} {name}"] = str(error)
+    return found
+
+
+def gathered(data: str) -> dict[str, list[int]]:
+    """The README's recipe: metrics over the samples, without the padding."""
+    accelerator, found = Accelerator(cpu=True), {}
+    loader = accelerator.prepare(fastload.DataLoader(data, ROWS, fields=FIELDS))
+    found["own"] = []
+    for batch in loader:
+        predicted = batch["label"]  # what a model makes of it
+        predicted, valid = accelerator.gather_for_metrics((predicted, batch.valid))
+        found["own"] += predicted[valid].tolist()
+    found["stock"] = []
+    dataset = fastload.StreamingDataset(data, fields=FIELDS)
+    for batch in accelerator.prepare(torch.utils.data.DataLoader(dataset, ROWS)):
+        every = torch.ones(len(batch["label"]), dtype=torch.bool)
+        rows, valid = accelerator.gather_for_metrics((batch["label"], batch.get("__valid__", every)))
+        found["stock"] += rows[valid].tolist()
+    return found
 
 
 def through(accelerator: Accelerator, loader: Any) -> list[list[list[int]]]:
@@ -79,6 +133,7 @@ def main(out: str, data: str) -> None:
         metric += accelerator.gather_for_metrics(batch["label"]).tolist()
     found["metric"] = metric
     found["saved"] = checkpoint(data, out)
+    found["wrapped"], found["gathered"] = wrapped(data), gathered(data)
     found["errors"] = []
     for wrong in (
         torch.utils.data.DataLoader(fastload.StreamingDataset(data, rank=0, world_size=8), ROWS),
@@ -89,6 +144,10 @@ def main(out: str, data: str) -> None:
             next(iter(accelerator.prepare(wrong)))
         except fastload.FastloadError as error:
             found["errors"].append(str(error))
+    try:
+        skip_first_batches(fastload.DataLoader(data, ROWS, fields=FIELDS), 1)
+    except fastload.FastloadError as error:
+        found["skipped"] = str(error)
     ranks.leave(out, found)
 
 

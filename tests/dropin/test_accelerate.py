@@ -63,6 +63,29 @@ def test_metrics_of_an_indexed_data_set_count_each_sample_once(found: list[Any])
     assert all(sorted(rank["metric"]) == list(range(SAMPLES)) for rank in found)
 
 
+def test_metrics_without_the_padding_count_each_sample_once(found: list[Any]) -> None:
+    for rank in found:
+        assert sorted(rank["gathered"]["own"]) == sorted(rank["gathered"]["stock"]) == list(range(SAMPLES))
+
+
+def test_a_wrapper_is_not_shared_out_a_second_time(found: list[Any]) -> None:
+    errors = [error for rank in found for how, error in rank["wrapped"].items() if not how.endswith("once")]
+    if len(found) == 1:
+        assert all(sorted(read) == list(range(SAMPLES)) for read in errors)
+        return
+    assert len(errors) == 3 * 2 + 4, "both ranks read, or the first for both"
+    for error in errors:
+        assert "Accelerate would share out a second time, over 2 processes, what a Wrapper reads from fastload" in error
+    for dispatch in (False, True):
+        read = {i for rank in found for i in rank["wrapped"][f"{dispatch} once"]}
+        assert read == set(range(SAMPLES)), "what gives every rank everything may be"
+
+
+def test_skipping_batches_does_not_make_another_loader(found: list[Any]) -> None:
+    for rank in found:
+        assert rank["skipped"].startswith("skip_first_batches would go on with another loader, without augment=")
+
+
 def test_what_cannot_be_shared_out_is_refused(found: list[Any]) -> None:
     expected = [
         f"world_size=8: Accelerate shares this out over {len(found)} processes; leave rank and world_size out",

@@ -78,3 +78,12 @@ def test_a_resume_that_lightning_would_cut_short_is_refused(two: list[Any]) -> N
     assert two[0]["grown"] == expected + (
         "Lightning counts both and stops at 4. Resume at the old ones, or from the end of an epoch"
     )
+
+
+def test_a_stock_loader_that_would_begin_the_epoch_anew_is_refused(two: list[Any]) -> None:
+    for found in two:
+        for error in found["restarted"][:2]:
+            assert error.startswith("the checkpoint was saved after 2 batches of an epoch, and a stock DataLoader")
+    batches = [found["restarted"][2] for found in two]
+    conformance.assert_equal_batches(batches)
+    conformance.assert_exactly_once(conformance.flat(batches), SAMPLES)

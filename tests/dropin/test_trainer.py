@@ -53,6 +53,24 @@ def test_evaluation_of_an_indexed_data_set_counts_each_sample_once(found: list[A
     assert all(one["evaluated"] == list(range(SAMPLES)) for one in found)
 
 
+def test_padding_is_not_measured(found: list[Any]) -> None:
+    for one in found:
+        if len(found) == 1:
+            assert one["streamed"] == [list(range(SAMPLES))] * 2
+            continue
+        for error in one["streamed"]:
+            assert error.startswith("the Trainer would measure 1 rows of padding with the 23 samples: evaluate with an")
+        assert len(one["aware"]) == SAMPLES + 1, "a model that takes __valid__ is left to it"
+
+
+def test_a_loader_of_fastload_resumes_by_its_state_and_not_by_skipping(found: list[Any]) -> None:
+    for one in found:
+        assert min(min(step) for step in one["own"]) >= 100, "augmented"
+        assert len(one["own"]) == 2 * -(-SAMPLES // (3 * len(found)))
+        assert one["own resumed"] == one["own"][3:]
+        assert "ignore_data_skip=True" in one["own skipping"]
+
+
 def test_padding_is_told_where_there_is_some(found: list[Any]) -> None:
     messages = found[0]["warnings"]
     assert bool(messages) == (len(found) == 2)
