@@ -180,7 +180,8 @@ void fl_entropy_tidy(fl_entropy *entropy, size_t largest);
 fl_status fl_entropy_begin(fl_entropy *entropy, const uint8_t *raw, size_t size, const fl_header *header,
     const fl_layout *layout, const fl_tiles *tiles);
 
-/* After jpeg_start_decompress. MCUs from `needed` on, in each row, are left out where that saves time. */
-void fl_entropy_attach(fl_entropy *entropy, j_decompress_ptr info, int64_t needed);
+/* After jpeg_start_decompress. MCUs from `needed` on, in each row, are left out where that saves time. `portable` as in
+ * fl_spec. */
+void fl_entropy_attach(fl_entropy *entropy, j_decompress_ptr info, int64_t needed, int portable);
 
 #endif

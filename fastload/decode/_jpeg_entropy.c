@@ -10,12 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOOK 10 /* bits of a code that one look-up decodes; longer ones are rare */
+#ifdef __GNUC__
+#define ALWAYS_INLINE inline __attribute__((always_inline)) /* into the builds for other processors below */
+#else
+#define ALWAYS_INLINE inline
+#endif
+
+/* Bits that one look-up decodes. Of the symbols of photographs, 94% have code and value within them, and are there with
+ * their value; nearly all others have their code. */
+#define LOOK 10
 /* A block takes at most 64 codes of 16 bits and values of 15; its end is checked only then. */
 #define SLACK 512
 
-/* An entry: bits 0-5 length of code and value together, 6-9 length of the value, 10-13 run of zeros before it. A code
- * takes one bit at least, so that 0 is no entry. */
+/* An entry: bits 0-5 length of code and value together, 6-9 run of zeros before it, 10-13 length of the value; or, where
+ * DIRECT, 16-31 the value itself. A code takes one bit at least, so that 0 is no entry. */
+#define DIRECT 0x8000u
 typedef struct {
     uint32_t look[1 << LOOK];
     int32_t largest[18]; /* code of each length, -1 for none */
@@ -75,7 +84,25 @@ void fl_entropy_tidy(fl_entropy *entropy, size_t largest) {
 
 static uint32_t entry_of(int length, int symbol) {
     int size = symbol & 15;
-    return (uint32_t)(length + size) | (uint32_t)size << 6 | (uint32_t)(symbol >> 4) << 10;
+    return (uint32_t)(length + size) | (uint32_t)(symbol >> 4) << 6 | (uint32_t)size << 10;
+}
+
+static ALWAYS_INLINE int length_of(uint32_t entry) { return (int)(entry & 63); }
+static ALWAYS_INLINE int run_of(uint32_t entry) { return (int)(entry >> 6 & 15); }
+static ALWAYS_INLINE int size_of(uint32_t entry) { return (int)(entry >> 10 & 15); }
+
+/* The value of these bits (T.81, F.2.2.1): those that begin with 0 are negative. `size` is not 0. */
+static ALWAYS_INLINE int32_t extend(int32_t bits, int size) {
+    int32_t positive = bits >> (size - 1); /* 1 or 0 */
+    return bits + ((positive - 1) & (1 - (1 << size)));
+}
+
+/* The entry for these LOOK bits, of which the code that it is for is the beginning. */
+static uint32_t entry_with_value(uint32_t entry, int bits) {
+    int size = size_of(entry), rest = LOOK - length_of(entry);
+    if (size == 0 || rest < 0) return entry;
+    int32_t value = extend(bits >> rest & ((1 << size) - 1), size);
+    return (entry & 0x3FF) | DIRECT | (uint32_t)value << 16;
 }
 
 /* libjpeg has checked the table: at most 256 codes, none longer than its length allows. */
@@ -89,7 +116,7 @@ static void build(code_table *table, const JHUFF_TBL *from) {
             if (length > LOOK) continue;
             uint32_t entry = entry_of(length, table->symbols[place]);
             int rest = LOOK - length;
-            for (int n = 0; n < 1 << rest; n++) table->look[(code << rest) + n] = entry;
+            for (int n = code << rest; n < (code + 1) << rest; n++) table->look[n] = entry_with_value(entry, n);
         }
         table->largest[length] = from->bits[length] ? code - 1 : -1;
     }
@@ -105,7 +132,7 @@ static uint32_t long_code(const code_table *table, uint64_t window) {
     return 0;
 }
 
-static inline uint64_t load_be64(const uint8_t *p) {
+static ALWAYS_INLINE uint64_t load_be64(const uint8_t *p) {
     uint64_t value;
     memcpy(&value, p, 8);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -115,60 +142,66 @@ static inline uint64_t load_be64(const uint8_t *p) {
 }
 
 /* At least 56 bits at hand (after F. Giesen, "Reading bits in far too many ways", variant 4). */
-static inline void refill(reader *r) {
+static ALWAYS_INLINE void refill(reader *r) {
     r->window |= load_be64(r->at) >> r->count;
     r->at += (63 - r->count) >> 3;
     r->count |= 56;
 }
 
-static inline uint32_t next_entry(const reader *r, const code_table *table) {
-    uint32_t entry = table->look[r->window >> (64 - LOOK)];
-    return __builtin_expect(entry == 0, 0) ? long_code(table, r->window) : entry;
+static ALWAYS_INLINE void skip(reader *r, uint32_t entry) {
+    r->window <<= length_of(entry);
+    r->count -= length_of(entry);
 }
 
-static inline void skip(reader *r, uint32_t entry) {
-    r->window <<= entry & 63;
-    r->count -= (int)(entry & 63);
+/* The value behind the code of an entry that is not DIRECT and has one. */
+static ALWAYS_INLINE int32_t value_behind(const reader *r, uint32_t entry) {
+    int size = size_of(entry);
+    return extend((int32_t)(r->window >> (64 - length_of(entry))) & ((1 << size) - 1), size);
 }
 
-/* The value behind the code (T.81, F.2.2.1): of `size` bits, those that begin with 0 negative. */
-static inline int32_t value_of(const reader *r, uint32_t entry) {
-    uint32_t size = entry >> 6 & 15;
-    int32_t value = (int32_t)(r->window >> (64 - (entry & 63))) & ((1 << size) - 1);
-    int32_t positive = value >> (size - 1); /* 1 or 0 */
-    return value + ((positive - 1) & (1 - (1 << size)));
-}
-
-/* One coefficient, or a run of zeros, before place `k`; the place behind, or DCTSIZE2 where the block ends, or
- * DCTSIZE2 + 1 if there is no such code or no such place. */
-static inline int decode_one(reader *r, const code_table *ac, int k, JCOEF *block) {
-    uint32_t entry = next_entry(r, ac);
-    k += (int)(entry >> 10);
-    if (__builtin_expect((entry & 0x3C0) == 0, 0)) {
-        if (entry == 0) return DCTSIZE2 + 1;
+/* What is not DIRECT, before place `k`: the place behind, or DCTSIZE2 where the block ends, or DCTSIZE2 + 1 if there is
+ * no such code. */
+static ALWAYS_INLINE int decode_rare(reader *r, uint32_t entry, const code_table *ac, int k, JCOEF *block) {
+    refill(r);
+    if (entry == 0 && (entry = long_code(ac, r->window)) == 0) return DCTSIZE2 + 1;
+    int run = run_of(entry);
+    if (size_of(entry) == 0) {
         skip(r, entry);
-        return entry >> 10 == 15 ? k + 1 : DCTSIZE2; /* sixteen zeros; or nothing else */
+        return run == 15 ? k + 16 : DCTSIZE2; /* sixteen zeros; or nothing else */
     }
-    block[NATURAL[k]] = (JCOEF)value_of(r, entry);
+    block[NATURAL[k + run]] = (JCOEF)value_behind(r, entry);
     skip(r, entry);
-    return k + 1;
+    return k + run + 1;
 }
 
 /* 0 if there is no such code, or there are more than 64 coefficients. */
-static inline int decode_block(reader *r, const code_table *dc, const code_table *ac, int32_t *last_dc, JCOEF *block) {
+static ALWAYS_INLINE int decode_block(reader *r, const code_table *dc, const code_table *ac, int32_t *last_dc, JCOEF *block) {
     refill(r);
-    uint32_t entry = next_entry(r, dc);
-    if (entry == 0) return 0;
-    if (entry >> 6 & 15) *last_dc = (int32_t)((uint32_t)*last_dc + (uint32_t)value_of(r, entry));
+    uint32_t entry = dc->look[r->window >> (64 - LOOK)];
+    if (entry == 0 && (entry = long_code(dc, r->window)) == 0) return 0;
+    int32_t change = 0;
+    if (entry & DIRECT) {
+        change = (int32_t)entry >> 16;
+    } else if (size_of(entry)) {
+        change = value_behind(r, entry);
+    }
+    *last_dc = (int32_t)((uint32_t)*last_dc + (uint32_t)change);
     skip(r, entry);
     block[0] = (JCOEF)*last_dc;
     int k = 1;
     while (k < DCTSIZE2) {
-        refill(r); /* two at a time: the longest take 31 bits each, and nearly all of them less than 12 */
-        k = decode_one(r, ac, k, block);
-        if (k >= DCTSIZE2) break;
-        if (__builtin_expect(r->count < 31, 0)) refill(r);
-        k = decode_one(r, ac, k, block);
+        refill(r);
+        for (int left = 56 / LOOK; left > 0; left--) { /* for as many the bits at hand are enough */
+            entry = ac->look[r->window >> (64 - LOOK)];
+            if (__builtin_expect(!(entry & DIRECT), 0)) {
+                k = decode_rare(r, entry, ac, k, block);
+                break;
+            }
+            k += run_of(entry);
+            block[NATURAL[k]] = (JCOEF)(entry >> 16);
+            skip(r, entry);
+            if (++k >= DCTSIZE2) break;
+        }
     }
     return k == DCTSIZE2;
 }
@@ -222,7 +255,7 @@ static void open_tile(fl_entropy *e) {
 }
 
 /* libjpeg's interface: one MCU, whose blocks are zero before; NULL if they are to be thrown away. */
-static boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
+static ALWAYS_INLINE boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
     fl_entropy *e = info->client_data;
     int64_t mcu = e->mcu;
     if (e->layout != NULL) {
@@ -244,6 +277,15 @@ static boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
     if (!whole || left < 0 || (ends && left >= 8)) fl_fail(e->errors, "a segment does not decode");
     return TRUE;
 }
+
+static boolean decode_mcu_base(j_decompress_ptr info, JBLOCKROW *blocks) { return decode_mcu(info, blocks); }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* Shifts by a variable number of bits are one instruction each, a load with its bytes turned round is one. */
+__attribute__((target("bmi,bmi2,movbe"))) static boolean decode_mcu_bmi2(j_decompress_ptr info, JBLOCKROW *blocks) {
+    return decode_mcu(info, blocks);
+}
+#endif
 
 fl_status fl_entropy_begin(fl_entropy *e, const uint8_t *raw, size_t size, const fl_header *header,
     const fl_layout *layout, const fl_tiles *tiles) {
@@ -275,7 +317,7 @@ typedef struct {
     boolean (*decode_mcu)(j_decompress_ptr info, JBLOCKROW *blocks);
 } entropy_decoder;
 
-void fl_entropy_attach(fl_entropy *e, j_decompress_ptr info, int64_t needed) {
+void fl_entropy_attach(fl_entropy *e, j_decompress_ptr info, int64_t needed, int portable) {
     int dc_built = 0, ac_built = 0;
     for (int c = 0; c < info->comps_in_scan; c++) {
         int dc = info->cur_comp_info[c]->dc_tbl_no, ac = info->cur_comp_info[c]->ac_tbl_no;
@@ -294,5 +336,10 @@ void fl_entropy_attach(fl_entropy *e, j_decompress_ptr info, int64_t needed) {
     e->mcus = info->MCUs_per_row;
     e->needed = needed;
     info->client_data = e;
-    ((entropy_decoder *)info->entropy)->decode_mcu = decode_mcu;
+    boolean (*decode)(j_decompress_ptr, JBLOCKROW *) = decode_mcu_base;
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (!portable && __builtin_cpu_supports("bmi2")) decode = decode_mcu_bmi2;
+#endif
+    (void)portable;
+    ((entropy_decoder *)info->entropy)->decode_mcu = decode;
 }
