@@ -142,25 +142,36 @@ _UNUSED = _references([np.empty(0)])  # 3 in Python 3.11; measured, because inte
 
 class Column:
     """One field of a batch being filled: an array [B, ...] or a list of B, and the true lengths where the kind has
-    them."""
+    them.
 
-    __slots__ = ("array", "lengths", "spec", "values")
+    The array is taken from the pool when the first row is about to be written: until then a batch that is planned ahead
+    takes no memory, and by then the consumer has let go of an older one.
+    """
+
+    __slots__ = ("_array", "_lock", "_pool", "_size", "lengths", "spec", "values")
 
     def __init__(self, spec: Spec, size: int, pool: BufferPool) -> None:
-        self.spec = spec
-        self.array: npt.NDArray[Any] | None = None
-        self.values: list[Any] = []
-        if spec.shape is None:
-            self.values = [None] * size
-        else:
-            assert spec.dtype is not None
-            self.array = pool.take((size, *spec.shape), spec.dtype)
+        self.spec, self._size, self._pool = spec, size, pool
+        self._array: npt.NDArray[Any] | None = None
+        self._lock = threading.Lock()  # several threads may write the first row
+        self.values: list[Any] = [None] * size if spec.shape is None else []
         self.lengths = np.zeros(size, np.int64) if spec.has_length else None
+
+    @property
+    def array(self) -> npt.NDArray[Any] | None:
+        """[B, ...]; None for a list."""
+        if self._array is None and self.spec.shape is not None:
+            with self._lock:
+                if self._array is None:
+                    assert self.spec.dtype is not None
+                    self._array = self._pool.take((self._size, *self.spec.shape), self.spec.dtype)
+        return self._array
 
     def blank(self, start: int, stop: int) -> None:
         """Fill rows [start, stop) as padding: `spec.fill`, None in lists, length 0."""
-        if self.array is not None:
-            self.array[start:stop] = self.spec.fill
+        array = self.array
+        if array is not None:
+            array[start:stop] = self.spec.fill
         else:
             self.values[start:stop] = [None] * (stop - start)
         if self.lengths is not None:
@@ -168,9 +179,10 @@ class Column:
 
     def finish(self) -> torch.Tensor | list[Any]:
         """What the user gets; images are a channels-last view [B, C, H, W] of the buffer [B, H, W, C]."""
-        if self.array is None:
+        array = self.array
+        if array is None:
             if isinstance(next((v for v in self.values if v is not None), None), np.ndarray):  # all are of one kind
                 return [torch.from_numpy(v) if v is not None else None for v in self.values]
             return self.values
-        tensor = torch.from_numpy(self.array)
+        tensor = torch.from_numpy(array)
         return tensor.permute(0, 3, 1, 2) if self.spec.channels_last else tensor
