@@ -136,10 +136,16 @@ class DataLoader:
             raise ConfigError(
                 "batch_size is a schedule: LengthBuckets sizes its batches itself; pass the most rows of one"
             )
-        if share.last_batch == "drop" and 0 < self.dataset.samples < share.global_batch():
+        self._check_drop(share)
+
+    def _check_drop(self, share: Share) -> None:
+        """Raise ConfigError where a global batch, of any size of a schedule, is larger than an epoch: from there on
+        there would be no batch."""
+        rows = max((size for _, size in share.schedule), default=share.batch_size)
+        if share.last_batch == "drop" and 0 < self.dataset.samples < share.world_size * rows:
             raise ConfigError(
                 f"last_batch='drop' would drop everything: {self.dataset.samples} samples, and a global batch of "
-                f"{share.global_batch()} ({share.world_size} ranks x {batch_size})"
+                f"{share.world_size * rows} ({share.world_size} ranks x {rows})"
             )
 
     def _threads(self, wanted: int | str) -> tuple[int, Tuner | None]:
@@ -207,6 +213,7 @@ class DataLoader:
             sharing = sharing_of(self, share.world_size)
             if sharing is not None:
                 sharing.check()
+            self._check_drop(share)
             threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
             jobs = dataset.jobs(
                 share,

@@ -305,3 +305,19 @@ def test_ranks_follow_a_schedule_together(packed: Packed, world_size: int) -> No
 def test_schedules_that_are_none_are_refused(packed: Packed, schedule: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DataLoader(data(packed, "tar", None), schedule)
+
+
+def test_a_schedule_that_would_drop_everything_from_somewhere_on_is_refused(packed: Packed) -> None:
+    message = r"drop everything: 23 samples, and a global batch of 24 \(1 ranks x 24\)"
+    with pytest.raises(ConfigError, match=message):
+        DataLoader(data(packed, "tar", None), {0: 2, 10: 24}, last_batch="drop")
+    run = DataLoader(data(packed, "tar", None), {0: 2, 10: 23}, last_batch="drop")
+    assert [len(list(run)) for _ in range(3)] == [5, 1, 1]
+
+
+def test_ranks_that_are_known_late_may_drop_everything_too(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = DataLoader(data(packed, "tar", None), 12, last_batch="drop")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="would drop everything: 23 samples, and a global batch of 24"):
+        next(iter(run))
