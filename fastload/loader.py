@@ -33,7 +33,7 @@ from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import State
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
-from fastload.stream import Streamed, detect_rank
+from fastload.stream import Streamed, check_rank_is_known, detect_rank
 from fastload.trainers import lightning_asks, refuse_skipping, sharing_of
 from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
@@ -209,6 +209,7 @@ class DataLoader:
         before, epoch = self._meter.stats(), self.epoch
         try:
             share, dataset = self._share(), self.dataset
+            check_rank_is_known(dataset.rank)
             dataset.check(share)  # ranks may be known only now
             sharing = sharing_of(self, share.world_size)
             if sharing is not None:

@@ -65,6 +65,24 @@ def detect_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return _checked(*found)
 
 
+def check_rank_is_known(rank: int | None) -> None:
+    """For who begins to read; before, a launcher such as Lightning's has set WORLD_SIZE alone, and torch.distributed
+    is initialised later.
+
+    Raises:
+        ConfigError: the environment says that there are several ranks, and nothing which of them this is.
+    """
+    known = rank is not None or "RANK" in os.environ
+    if known or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    _, world_size = detect_rank(None, None)
+    if world_size > 1:
+        raise ConfigError(
+            f"WORLD_SIZE={world_size} in the environment and no RANK: every process would take itself for rank 0; set "
+            "both, as torchrun does, unset both, or pass rank= and world_size="
+        )
+
+
 def _checked(rank: int, world_size: int) -> tuple[int, int]:
     rank, world_size = integer("rank", rank), integer("world_size", world_size, least=1)
     if not 0 <= rank < world_size:
@@ -220,6 +238,8 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         sharing = self._sharing()
         if sharing is not None:
             return self._iterate_for_all(epoch, sharing, self._shares(sharing), worker, workers)
+        if self._pickled_for_worker() is None:
+            check_rank_is_known(self.rank)
         rank, world_size = self._place()
         return self._iterate(epoch, rank, world_size, worker, workers)
 

@@ -211,6 +211,23 @@ def test_rank_and_world_size_come_from_the_environment(packed: Packed, monkeypat
     conformance.assert_exactly_once(seen, 23)
 
 
+@pytest.mark.parametrize("make", [lambda data: fastload.DataLoader(data, 4), lambda data: Stock(data, batch_size=4)])
+def test_several_ranks_and_none_of_them_is_refused_at_the_first_batch(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, make: Callable[[StreamingDataset], Any]
+) -> None:
+    """Lightning sets WORLD_SIZE alone, and initialises torch.distributed after the loaders are made."""
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = packed("tar", SIZES)
+    run = make(StreamingDataset(data, fields=LABEL))
+    assert len(run)
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2 in the environment and no RANK: every process would take"):
+        next(iter(run))
+    assert len(list(make(StreamingDataset(data, fields=LABEL, rank=0, world_size=2)))) == 3
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert len(list(make(StreamingDataset(data, fields=LABEL)))) == 6
+
+
 def test_detect_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
