@@ -16,7 +16,8 @@ Contract
                 number of times. next() of an engine that was closed before its end raises EngineError: it must not
                 look like an end.
   6. Stall      If no part finishes for `timeout` seconds while the consumer waits, EngineError names what was waited
-  for.
+                for, at once: threads that hang are left behind, and end where they get to. Without threads nobody
+                waits, and nobody can tell.
   7. Fork       In a child process made by fork after the start, next() raises EngineError: threads do not survive a
   fork.
   8. Exit       At interpreter exit every engine that is still open is closed.
@@ -52,6 +53,7 @@ Result = TypeVar("Result", covariant=True)
 Key = TypeVar("Key", bound=Hashable)
 
 _CLOSED = "the engine was closed before its end; begin a new iteration"
+STALLED_JOIN_SECONDS = 0.1  # after a stall: enough for threads that do not hang
 JOIN_SECONDS = 10.0  # close() waits this long for a running part; a thread that hangs longer is left behind as a daemon
 
 
@@ -169,6 +171,7 @@ class Engine(Generic[Result]):
         self._plan_error: BaseException | None = None
         self._plan_ended = False
         self._over = False  # the end or an error was raised
+        self._stalled = False
         self._pid = os.getpid()
         self._meter = meter or Meter()
         self.clock = self._meter.start(consumer=True)
@@ -265,6 +268,7 @@ class Engine(Generic[Result]):
                     and not shared.closed
                     and time.monotonic() - since >= self._timeout
                 ):
+                    self._stalled = True
                     raise EngineError(
                         f"no progress for {self._timeout:g} s: {ticket.left} of {ticket.job.parts} parts of the "
                         f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets "
@@ -319,7 +323,7 @@ class Engine(Generic[Result]):
         if hasattr(self._plan, "close"):  # what it fetches ahead
             with contextlib.suppress(ValueError):  # it is being drawn from in another thread, which will close it
                 self._plan.close()
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline = time.monotonic() + (STALLED_JOIN_SECONDS if self._stalled else JOIN_SECONDS)
         if threading.current_thread() not in self._threads:  # which may hold the lock that the others wait for
             for thread in self._threads:
                 thread.join(max(0.0, deadline - time.monotonic()))

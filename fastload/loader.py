@@ -7,7 +7,7 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, SupportsFloat
 
 import torch
 
@@ -74,7 +74,9 @@ class DataLoader:
         last_batch: what becomes of an epoch's remainder, see `fastload.order.distribute`: "partial", "pad", "drop" or
             "wrap"; "auto" is partial on one rank and pad on several.
         as_tuple: names of fields: batches come as tuples of these; "valid" stands for batch.valid.
-        timeout: seconds without progress before an error; None waits for ever.
+        timeout: seconds without progress before an error; None waits for ever. Only threads can be waited for: without
+            (num_workers=0) it has no effect. "auto": 300 s where threads decode; a number has one thread make the
+            batches where threads would not help, so that it holds for these too.
         dataset: keyword arguments of StreamingDataset (fields, shuffle, seed, window, ...), if `data` is not one.
 
     Raises:
@@ -93,7 +95,7 @@ class DataLoader:
         augment: Sequence[Any] | Callable[..., Any] | None = None,
         last_batch: LastBatch | Literal["auto"] = "auto",
         as_tuple: Sequence[str] | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
+        timeout: float | Literal["auto"] | None = AUTO,
         **dataset: Any,
     ) -> None:
         self.dataset = _dataset(data, dataset)
@@ -105,9 +107,9 @@ class DataLoader:
         self.batch_size: int | Mapping[int, int] = batch_size
         self.prefetch_factor = integer("prefetch_factor", prefetch_factor, least=1)
         self.num_workers, self._tuner = self._threads(num_workers)
-        if timeout is not None and not timeout > 0:
-            raise ConfigError(f"timeout={timeout!r}: must be positive seconds, or None to wait for ever")
-        self.last_batch, self.timeout = last_batch, timeout
+        self.last_batch = last_batch
+        self.timeout = DEFAULT_TIMEOUT_SECONDS if timeout == AUTO else _seconds("timeout", timeout)
+        self._watched = timeout not in (AUTO, None)
         self.device = resolve_device(device)
         self.pin_memory = self.device.type == "cuda" if pin_memory is None else pin_memory
         if self.pin_memory and not torch.cuda.is_available():
@@ -216,6 +218,8 @@ class DataLoader:
                 sharing.check()
             self._check_drop(share)
             threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
+            if self._watched and self.num_workers and not threads:
+                threads, crew_threads = 1, 0
             jobs = dataset.jobs(
                 share,
                 start,
@@ -401,6 +405,14 @@ def _dataset(data: Any, options: dict[str, Any]) -> Streamed:
         return StreamingDataset(data, **options)
     except TypeError as error:
         raise ConfigError(f"DataLoader: {error}".replace("StreamingDataset.__init__() ", "")) from None
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not float(value) > 0:
+        raise ConfigError(f"{name}={value!r}: must be positive seconds, or None to wait for ever")
+    return float(value)
 
 
 def _mirror_while_decoding(

@@ -16,11 +16,12 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from fastload.machine import cores
 from fastload.meter import Stats
 
-AUTO = "auto"
+AUTO: Final = "auto"
 MOST_THREADS = 4  # times the cores, where threads wait for storage
 MOST_AHEAD = 16  # batches; each is memory
 LEAST_AHEAD = 2  # one that is handed over next and one that is worked on

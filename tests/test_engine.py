@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -350,17 +351,22 @@ def test_6_a_stall_is_an_error_that_names_what_was_waited_for() -> None:
     release = threading.Event()
     engine = Engine(
         iter(Plan([Task(7, parts=2, work=lambda part: wait(release) if part else None)])),
-        threads=1,
+        threads=3,
         ahead=1,
         timeout_seconds=0.1,
     )
-    timer = threading.Timer(0.6, release.set)  # so that the thread can be joined
-    timer.start()
+    begun = time.monotonic()
     with pytest.raises(
         EngineError, match=r"no progress for 0.1 s: 1 of 2 parts of the next batch are unfinished \(task 7\)"
     ):
         next(engine)
-    timer.join()
+    engine.close()
+    assert time.monotonic() - begun < 5, "it waits for no thread that hangs"
+    assert len(workers()) == 1, "the others are joined"
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("fastload-"):
+            thread.join(PATIENCE)
     assert workers() == []
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from fastload.shards.read import Reader, Rows
 Packed = Callable[..., Path]
 
 SMALL = {"image": fastload.Image(8, crop="random"), "label": fastload.Scalar()}
+EVERY = {"text": fastload.Text(), "tensor": fastload.Tensor((3,)), **SMALL}
 SIZES = {0: [], 1: [1], 3: [2, 1], 23: [5, 1, 9, 8]}
 
 
@@ -527,6 +529,8 @@ def test_tuples(packed: Packed) -> None:
         ({"prefetch_factor": 0}, "prefetch_factor=0: must be at least 1"),
         ({"timeout": 0}, "timeout=0: must be positive seconds, or None to wait for ever"),
         ({"timeout": float("nan")}, "timeout=nan: must be positive"),
+        ({"timeout": "5"}, "timeout='5': must be positive seconds, or None to wait for ever"),
+        ({"timeout": True}, "timeout=True: must be positive seconds"),
         ({"window": -1}, "window=-1: must be at least 0"),
         ({"window": "some"}, "window='some': pass a number of shards from 0, 'all', or None for 64"),
         ({"window": 2.5}, "window=2.5: pass a number of shards"),
@@ -595,23 +599,44 @@ def test_the_set_epoch_of_a_negative_or_broken_number_is_refused(packed: Packed)
             run.set_epoch(epoch)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shard_format", FORMATS)
-def test_a_read_that_hangs_is_an_error_that_names_its_shards(packed: Packed, shard_format: str) -> None:
-    release = threading.Event()
+def hanging(run: DataLoader, release: threading.Event) -> None:
+    """Every read of this loader waits."""
 
     class Hanging(Counting):
         def read(self, shards: Any, rows: Any) -> Rows:
             release.wait(20)
             return super().read(shards, rows)
 
-    run = loader(packed(shard_format, SIZES[23]), num_workers=2, timeout=0.2)
     recipe = run.dataset.recipe
     run.dataset._recipe = (os.getpid(), dataclasses.replace(recipe, reader=Hanging(recipe.reader)))
-    timer = threading.Timer(0.5, release.set)  # so that the threads can be joined
-    timer.start()
+
+
+def join_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("fastload-"):
+            thread.join(20)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("field", ["image", "text", "label", "tensor"])
+def test_a_read_that_hangs_is_an_error_that_names_its_shards(packed: Packed, shard_format: str, field: str) -> None:
+    data = packed(shard_format, SIZES[23], ("image", "text", "label", "tensor"))
+    run, release = loader(data, fields={field: EVERY[field]}, num_workers=2, timeout=0.2), threading.Event()
+    hanging(run, release)
+    begun = time.monotonic()
     with pytest.raises(EngineError, match=r"no progress for 0.2 s: .* \(batch of 4 rows from train/(shard|part)-00000"):
         next(iter(run))
-    timer.join()
+    assert time.monotonic() - begun < 10, "it waits for no thread that hangs"
+    release.set()
+    join_threads()
+
+
+@pytest.mark.parametrize("field", ["text", "label", "tensor"])
+def test_a_timeout_changes_no_batch(packed: Packed, field: str) -> None:
+    data, fields = packed("tar", SIZES[23], ("image", "text", "label", "tensor")), {field: EVERY[field]}
+    plain, watched = (loader(data, fields=fields, num_workers=2, timeout=timeout) for timeout in ("auto", 60))
+    assert plain.timeout == 300
+    assert [content(batch) for batch in watched] == [content(batch) for batch in plain]
 
 
 @pytest.mark.parametrize("native", [True, False])
