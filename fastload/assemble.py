@@ -5,10 +5,9 @@ Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -21,6 +20,7 @@ from fastload.decode import Decoder, decode_rows
 from fastload.decode.base import Like
 from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
+from fastload.faults import Fault, FaultLog
 from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
@@ -41,54 +41,6 @@ PARTS_PER_THREAD = 4
 KEY_ROWS = 1024
 
 _STEP_ARRAYS = tuple(map(Step._fields.index, ("shards", "rows", "epochs")))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One sample that could not be read or decoded, under on_error="mask"."""
-
-    epoch: int
-    shard: str
-    row: int
-    key: str | None
-    reason: str
-
-
-@dataclass(slots=True)
-class FaultLog:
-    """Counts masked samples, and stops the run above a bound. A sample that is masked again in a later epoch counts
-    once, so that the bound means the same however long the run.
-
-    Attributes:
-        max_errors: how many are put up with.
-        faults: what was masked so far, in the order of finding.
-    """
-
-    max_errors: int
-    faults: list[Fault] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, fault: Fault) -> None:
-        """Record one.
-
-        Raises:
-            DecodeError: more than max_errors samples were masked.
-        """
-        with self._lock:
-            if (fault.shard, fault.row) in self._seen:
-                return
-            self._seen.add((fault.shard, fault.row))
-            self.faults.append(fault)
-            count = len(self.faults)
-        if count > self.max_errors:
-            raise DecodeError(
-                f"{count} samples could not be read, more than max_errors={self.max_errors}; "
-                f"the last one: {fault.reason}",
-                shard=fault.shard,
-                row=fault.row,
-                key=fault.key,
-            )
 
 
 class Layout(Protocol):
@@ -363,7 +315,8 @@ class BatchJob:
             shard=self.recipe.index.shard_name(int(self.step.shards[row])),
             row=int(self.step.rows[row]),
             key=self.keys[row],
-            reason=f"field {name!r}: {error.message}",
+            field=name,
+            error=error.message,
         )
         self.recipe.record(fault, error)
         self.valid[row] = False

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.utils.data
 
-from fastload.assemble import BatchMaking, Fault, Recipe
+from fastload.assemble import BatchMaking, Recipe
 from fastload.batch import Batch, BufferPool
 from fastload.decode import Decoder
 from fastload.errors import ConfigError, StateError
+from fastload.faults import Fault
 from fastload.order.arguments import integer
 from fastload.order.cursor import State, Step
 from fastload.order.distribute import Share

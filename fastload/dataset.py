@@ -18,10 +18,11 @@ import torch
 import torch.distributed
 import torch.utils.data
 
-from fastload.assemble import FaultLog, OnError, Recipe, scalar_dtype
+from fastload.assemble import OnError, Recipe, scalar_dtype
 from fastload.batch import KEY, BufferPool
 from fastload.decode import decoder_for
 from fastload.errors import ConfigError
+from fastload.faults import FaultLog, errors_path
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
 from fastload.order.arguments import integer
 from fastload.order.cursor import Ordering, Step
@@ -136,7 +137,10 @@ class StreamingDataset(Streamed):
             PackSequences.
         rank, world_size: None: torch.distributed if initialised, else RANK and WORLD_SIZE, else 0 of 1.
         on_error: "raise", or "mask": a sample that cannot be read or decoded becomes a row of zeros with valid False.
-        max_errors: masked samples that are put up with before an error.
+        max_errors: masked samples that are put up with before an error: different ones, over the whole run of a rank,
+            its worker processes included.
+        errors_file: of masked samples: a file that gets a line of JSON for each, with shard, row, key, epoch, field and
+            error, from every rank and worker process; a rank adds a sample once.
         batch_size: only for a stock DataLoader: the batch size it is given. Its workers then take whole batches in
             turn, so that batches are the same at any num_workers.
         cache_dir, cache_size: where shards behind URLs are kept, and the most bytes, such as "50GB"; see
@@ -162,6 +166,7 @@ class StreamingDataset(Streamed):
         world_size: int | None = None,
         on_error: OnError = "raise",
         max_errors: int = 100,
+        errors_file: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | str | None = None,
@@ -174,9 +179,9 @@ class StreamingDataset(Streamed):
         check_room(self.index, self.window)
         if on_error not in ("raise", "mask"):
             raise ConfigError(f"on_error={on_error!r}: pass 'raise' or 'mask'")
-        if max_errors < 0:
-            raise ConfigError(f"max_errors={max_errors}: must not be negative")
-        self.on_error, self.max_errors, self.masks = on_error, max_errors, on_error == "mask"
+        self.on_error, self.masks = on_error, on_error == "mask"
+        self.max_errors = integer("max_errors", max_errors, least=0)
+        self.errors_file = errors_path(errors_file, self.masks)
         if self.index.cache is not None:
             self.index.cache.keep_damaged = self.masks
         self.seed, self.lanes = integer("seed", seed), integer("lanes", lanes, least=1)
@@ -204,7 +209,7 @@ class StreamingDataset(Streamed):
         }
 
     def make_recipe(self) -> Recipe:
-        faults = FaultLog(self.max_errors) if self.masks else None
+        faults = self.fault_log(self.max_errors, self.errors_file) if self.masks else None
         recipe = make_recipe(
             self.index, self.fields, seed=self.seed, window=self.window, faults=faults, fingerprint=self.fingerprint
         )

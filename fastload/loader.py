@@ -11,7 +11,6 @@ from typing import Any, Literal, NoReturn, SupportsFloat
 
 import torch
 
-from fastload.assemble import Fault
 from fastload.augment.chain import Compose, make_chain
 from fastload.augment.geometry import RandomHorizontalFlip
 from fastload.augment.keyed import operation_number
@@ -24,6 +23,7 @@ from fastload.device import resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
 from fastload.export.summary import line
+from fastload.faults import Fault
 from fastload.fields import Image
 from fastload.flow import flow
 from fastload.machine import cores
@@ -292,7 +292,7 @@ class DataLoader:
 
     @property
     def faults(self) -> list[Fault]:
-        """Samples masked so far on this rank (on_error="mask")."""
+        """Samples masked so far on this rank (on_error="mask"); `errors_file` lists those of all."""
         return self.dataset.faults
 
     @property

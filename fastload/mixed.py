@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastload.assemble import BatchMaking, FaultLog, Recipe
+from fastload.assemble import BatchMaking, Recipe
 from fastload.batch import Batch, BufferPool
 from fastload.decode import Decoder
 from fastload.errors import ConfigError
+from fastload.faults import FaultLog
 from fastload.order.cursor import State, Step
 from fastload.order.packing import Pieces, join_pieces
 from fastload.order.shuffle import Ints

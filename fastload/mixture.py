@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from fastload.assemble import FaultLog, Recipe
+from fastload.assemble import Recipe
 from fastload.errors import ConfigError
 from fastload.fields import Field, Scalar
 from fastload.mixed import SOURCE, merged, separate
@@ -88,7 +88,10 @@ class Mix(Streamed):
     def make_recipe(self) -> Recipe:
         recipes = {name: source.recipe for name, source in self.sources.items()}
         logs = [recipe.faults for recipe in recipes.values() if recipe.faults is not None]
-        faults = FaultLog(max(log.max_errors for log in logs)) if logs else None
+        paths = {log.path for log in logs}
+        if len(paths) > 1:
+            raise ConfigError(f"Mix: errors_file is {' and '.join(map(repr, paths))}; pass the same in all sources")
+        faults = self.fault_log(max(log.max_errors for log in logs), paths.pop()) if logs else None
         return (separate if self.separate else merged)(recipes, self.seed, self.fingerprint, faults)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastload.assemble import BatchMaking, Fault, Recipe
+from fastload.assemble import BatchMaking, Recipe
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.decode.tokens import TokensDecoder, cast_tokens
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
+from fastload.faults import Fault
 from fastload.fields import Field, Tokens
 from fastload.meter import DECODE, READ, clock_here
 from fastload.order.cursor import State, Step
@@ -165,7 +166,8 @@ class PackedJob:
             shard=self.recipe.index.shard_name(shard),
             row=row_in_shard,
             key=key,
-            reason=f"field {name!r}: {error.message}",
+            field=name,
+            error=error.message,
         )
         self.recipe.record(fault, error)
         self.valid[row] = False

@@ -15,10 +15,11 @@ import torch.distributed
 import torch.utils.data
 
 from fastload.ahead import fetched_ahead
-from fastload.assemble import BatchMaking, Fault, Recipe, batch_jobs
+from fastload.assemble import BatchMaking, Recipe, batch_jobs
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.decode import Decoder
 from fastload.errors import ConfigError
+from fastload.faults import Counted, Fault, FaultLog
 from fastload.fields import Bytes, Field, Text
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
@@ -123,6 +124,13 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int32).share_memory_()
         self._pickled_by: tuple[int, tuple[int, int], Sharing | None] | None = None  # process, place, sharing
         self._recipe: tuple[int, Recipe] | None = None
+        self._counted: Counted | None = None
+
+    def fault_log(self, max_errors: int, path: str | None) -> FaultLog:
+        """Where this process counts and lists masked samples; together with those that are forked or spawned later."""
+        if self._counted is None:
+            self._counted = Counted(max(1, min(max_errors, self.samples) + 1))
+        return FaultLog(max_errors, path, self._counted)
 
     def make_recipe(self) -> Recipe:
         """Readers and decoders, made anew."""
@@ -158,7 +166,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     @property
     def faults(self) -> list[Fault]:
-        """Samples masked so far in this process."""
+        """Samples masked so far in this process, which are not those of a stock DataLoader's workers."""
         log = self.recipe.faults
         return list(log.faults) if log is not None else []
 

@@ -14,7 +14,7 @@ import torch
 from samples import FORMATS, flip_byte, ids, jpeg, key
 
 import fastload
-from fastload.assemble import Fault, FaultLog, batch_jobs, scalar_dtype
+from fastload.assemble import batch_jobs, scalar_dtype
 from fastload.batch import Batch, BufferPool
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError, ShardIndexError, SourceError
 from fastload.loader import DataLoader
@@ -251,16 +251,6 @@ def test_more_bad_samples_than_are_put_up_with_is_an_error(tmp_path: Path, worke
         read_all(data, max_errors=2, **options)
     with pytest.raises(DecodeError, match=r"row 1 \('000001'\): 1 samples could not be read, more than max_errors=0"):
         read_all(data, max_errors=0, **{**options, "num_workers": 0})
-
-
-def test_a_fault_log_counts_distinct_samples() -> None:
-    log = FaultLog(1)
-    fault = Fault(epoch=0, shard="a", row=3, key="k", reason="why")
-    log.add(fault)
-    log.add(Fault(epoch=1, shard="a", row=3, key="k", reason="why"))
-    assert log.faults == [fault]
-    with pytest.raises(DecodeError, match=r"shard 'b', row 3 \('k'\): 2 samples could not be read"):
-        log.add(Fault(epoch=1, shard="b", row=3, key="k", reason="why"))
 
 
 # Scalars.

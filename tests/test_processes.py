@@ -17,6 +17,7 @@ import conformance
 import psutil
 import pytest
 import samples
+import torch.utils.data
 from samples import FORMATS, Leftovers, ids
 
 import fastload
@@ -201,3 +202,11 @@ def test_memory_is_flat_over_200_epochs(packed: Packed, shard_format: str, worke
     gc.collect()
     # an epoch's pixels are 0.2 MB: to keep one batch of each would leave 22 MB
     assert process.memory_info().rss - before < 6 << 20
+
+
+def test_workers_that_are_spawned_count_masked_samples_with_their_parent(tmp_path: Path) -> None:
+    data = samples.make(tmp_path / "d", "tar", SIZES, replace={1: {"image": b"junk"}, 7: {"image": b"junk"}})
+    stream = fastload.StreamingDataset(data, fields=FIELDS, on_error="mask")
+    list(torch.utils.data.DataLoader(stream, 4, num_workers=1, multiprocessing_context="spawn"))
+    assert stream._counted is not None
+    assert stream._counted.add("train/shard-000000.tar", 1) == (False, 2)
