@@ -86,6 +86,8 @@ class MapStyle(Streamed):
         collate_fn: Collate = torch.utils.data.default_collate,
     ) -> None:
         super().__init__(rank=rank, world_size=world_size, batch_size=None)
+        if shuffle not in (True, False):
+            raise ConfigError(f"shuffle={shuffle!r}: pass True or False")
         self.data, self.seed, self._shuffle, self._collate = data, integer("seed", seed), shuffle, collate_fn
         self.fields, self.masks = {}, False
         self.shape = _Shape()

@@ -185,6 +185,11 @@ class StreamingDataset(Streamed):
         if self.index.cache is not None:
             self.index.cache.keep_damaged = self.masks
         self.seed, self.lanes = integer("seed", seed), integer("lanes", lanes, least=1)
+        if sampler is not None and (isinstance(sampler, type) or not hasattr(sampler, "bind")):
+            raise ConfigError(
+                f"sampler={sampler!r}: pass one of fastload.samplers, e.g. ClassBalanced('label'); those of torch go "
+                "with an IndexedDataset"
+            )
         self.sampler = sampler
         self.order = self.make_order()
         _ = self.recipe  # so that what no decoder can do is refused now
@@ -222,6 +227,8 @@ class StreamingDataset(Streamed):
 
 def _resolve_window(shuffle: bool, window: int | Literal["all"] | None, shards: int) -> int:
     """The number that the order takes: 0 for no shuffle, the number of shards for all."""
+    if shuffle not in (True, False):
+        raise ConfigError(f"shuffle={shuffle!r}: pass True or False")
     if isinstance(window, bool | float) or (isinstance(window, str) and window != "all"):
         raise ConfigError(f"window={window!r}: pass a number of shards from 0, 'all', or None for {DEFAULT_WINDOW}")
     if window is not None and window != "all":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from fastload.assemble import Recipe
@@ -56,7 +56,12 @@ class Mix(Streamed):
     ) -> None:
         super().__init__(rank=rank, world_size=world_size, batch_size=batch_size)
         self.sources = _checked(sources)
-        self.weights = [1.0] * len(self.sources) if weights is None else list(weights)
+        if weights is None:
+            weights = [1.0] * len(self.sources)
+        if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
+            names = ", ".join(self.sources)
+            raise ConfigError(f"Mix(weights={weights!r}): pass a list, one number for each of {names}")
+        self.weights = list(weights)
         self.stop, self.seed = stop, integer("seed", seed)
         if fields not in ("merged", "separate"):
             raise ConfigError(f"Mix(fields={fields!r}): pass 'merged' or 'separate'")
@@ -108,6 +113,8 @@ def _checked(sources: Mapping[str, Streamed]) -> dict[str, Streamed]:
             raise ConfigError(f"Mix: {name!r} is a {type(source).__name__}; pass a StreamingDataset or a Mix")
         if isinstance(source.order, BoundBuckets):
             raise ConfigError(f"Mix: {name!r} has LengthBuckets, which plans whole batches; stream it by itself")
+        if not source.samples:
+            raise ConfigError(f"Mix: {name!r} has no samples; leave it out")
     return dict(sources)
 
 

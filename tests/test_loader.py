@@ -525,6 +525,10 @@ def test_tuples(packed: Packed) -> None:
     [
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
         ({"batch_size": 2.0}, "batch_size=2.0: must be an integer, not float"),
+        ({"batch_size": True}, "batch_size=True: must be an integer, not bool"),
+        ({"shuffle": "no"}, "shuffle='no': pass True or False"),
+        ({"sampler": "label"}, "sampler='label': pass one of fastload.samplers, e.g. ClassBalanced('label')"),
+        ({"sampler": fastload.samplers.Stratified}, "pass one of fastload.samplers"),
         ({"num_workers": -1}, "num_workers=-1: must be at least 0"),
         ({"prefetch_factor": 0}, "prefetch_factor=0: must be at least 1"),
         ({"timeout": 0}, "timeout=0: must be positive seconds, or None to wait for ever"),

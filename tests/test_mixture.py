@@ -339,6 +339,12 @@ def test_token_rows_stored_in_several_dtypes_are_mixed_right(tmp_path: Path) -> 
         ),
         (lambda p: mixture(p, fields="some"), r"Mix\(fields='some'\): pass 'merged' or 'separate'"),
         (lambda p: mixture(p, weights=[1]), "2 sources and 1 weights; pass one weight for each"),
+        (lambda p: mixture(p, weights=0.5), r"Mix\(weights=0.5\): pass a list, one number for each of a, b"),
+        (lambda p: mixture(p, weights={"a": 1, "b": 2}), r"Mix\(weights=\{'a': 1, 'b': 2\}\): pass a list"),
+        (
+            lambda p: fastload.Mix({"a": source(p, "a"), "no": fastload.StreamingDataset(p("tar", []), fields=SMALL)}),
+            "Mix: 'no' has no samples; leave it out",
+        ),
         (lambda p: mixture(p, weights=[1, 0]), r"Mix: weights \[1, 0\]; pass a positive number for each source"),
         (lambda p: mixture(p, stop="never"), r"Mix\(stop='never'\): pass 'first', 'all', or a number of samples"),
         (

@@ -12,10 +12,12 @@ def integer(name: str, value: SupportsIndex, *, least: int | None = None) -> int
     """`value` as an int, so that numpy's integers neither overflow in a hash nor end in a state that JSON refuses.
 
     Raises:
-        ConfigError: it is not a whole number (floats are refused, 32.0 too), or is below `least`.
+        ConfigError: it is not a whole number (floats are refused, 32.0 too, and truth values), or is below `least`.
     """
     try:
         number = operator.index(value)
+        if isinstance(value, bool):
+            raise TypeError
     except TypeError:
         raise ConfigError(f"{name}={value!r}: must be an integer, not {type(value).__name__}") from None
     if least is not None and number < least:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,9 @@ class LengthBuckets:
     def __post_init__(self) -> None:
         if (self.max_tokens is None) == (self.max_seconds is None):
             raise ConfigError("LengthBuckets: pass one of max_tokens and max_seconds")
+        bound = self.max_seconds if self.max_tokens is None else self.max_tokens
+        if isinstance(bound, bool) or not isinstance(bound, SupportsFloat):
+            raise ConfigError(f"LengthBuckets: a bound of {bound!r}; it must be a number")
         if not (self.bound > 0 and np.isfinite(self.bound)):
             raise ConfigError(f"LengthBuckets: a bound of {self.bound:g}; it must be positive and finite")
         integer("pool", self.pool, least=1)

@@ -232,6 +232,8 @@ def test_fingerprints_tell_arguments_apart() -> None:
         (lambda: LengthBuckets("x"), "pass one of max_tokens and max_seconds"),
         (lambda: LengthBuckets("x", 5, 5.0), "pass one of max_tokens and max_seconds"),
         (lambda: LengthBuckets("x", 0), "a bound of 0; it must be positive and finite"),
+        (lambda: LengthBuckets("x", True), "a bound of True; it must be a number"),
+        (lambda: LengthBuckets("x", "9"), "a bound of '9'; it must be a number"),  # type: ignore[arg-type]
         (lambda: LengthBuckets("x", max_seconds=float("inf")), "a bound of inf"),
         (lambda: LengthBuckets("x", max_seconds=float("nan")), "a bound of nan"),
         (lambda: LengthBuckets("x", 5, pool=0), "pool=0: must be at least 1"),
