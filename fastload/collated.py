@@ -65,7 +65,8 @@ def collated(data: Any, options: dict[str, Any]) -> Streamed | None:
 
 class MapStyle(Streamed):
     """Samples by number. Shares, order, states and padding are those of packed shards; the samples are as reproducible
-    as the dataset is. Rows of padding repeat a sample, with valid False.
+    as the dataset is. Rows of padding repeat a sample, with valid False. A state fits every dataset of the same type
+    and length, for what samples are cannot be seen from outside; `fingerprint` tells them apart.
 
     Args:
         data: the dataset; of several samples at once `__getitems__` is asked, if it has that.
@@ -73,6 +74,8 @@ class MapStyle(Streamed):
         seed: of the order.
         rank, world_size: as for StreamingDataset.
         collate_fn: makes a batch of a list of samples.
+        fingerprint: a name for what the dataset holds, such as a version or a hash: it goes into states, and they are
+            refused under another.
     """
 
     def __init__(
@@ -84,8 +87,12 @@ class MapStyle(Streamed):
         rank: int | None = None,
         world_size: int | None = None,
         collate_fn: Collate = torch.utils.data.default_collate,
+        fingerprint: str | None = None,
     ) -> None:
         super().__init__(rank=rank, world_size=world_size, batch_size=None)
+        if not isinstance(fingerprint, str | None):
+            raise ConfigError(f"fingerprint={fingerprint!r}: pass a string")
+        self._content = {} if fingerprint is None else {"content": fingerprint}
         if shuffle not in (True, False):
             raise ConfigError(f"shuffle={shuffle!r}: pass True or False")
         self.data, self.seed, self._shuffle, self._collate = data, integer("seed", seed), shuffle, collate_fn
@@ -104,6 +111,7 @@ class MapStyle(Streamed):
             "samples": self.samples,
             "seed": self.seed,
             "window": int(self._shuffle),
+            **self._content,
         }
 
     def make_recipe(self) -> Recipe:

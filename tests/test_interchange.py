@@ -374,6 +374,19 @@ def test_a_map_style_dataset_is_shared_out_and_resumed() -> None:
         DataLoader(Squares(), 5, seed=1).load_state_dict(DataLoader(Squares(), 5).state_dict())
 
 
+def test_a_fingerprint_tells_map_style_datasets_apart() -> None:
+    plain = DataLoader(Squares(), 5).state_dict()
+    DataLoader(Squares(), 5).load_state_dict(plain)  # nothing tells that it may be another
+    named = DataLoader(Squares(), 5, fingerprint="v1")
+    named.load_state_dict(json.loads(json.dumps(named.state_dict())))
+    wrong = "saved with fingerprint=.*, and this loader has fingerprint=.*it belongs to other data"
+    for state, now in ((named.state_dict(), "v2"), (named.state_dict(), None), (plain, "v1")):
+        with pytest.raises(StateError, match=wrong):
+            DataLoader(Squares(), 5, fingerprint=now).load_state_dict(state)
+    with pytest.raises(ConfigError, match="fingerprint=1: pass a string"):
+        DataLoader(Squares(), 5, fingerprint=1)
+
+
 def test_datasets_of_several_libraries_by_number(packed: Packed) -> None:
     tensors = torch.utils.data.TensorDataset(torch.arange(23), torch.arange(23) * 2)
     assert [(a.tolist(), b.tolist()) for a, b in DataLoader(tensors, 20)][1] == ([20, 21, 22], [40, 42, 44])

@@ -176,6 +176,8 @@ _MISMATCH = {
     "resume with the fastload that saved it, or start a new run",
     "data": "the state belongs to another data set (digest {saved!r}, here {now!r}): "
     "shards were added, removed or changed",
+    "content": "the state was saved with fingerprint={saved!r}, and this loader has fingerprint={now!r}: it belongs to "
+    "other data",
     "sources": "the state belongs to a mixture of other sources (digest {saved!r}, here {now!r}): "
     "data, seed, window or sampler of one of them differ",
     "sampler": "the state was saved under the sampler {saved!r}, and this loader has {now!r} (the digits are over its "
