@@ -142,7 +142,8 @@ class StreamingDataset(Streamed):
         errors_file: of masked samples: a file that gets a line of JSON for each, with shard, row, key, epoch, field and
             error, from every rank and worker process; a rank adds a sample once.
         batch_size: only for a stock DataLoader: the batch size it is given. Its workers then take whole batches in
-            turn, so that batches are the same at any num_workers.
+            turn, so that batches are the same at any num_workers. Without it every worker has a remainder of its own,
+            which drop_last=True drops: up to num_workers x (batch size - 1) samples, all where each has few.
         cache_dir, cache_size: where shards behind URLs are kept, and the most bytes, such as "50GB"; see
             `fastload.Remote`.
         remote: all that there is to set about URLs.

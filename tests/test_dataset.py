@@ -211,6 +211,13 @@ def test_rank_and_world_size_come_from_the_environment(packed: Packed, monkeypat
     conformance.assert_exactly_once(seen, 23)
 
 
+def test_drop_last_drops_less_than_a_batch_where_the_batch_size_is_known(packed: Packed) -> None:
+    dataset = StreamingDataset(packed("tar", SIZES), fields=LABEL, batch_size=4)
+    batches = labels(Stock(dataset, batch_size=4, num_workers=3, drop_last=True))
+    assert [len(batch) for batch in batches] == [4] * 5
+    conformance.assert_loses_less_than(flat(batches), 23, 4)
+
+
 @pytest.mark.parametrize("make", [lambda data: fastload.DataLoader(data, 4), lambda data: Stock(data, batch_size=4)])
 def test_several_ranks_and_none_of_them_is_refused_at_the_first_batch(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, make: Callable[[StreamingDataset], Any]
