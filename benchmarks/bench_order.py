@@ -1,5 +1,5 @@
 """The order by itself, arithmetic alone: 10^9 samples in 10^6 shards on 4,096 ranks, in fresh processes: time to start,
-per batch and to resume, and memory."""
+per batch and to resume, and memory; and what samplers take of each of a million samples."""
 
 from __future__ import annotations
 
@@ -73,6 +73,51 @@ print(json.dumps({
 }))
 """
 
+SAMPLED = """
+import json, time, tracemalloc
+import numpy as np
+from fastload.order.buckets import LengthBuckets
+from fastload.order.cursor import steps
+from fastload.order.distribute import Share
+from fastload.order.packing import PackSequences
+from fastload.order.sampler import Base, Subset
+from fastload.order.stratified import Stratified
+from fastload.order.weighted import ClassBalanced, Weighted
+
+SAMPLES = 10**6
+draw = np.random.default_rng(0)
+lengths = draw.lognormal(5.8, 1.1, SAMPLES).astype(np.int64).clip(1, 8000)
+columns = {"label": draw.integers(0, 1000, SAMPLES), "w": draw.random(SAMPLES), "tokens.count": lengths}
+samplers = [Subset(range(0, SAMPLES, 2)), Weighted("w"), ClassBalanced(), Stratified(),
+            LengthBuckets("tokens", max_tokens=65536), PackSequences("tokens", 2048)]
+share = Share(rank=0, world_size=8, batch_size=64, last_batch="pad")
+
+def bind(sampler):
+    return sampler.bind(Base(sizes=np.full(SAMPLES // 1000, 1000), seed=0, window=64, lanes=1), columns)
+
+found = {}
+for sampler in samplers:
+    took = []
+    for act in (lambda: bind(sampler), lambda: next(walk), lambda: next(steps(order, share, 5 * order.samples + done))):
+        start = time.perf_counter()
+        result = act()
+        took.append((time.perf_counter() - start) / SAMPLES * 1e6)
+        if len(took) == 1:
+            order = result
+            walk = steps(order, share, 0)
+        if len(took) == 2:
+            done = [step.consumed for step, _ in zip(walk, range(100))][-1]
+    del order, walk, result
+    tracemalloc.start()
+    order = bind(sampler)
+    next(steps(order, share, 0))
+    next(steps(order, share, order.samples))
+    held = tracemalloc.get_traced_memory()[0] / SAMPLES
+    tracemalloc.stop()
+    found[type(sampler).__name__] = dict(zip(("bind", "epoch", "resume", "bytes"), (*took, held)))
+print(json.dumps(found))
+"""
+
 
 def run(program: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -101,3 +146,15 @@ def test_a_mixture_of_ten_sources_on_4096_ranks(benchmark: Any, capsys: pytest.C
             f"\n  {result['samples']:,} samples: first batch after {result['first_batch_seconds']:.2f} s, then "
             f"{result['batch_microseconds']:.0f} us each"
         )
+
+
+def test_what_samplers_take_of_each_of_a_million_samples(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = benchmark.pedantic(lambda: run(SAMPLED), rounds=1, iterations=1)
+    benchmark.extra_info.update(unit="microseconds a sample", **result)
+    with capsys.disabled():
+        for name, took in result.items():
+            print(
+                f"\n  {name:13}  bind {took['bind']:.2f} us a sample, begin an epoch {took['epoch']:.2f}, resume "
+                f"inside {took['resume']:.2f}; {took['bytes']:.0f} bytes",
+                end="",
+            )

@@ -19,7 +19,10 @@ from samples import FORMATS, content, ids
 import fastload
 from fastload.errors import ConfigError, CorruptError, StateError
 from fastload.loader import DataLoader
-from fastload.samplers import ClassBalanced, LengthBuckets, Sampler, Stratified, Subset, Weighted
+from fastload.order.cursor import steps
+from fastload.order.distribute import Share
+from fastload.order.sampler import Base
+from fastload.samplers import ClassBalanced, LengthBuckets, PackSequences, Sampler, Stratified, Subset, Weighted
 from fastload.shards.columns import read_columns
 from fastload.shards.open import open_index
 
@@ -250,6 +253,18 @@ def test_an_index_of_no_shards_has_empty_columns(packed: Packed) -> None:
         packed("tar", [], ("image", "label")), sampler=Subset(lambda c: c["label"] > 0, ("label",))
     )
     assert stream.samples == 0
+
+
+def test_samplers_read_the_index_and_never_the_data(tmp_path: Path) -> None:
+    index = open_index(samples.make(tmp_path / "d", "tar", SIZES, FIELDS))
+    for tar in (tmp_path / "d/train").glob("*.tar"):
+        tar.unlink()
+    base = Base(sizes=index.sizes, seed=0, window=2, lanes=1)
+    share = Share(rank=1, world_size=2, batch_size=3, last_batch="pad")
+    for sampler in (*SAMPLERS.values(), PackSequences("label", 30)):
+        order = sampler.bind(base, read_columns(index, sampler.columns))
+        for epoch in (0, 10):
+            assert list(steps(order, share, epoch * order.samples))
 
 
 # Schedules of the batch size.

@@ -59,7 +59,7 @@ class PackSequences:
         pool: about how many documents are packed together; pools are made of whole shards, of no more than the order's
             window. 65,536 of lengths as on the web fill 99.99% of rows of 2,048 tokens, and 15% of the pairs that share
             a row do so again in the next epoch, for few others have their lengths; 8,192 fill 99.97%, 35% of pairs.
-            Packing takes 1 to 2 us a document, when the data set is opened.
+            Packing takes 1 to 2 us a document, when the data set is opened; then epochs begin and resume at once.
 
     Raises:
         ConfigError: a length or pool below 1; from `bind`: a document that is too long, where these are refused.

@@ -2,7 +2,8 @@
 
 A sampler is a small frozen value. `bind` gives it the columns of the index that it names, and makes a
 `cursor.Ordering`: again a pure function from (epoch, position) to (shard, row), so that shares, states and resume work
-as without a sampler. What a bound sampler holds is O(samples), 8 to 24 bytes a sample and epoch in use.
+as without a sampler. What a bound sampler holds is O(samples), the two epochs in use included, and most prepare each
+epoch as a whole when it begins or a run is resumed inside it; each says what that takes.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ def per_sample(name: str, values: npt.ArrayLike, samples: int) -> npt.NDArray[An
 @dataclass(frozen=True, slots=True)
 class Subset:
     """Only some samples, each once an epoch; or another sampler over only these.
+
+    Holds 8 bytes a sample chosen; epochs begin and resume at once.
 
     Args:
         rows: sample numbers in the order of packing, in any order, none twice; or bool [samples]; or a function that is

@@ -23,6 +23,9 @@ class Stratified:
     less than 1; any batch, less than 2. Where shards hold one class each, a batch has to read from as many shards as
     there are classes.
 
+    The pattern takes about 3 us a sample, when the data set is opened. An epoch is sorted when it begins, in about 0.4
+    us a sample; resuming inside one costs the same again. Holds about 56 bytes a sample.
+
     Args:
         field: name of the scalar field that holds the class.
     """

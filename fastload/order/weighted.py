@@ -26,6 +26,9 @@ class Weighted:
     less than that of independent draws. Copies stay in their sample's shard, so that the window bounds the shards at
     hand as ever.
 
+    An epoch is drawn when it begins, in about 0.2 us a sample; resuming inside one costs the same again. Holds about 40
+    bytes a sample.
+
     Args:
         weights: name of a scalar field of the index, or an array [samples] in the order of packing; none negative.
         samples: length of an epoch; None: as many as the data has.
@@ -66,7 +69,7 @@ class Weighted:
 @dataclass(frozen=True, slots=True)
 class ClassBalanced:
     """Samples with replacement so that every class comes equally often, give or take one in an epoch: `Weighted` by 1 /
-    size of the class.
+    size of the class. Costs twice the time of `Weighted`, and as much memory.
 
     Args:
         field: name of the scalar field that holds the class.
