@@ -210,3 +210,85 @@ def test_workers_that_are_spawned_count_masked_samples_with_their_parent(tmp_pat
     list(torch.utils.data.DataLoader(stream, 4, num_workers=1, multiprocessing_context="spawn"))
     assert stream._counted is not None
     assert stream._counted.add("train/shard-000000.tar", 1) == (False, 2)
+
+
+TREE_PROGRAM = """
+import gc, sys
+import psutil, torch.utils.data
+import fastload
+
+def tree():
+    gc.collect()
+    process = psutil.Process()
+    return sum(one.memory_full_info().pss for one in (process, *process.children(recursive=True)))
+
+def stream(seed):
+    fields = {"image": fastload.Image(96, crop="random"), "label": fastload.Scalar()}
+    return fastload.StreamingDataset(sys.argv[1], fields=fields, seed=seed)
+
+if sys.argv[2] == "stock":
+    run = torch.utils.data.DataLoader(stream(0), 4, num_workers=2, persistent_workers=True)
+else:
+    mix = fastload.Mix({"a": stream(0), "b": stream(1)}, [0.7, 0.3], stop=24)
+    run = fastload.DataLoader(mix, 4, num_workers=2)
+for epoch in range(EPOCHS := 100):
+    for batch in run:
+        del batch
+    if epoch == EPOCHS // 4:
+        before = tree()
+print((tree() - before) >> 10)
+"""
+
+
+@pytest.mark.parametrize("kind", ["stock", "mix"])
+def test_memory_of_all_processes_is_flat(packed: Packed, kind: str) -> None:
+    command = [sys.executable, "-c", TREE_PROGRAM, str(packed("tar", [9, 8, 7])), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # an epoch's pixels are 0.7 MB: to keep one batch of each would leave 8 MB
+    assert int(done.stdout) < 4 << 10, f"{done.stdout.strip()} KiB more"
+
+
+UNTOUCHED_PROGRAM = """
+import os, random, signal, sys
+import numpy, torch, torch.distributed, torch.utils.data
+import fastload
+from fastload.augment import ColorJitter, RandomHorizontalFlip
+
+def state():
+    return {
+        "random": random.getstate(),
+        "numpy": str(numpy.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "environment": dict(os.environ),
+        "handlers": [str(signal.getsignal(number)) for number in signal.valid_signals()],
+        "threads of torch": torch.get_num_threads(),
+        "process group": torch.distributed.is_initialized(),
+        "folder": os.getcwd(),
+        "default dtype": torch.get_default_dtype(),
+    }
+
+fields = {"image": fastload.Image(24, crop="random"), "text": fastload.Text(), "label": fastload.Scalar()}
+before = state()
+sampler = fastload.samplers.ClassBalanced("label")
+for workers in (0, 2):
+    run = fastload.DataLoader(sys.argv[1], 4, shuffle=True, fields=fields, num_workers=workers, sampler=sampler,
+                              augment=[RandomHorizontalFlip(), ColorJitter(0.4)], on_error="mask")
+    for _ in range(2):
+        list(run)
+    run.load_state_dict(run.state_dict())
+stream = fastload.StreamingDataset(sys.argv[1], fields=fields)
+list(stream)
+list(fastload.DataLoader(fastload.Mix({"a": stream, "b": stream}, [2, 1]), 4))
+list(fastload.DataLoader(fastload.IndexedDataset(sys.argv[1], fields={"label": fields["label"]}), 4, shuffle=True))
+after = state()
+print([name for name in before if before[name] != after[name]])
+"""
+
+
+def test_using_it_leaves_the_program_as_it_was(packed: Packed) -> None:
+    data = packed("tar", SIZES, ("image", "text", "label"))
+    done = subprocess.run(
+        [sys.executable, "-c", UNTOUCHED_PROGRAM, str(data)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
