@@ -29,7 +29,8 @@ def photo(seed: int, width: int = 500, height: int = 375, quality: int = 94) -> 
 
 
 def image_folder(root: Path, images: Path | None, count: int) -> Path:
-    """A class folder of `count` JPEGs: those of `images` over and over, or 64 made ones over and over."""
+    """A class folder of `count` JPEGs: those of `images` over and over, or 64 made ones over and over; each with its
+    number in a comment, so that no two are the same bytes (Parquet would store them once)."""
     if images is not None:
         sources = [p.read_bytes() for p in sorted(images.rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg")]
     else:
@@ -38,7 +39,9 @@ def image_folder(root: Path, images: Path | None, count: int) -> Path:
     for i in range(count):
         folder = root / f"class{i % 10}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i:06d}.jpg").write_bytes(sources[i % len(sources)])
+        content = sources[i % len(sources)]
+        comment = b"\xff\xfe\x00\x0a" + f"{i:08d}".encode()
+        (folder / f"{i:06d}.jpg").write_bytes(content[:2] + comment + content[2:])
     return root
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from work import BATCH, CLIP, SEED, TOKENS, WORKERS, tokens_of
+from work import BATCH, CLIP, SEED, TOKENS, WORKERS
 
 import fastload
 import fastload.augment
@@ -21,26 +21,8 @@ FIELDS = {
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
-    if workload == "tokens":
-        import io
-
-        import numpy as np
-
-        from fastload.shards.index import FieldInfo, IndexFile, ShardFile
-        from fastload.shards.tar import TarShardWriter
-
-        (out / "train").mkdir(parents=True)
-        fields = {"tokens": FieldInfo(kind="tokens", dtype="int32")}
-        writer = TarShardWriter(out / "train/shard-000000.tar", fields)
-        for number, row in enumerate(tokens_of(raw)):
-            buffer = io.BytesIO()
-            np.save(buffer, row)
-            writer.add(f"{number:09d}", {"tokens": ("npy", buffer.getvalue())}, {}, {})
-        file = writer.finish()
-        shard = ShardFile.from_json(file.to_json() | {"name": f"train/{file.name}"})
-        IndexFile(shard_format="tar", fields=writer.fields, shards=(shard,), splits={"train": (0, 1)}).save(out)
-        return
-    fastload.pack(raw, out, shard_size="64MiB")
+    source = raw / "tokens.npy" if workload == "tokens" else raw
+    fastload.pack(source, out, shard_size="64MiB")
 
 
 def _loader(workload: str, out: Path) -> fastload.DataLoader:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
+import torch
 from decoding import clip, crop_and_flip
 from work import BATCH, SEED, WORKERS, files_of, tokens_of
+
+torch.set_num_threads(1)  # its threads are the parallelism; a pool in each only gets in the way
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
@@ -40,13 +44,32 @@ class _Rows:
         return self.rows[i].astype(np.int64), 0
 
 
-def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
-    source: Any = _Rows(out / "raw") if workload == "tokens" else files_of(out / "raw")
+def _source(workload: str, out: Path) -> Any:
+    return _Rows(out / "raw") if workload == "tokens" else files_of(out / "raw")
+
+
+def _batches(workload: str, out: Path) -> Any:
+    source = _source(workload, out)
     dataset = grain.MapDataset.source(source).shuffle(seed=SEED)
     if workload != "tokens":
         dataset = dataset.map({"images": _image, "audio": _clip, "records": _record}[workload])
     options = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=2 * BATCH[workload])
     collate = (lambda samples: list(zip(*samples, strict=True))) if workload == "records" else None
+    return dataset.to_iter_dataset(options).batch(BATCH[workload], batch_fn=collate)
+
+
+def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
     while True:
-        batches = dataset.to_iter_dataset(options).batch(BATCH[workload], batch_fn=collate)
-        yield (len(labels) for _, labels in batches)
+        yield (len(labels) for _, labels in _batches(workload, out))
+
+
+def resume(workload: str, out: Path) -> float:
+    batches = iter(_batches(workload, out))
+    for _ in range(int(0.9 * len(_source(workload, out)) / BATCH[workload])):
+        next(batches)
+    state = batches.get_state()
+    start = time.perf_counter()
+    again = iter(_batches(workload, out))
+    again.set_state(state)
+    next(again)
+    return time.perf_counter() - start

@@ -12,6 +12,8 @@ from decoding import clip, crop_and_flip
 from spdl.pipeline import PipelineBuilder
 from work import BATCH, SEED, WORKERS, files_of, tokens_of
 
+torch.set_num_threads(1)  # its threads are the parallelism; a pool in each only gets in the way
+
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
     out.mkdir(parents=True)

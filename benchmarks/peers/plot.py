@@ -14,10 +14,10 @@ import matplotlib.pyplot as plt
 OURS, THEIRS, EDGE = "#0b6e4f", "#9aa5b1", "#3c4652"
 
 
-def draw(result: Mapping[str, Any], titles: Mapping[str, str], names: Mapping[str, str], path: Path) -> None:
+def draw(found: Mapping[str, Any], titles: Mapping[str, str], names: Mapping[str, str], path: Path) -> None:
     """Write an SVG: medians of the rounds, their range as a line; and the rate by workers, where it was measured."""
-    workloads = [name for name in titles if name in result["workloads"]]
-    scaling = [name for name in workloads if any("by_workers" in found for found in result["workloads"][name].values())]
+    workloads = list(found)
+    scaling = [name for name in workloads if any("by_workers" in one for one in found[name].values())]
     panels = len(workloads) + len(scaling)
     with plt.rc_context(
         {"svg.hashsalt": "fastload", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -25,9 +25,9 @@ def draw(result: Mapping[str, Any], titles: Mapping[str, str], names: Mapping[st
         figure, axes = plt.subplots(-(-panels // 2), 2, figsize=(9, 2.9 * -(-panels // 2)), squeeze=False)
         flat = axes.ravel().tolist()
         for axis, name in zip(flat, workloads, strict=False):
-            _bars(axis, result["workloads"][name], titles[name], names)
+            _bars(axis, found[name], titles[name], names)
         for axis, name in zip(flat[len(workloads) :], scaling, strict=False):
-            _lines(axis, result["workloads"][name], titles[name], names)
+            _lines(axis, found[name], titles[name], names)
         for axis in flat[panels:]:
             axis.set_visible(False)
         figure.tight_layout()

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/run.py --python PYTHON [--images DIR] [--rounds 5] [--peers a,b] [--workloads images,...]
 
-PYTHON is an interpreter whose environment has fastload and the peers (see `peers.txt`). Writes
+PYTHON is an interpreter whose environment has fastload and the peers (`tools/peers.sh` makes it and runs this). Writes
 benchmarks/results/peers.json; `benchmarks/peers/table.py` makes the README's table of it.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,11 @@ PEERS = [
 PACKAGES = {
     "torch": "torch", "webdataset": "webdataset", "mosaicml": "mosaicml-streaming", "litdata": "litdata",
     "grain": "grain", "spdl": "spdl", "dali": "nvidia-dali-cuda120", "datasets": "datasets", "ffcv": "ffcv",
-    "fastload": "fastload",
+    "fastload": "fastload", "torchvision": "torchvision", "pillow": "pillow", "numpy": "numpy",
 }  # fmt: skip
 WORKERS = 2  # of every loader, but in the runs that vary it
-PACKS, SWEEPS, RESUMES = 3, 2, 3  # rounds of packing, of other numbers of workers, and of resuming
-COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 8192}
+COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 32_768}
+Failed = dict[str, str]  # peer -> what it said last
 
 
 def tree_pss(pid: int) -> int:
@@ -55,8 +56,8 @@ def tree_pss(pid: int) -> int:
     return total
 
 
-def call(python: str, *arguments: str, workers: int = WORKERS, seconds: float = 600) -> dict[str, Any] | None:
-    """Run one.py; its JSON line with the peak memory, or None if it failed."""
+def call(python: str, *arguments: str, workers: int = WORKERS, seconds: float = 300) -> dict[str, Any] | str:
+    """Run one.py; its JSON line with the peak memory, or what it said last if it failed."""
     command = [python, str(HERE / "one.py"), *arguments]
     environment = {
         **os.environ,
@@ -65,7 +66,8 @@ def call(python: str, *arguments: str, workers: int = WORKERS, seconds: float = 
         "PYTHONWARNINGS": "ignore",
         "PEERS_WORKERS": str(workers),
     }
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as child:
         peak = [0]
         over = threading.Event()
 
@@ -78,15 +80,16 @@ def call(python: str, *arguments: str, workers: int = WORKERS, seconds: float = 
         try:
             out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # its workers too, which hold the pipes
             out, err = child.communicate()
             err += f"\nkilled after {seconds} s"
         over.set()
         watcher.join()
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if child.returncode or not lines:
-        print(f"    failed: {' '.join(arguments[:3])}: {err.strip().splitlines()[-1:] or child.returncode}", flush=True)
-        return None
+        said = (err.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        print(f"    failed: {' '.join(arguments[:3])}: {said}", flush=True)
+        return said
     result: dict[str, Any] = json.loads(lines[-1])
     return result | {"peak_bytes": peak[0]}
 
@@ -108,63 +111,58 @@ def median(values: list[float]) -> float:
     return round(statistics.median(values), 4)
 
 
+def rate(result: dict[str, Any]) -> float:
+    return float(result["items"] / result["seconds"])
+
+
 def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path, work: Path) -> dict[str, Any]:
+    """What each peer reached, in rounds over all of them; and under "failed", why others are not there."""
     packs: dict[str, list[Any]] = {peer: [] for peer in peers}
     reads: dict[str, list[Any]] = {peer: [] for peer in peers}
-    dead: set[str] = set()
+    resumes: dict[str, list[float]] = {peer: [] for peer in peers}
+    failed: Failed = {}
     for number in range(rounds):
         for peer in peers:
-            if peer in dead or (peer == "fastload_keep" and workload != "images"):
+            if peer in failed or (peer == "fastload_keep" and workload != "images"):
                 continue
-            out = work / f"{workload}-{peer}"
-            packed = call(python, peer, "pack", workload, str(raw), str(out)) if number < PACKS else packs[peer][-1]
-            result = packed and call(python, peer, "read", workload, str(out))
-            if packed is None or result is None:
-                dead.add(peer)
+            out = str(work / f"{workload}-{peer}")
+            copies = not packs[peer] or packs[peer][0]["bytes"] > 1 << 20  # else it reads the files as they are
+            packed = call(python, peer, "pack", workload, str(raw), out) if copies else packs[peer][0]
+            result = packed if isinstance(packed, str) else call(python, peer, "read", workload, out)
+            if isinstance(packed, str) or isinstance(result, str):
+                failed[peer] = str(result)
                 continue
-            if number < PACKS:
-                packs[peer].append(packed)
+            packs[peer].append(packed)
             reads[peer].append(result)
-            rate = result["items"] / result["seconds"]
-            print(
-                f"  round {number}: {workload:8} {peer:11} {rate:10,.0f}/s, packed in {packed['seconds']:.2f} s",
-                flush=True,
-            )
-    table = {}
-    alive = [peer for peer in peers if reads[peer] and peer not in dead]
-    resumes = resume(python, workload, alive, work)
-    by_workers = sweep(python, workload, alive, min(rounds, SWEEPS), work) if workload == "images" else {}
+            if number == 0 or resumes[peer]:
+                again = call(python, peer, "resume", workload, out)
+                if not isinstance(again, str) and again["seconds"] is not None:
+                    resumes[peer].append(again["seconds"])
+            print(f"  round {number}: {workload:8} {peer:13} {rate(result):10,.0f}/s", flush=True)
+    alive = [peer for peer in peers if reads[peer] and peer not in failed]
+    by_workers = sweep(python, workload, alive, rounds, work) if workload == "images" else {}
+    table: dict[str, Any] = {}
     for peer in alive:
-        rates = [r["items"] / r["seconds"] for r in reads[peer]]
-        ratios = [
-            (r["items"] / r["seconds"]) / (f["items"] / f["seconds"])
-            for r, f in zip(reads[peer], reads[peers[0]], strict=True)
-        ]
+        rates, ours = [rate(r) for r in reads[peer]], [rate(r) for r in reads[peers[0]]]
+        seconds = {
+            "first_batch_seconds": [r["first_batch_seconds"] for r in reads[peer]],
+            "pack_seconds": [p["seconds"] for p in packs[peer]],
+            "resume_seconds": resumes[peer],
+        }
         table[peer] = {
             "items_per_second": median(rates),
             "items_per_second_min_max": [round(min(rates), 1), round(max(rates), 1)],
-            "of_fastload": median(ratios),
+            "of_fastload": median([a / b for a, b in zip(rates, ours, strict=False)]),
             "items": reads[peer][0]["items"],
-            "first_batch_seconds": median([r["first_batch_seconds"] for r in reads[peer]]),
             "peak_mib": round(statistics.median(r["peak_bytes"] for r in reads[peer]) / 2**20),
-            "pack_seconds": median([p["seconds"] for p in packs[peer]]),
             "packed_bytes": packs[peer][0]["bytes"],
-            "resume_seconds": resumes[peer],
         }
+        for name, values in seconds.items():
+            table[peer][name] = median(values) if values else None
+            table[peer][f"{name}_min_max"] = [round(min(values), 4), round(max(values), 4)] if values else None
         if peer in by_workers:
             table[peer]["by_workers"] = by_workers[peer] | {str(WORKERS): median(rates)}
-    return table
-
-
-def resume(python: str, workload: str, peers: list[str], work: Path) -> dict[str, float | None]:
-    """Seconds from a new loader to the batch after 90% of an epoch; None for peers that cannot resume."""
-    found: dict[str, list[float]] = {peer: [] for peer in peers}
-    for _ in range(RESUMES):
-        for peer in peers:
-            result = call(python, peer, "resume", workload, str(work / f"{workload}-{peer}"))
-            if result is not None and result["seconds"] is not None:
-                found[peer].append(result["seconds"])
-    return {peer: median(seconds) if seconds else None for peer, seconds in found.items()}
+    return {"peers": table, "failed": failed}
 
 
 def sweep(python: str, workload: str, peers: list[str], rounds: int, work: Path) -> dict[str, dict[str, float]]:
@@ -175,20 +173,46 @@ def sweep(python: str, workload: str, peers: list[str], rounds: int, work: Path)
         for workers in others:
             for peer in peers:
                 result = call(python, peer, "read", workload, str(work / f"{workload}-{peer}"), workers=workers)
-                if result is not None:
-                    rate = result["items"] / result["seconds"]
-                    found[peer].setdefault(str(workers), []).append(rate)
-                    print(f"  round {number}: {workload:8} {peer:11} {rate:10,.0f}/s with {workers}", flush=True)
+                if not isinstance(result, str):
+                    found[peer].setdefault(str(workers), []).append(rate(result))
+                    print(
+                        f"  round {number}: {workload:8} {peer:13} {rate(result):10,.0f}/s with {workers}", flush=True
+                    )
     return {peer: {workers: median(rates) for workers, rates in by.items()} for peer, by in found.items()}
 
 
-def versions(python: str) -> dict[str, str]:
-    program = (
-        f"import importlib.metadata as m, json; print(json.dumps({{k: m.version(v) for k, v in {PACKAGES!r}.items()}}))"
-    )
-    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
+VERSIONS = """
+import importlib.metadata, json, sys
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+print(json.dumps({key: version(name) for key, name in json.loads(sys.argv[1]).items()}))
+"""
+
+
+def versions(python: str) -> dict[str, str | None]:
+    """Of fastload, the peers and what decodes for them; None where one is not installed."""
+    command = [python, "-c", VERSIONS, json.dumps(PACKAGES)]
+    found: dict[str, str | None] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return found
+
+
+def machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "cpu": next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), ""),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main() -> None:
@@ -200,28 +224,25 @@ def main() -> None:
     parser.add_argument("--workloads", default="images,audio,records,tokens")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results/peers.json")
     arguments = parser.parse_args()
-    peers = arguments.peers.split(",")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    result: dict[str, Any] = {
-        "machine": {
-            "cpu": cpu,
-            "cores": os.cpu_count(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-        },
-        "versions": versions(arguments.python),
-        "rounds": arguments.rounds,
-        "workers": WORKERS,
-        "counts": COUNTS,
-        "date": time.strftime("%Y-%m-%d"),
-        "workloads": {},
-    }
+    setting = {"machine": machine(), "versions": versions(arguments.python), "workers": WORKERS, "counts": COUNTS}
+    result: dict[str, Any] = setting | {"workloads": {}}
+    if arguments.out.exists():  # what was measured in the same setting stays, if it is not measured again
+        before = json.loads(arguments.out.read_text())
+        if {key: before.get(key) for key in setting} == setting:
+            result = before
+    missing = [peer for peer in arguments.peers.split(",") if result["versions"].get(peer, "") is None]
+    peers = [peer for peer in arguments.peers.split(",") if peer not in missing]
+    if missing:
+        print(f"not installed, and left out: {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as temporary:
         for workload in arguments.workloads.split(","):
             raw = make_raw(workload, arguments.images, Path(temporary) / f"raw-{workload}")
-            table = measure(arguments.python, workload, peers, arguments.rounds, raw, Path(temporary))
-            result["workloads"][workload] = table
+            found = measure(arguments.python, workload, peers, arguments.rounds, raw, Path(temporary))
+            found["failed"] |= dict.fromkeys(missing, "not installed")
+            about = {"rounds": arguments.rounds, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
+            if workload == "images":
+                about["pictures"] = "made" if arguments.images is None else "photographs"
+            result["workloads"][workload] = about | found
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -39,18 +39,22 @@ NAMES = {
 }
 
 
+def measured(result: dict[str, Any]) -> list[str]:
+    return [name for name in TITLES if name in result["workloads"]]
+
+
 def table(result: dict[str, Any]) -> str:
     """Markdown: a row per loader, a column per workload, and first batch, memory and packing of the images."""
-    workloads = [name for name in TITLES if name in result["workloads"]]
+    workloads = measured(result)
     head = ["loader", *(TITLES[name] for name in workloads), "first batch", "resume", "peak memory", "packing"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    images = result["workloads"]["images"]
+    images = result["workloads"]["images"]["peers"]
     for peer, title in NAMES.items():
-        if not any(peer in result["workloads"][name] for name in workloads):
+        if not any(peer in result["workloads"][name]["peers"] for name in workloads):
             continue
         cells = [title]
         for name in workloads:
-            found = result["workloads"][name].get(peer)
+            found = result["workloads"][name]["peers"].get(peer)
             cells.append(f"{found['items_per_second']:,.0f}" if found else "")
         about = images.get(peer)
         packs = about and about["packed_bytes"] > 1 << 20 and about["pack_seconds"] > 0.05
@@ -73,11 +77,12 @@ ABOUT = {
 
 def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    found = [name for name in TITLES if name in result["workloads"]]
+    found = measured(result)
+    rounds = min(result["workloads"][name]["rounds"] for name in found)
     about = " ".join(ABOUT[name].format(result["counts"][name]) for name in found)
     return (
         f"{table(result)}\n\n![The same as bars, with the range over the rounds]({PICTURE})\n\n"
-        f"Medians of {result['rounds']} rounds in turn, {result['workers']} workers or threads on "
+        f"Medians of {rounds} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
         "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
         "than rates.\n"
@@ -94,7 +99,8 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         return int(new != old)
     readme.write_text(new)
-    plot.draw(result, TITLES, NAMES, ROOT / PICTURE)
+    tables = {name: result["workloads"][name]["peers"] for name in measured(result)}
+    plot.draw(tables, TITLES, NAMES, ROOT / PICTURE)
     return 0
 
 
