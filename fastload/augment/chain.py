@@ -17,6 +17,7 @@ from fastload.augment import keyed
 from fastload.augment.colour import Normalize
 from fastload.augment.fused import Drawn, Fused, Targets
 from fastload.augment.operation import ImageOperation, Operation
+from fastload.augment.text import check_order
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 from fastload.fields import Audio, Field, Image
@@ -109,6 +110,7 @@ class _Part:
 
 def _stages(parts: list[_Part]) -> list[Function]:
     """Operations numbered apart, and neighbours that may be fused as one."""
+    check_order(part.function for part in parts)
     stages: list[Function] = []
     for part, run in groupby(_numbered(parts), key=_run_key):
         members = [each.function for each in run]

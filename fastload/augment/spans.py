@@ -10,13 +10,15 @@ import torch
 
 from fastload.augment import keyed
 from fastload.augment.operation import Params
-from fastload.augment.text import IGNORE, TokenOperation, pack, starts_within
+from fastload.augment.text import IGNORE, LABELS, MASK, TokenOperation, pack, starts_within
 from fastload.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class _Spans(TokenOperation):
     """Operations on runs of tokens."""
+
+    moves = True
 
     density: float = dataclasses.field(default=0.15, kw_only=True)
     mean_span: float = dataclasses.field(default=3.0, kw_only=True)
@@ -47,19 +49,33 @@ class CorruptSpans(_Spans):
         labels: width of the labels, at least what a full row needs, which None stands for.
         closing: a last sentinel that stands for nothing, as in the paper's figure. T5's own code and
             transformers' run_t5_mlm_flax.py have none.
+        sentinels: how many sentinels the vocabulary has, T5's 100.
+
+    Raises (when applied):
+        ConfigError: a full row needs more sentinels than that, or wider labels.
     """
 
     sentinel: int
     end: int | None = 1
     labels: int | None = None
     closing: bool = True
+    sentinels: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        good = 1 <= self.sentinels <= self.sentinel + 1
+        self.check(good, f"sentinels={self.sentinels} count down from sentinel={self.sentinel}: they must not pass 0")
+
+    def parts(self, length: int) -> tuple[int, int]:
+        """Tokens that go of a row of this length, and spans that they make: `counts` of one row."""
+        noise = min(max(1, round(length * self.density)), max(0, length - 1))
+        fewer = min(noise, length - noise)
+        return noise, min(max(1, round(fewer / self.mean_span)), fewer)
 
     def sizes(self, length: int) -> tuple[int, int]:
         """Tokens that a row of this length has in inputs and in labels, `end` and sentinels included. Neither falls
         when the length grows."""
-        noise = min(max(1, round(length * self.density)), max(0, length - 1))  # as `counts`
-        fewer = min(noise, length - noise)
-        spans = min(max(1, round(fewer / self.mean_span)), fewer)
+        noise, spans = self.parts(length)
         ends = int(self.end is not None)
         labels = noise + spans + int(self.closing) + ends if spans else 0
         return length - noise + spans + ends, labels
@@ -102,6 +118,8 @@ class CorruptSpans(_Spans):
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
         self.plain(tokens, lengths)
         size = tokens.shape[1]
+        most = self.parts(size)[1] + int(self.closing)
+        self.check(most <= self.sentinels, f"a full row of {size} tokens needs {most} sentinels; pass shorter rows")
         gone, inside = self.spans(lengths, size, params), starts_within(lengths, size)
         begins, continues = _first_of_runs(gone), _first_of_runs(inside & ~gone)
         spans = begins.sum(1, keepdim=True)
@@ -125,7 +143,7 @@ class CorruptSpans(_Spans):
         )
         labels = torch.where(starts_within(label_length, width), labels, IGNORE)
         mask = starts_within(length, input_width)
-        return {"": inputs, "length": length, "attention_mask": mask, "labels": labels}
+        return {"": inputs, "length": length, MASK: mask, LABELS: labels}
 
 
 def _first_of_runs(chosen: torch.Tensor) -> torch.Tensor:
@@ -172,7 +190,7 @@ class InfillText(_Spans):
         kept = torch.stack([begins, starts_within(lengths, size) & ~covered], 2).flatten(1)
         found, new = pack(pairs, kept, size, self.pad)
         labels = torch.where(starts_within(lengths, size), tokens, IGNORE)
-        return {"": found, "length": new, "attention_mask": starts_within(new, size), "labels": labels}
+        return {"": found, "length": new, MASK: starts_within(new, size), LABELS: labels}
 
 
 def poisson(u: torch.Tensor, mean: float) -> torch.Tensor:

@@ -2,23 +2,32 @@
 
 Every operation is a few sorts and gathers over the whole batch; T stays, or is known beforehand. Batches get, where it
 makes sense, `attention_mask` (bool [B, T], True on tokens) and `labels` (int64, -100 where nothing is to be learned, as
-torch's cross entropy ignores it).
+torch's cross entropy ignores it). Those of a field of another name than "tokens" or "input_ids" are
+`<field>_attention_mask` and `<field>_labels`. A mask that is there already follows the lengths.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from fastload.augment import keyed
-from fastload.augment.operation import Operation, Params, check_p, keys_of, tensor_of
+from fastload.augment.operation import Operation, Params, check_p, tensor_of
 from fastload.batch import LENGTH_SUFFIX, Batch
 
 IGNORE = -100  # torch.nn.CrossEntropyLoss's ignore_index
+MASK, LABELS = "attention_mask", "labels"
+PLAIN_FIELDS = ("tokens", "input_ids")  # whose masks and labels are called MASK and LABELS, as models call them
+
+
+def name_beside(field: str, what: str) -> str:
+    """What the mask or the labels of a field of tokens are called."""
+    return what if field in PLAIN_FIELDS else f"{field}_{what}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,10 @@ class TokenOperation(Operation):
     Attributes:
         pad: what fills a row after its tokens.
         special: token numbers that are left alone (beginning, end, separators).
+        moves: whether tokens may stand at other places afterwards.
     """
+
+    moves: ClassVar[bool] = False
 
     pad: int = dataclasses.field(default=0, kw_only=True)
     special: Sequence[int] = dataclasses.field(default=(), kw_only=True)
@@ -44,7 +56,7 @@ class TokenOperation(Operation):
 
     @abstractmethod
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
-        """The new fields, by name ("" stands for the operation's own field, "length" for its lengths)."""
+        """The new fields: "" is the operation's own, "length" its lengths; MASK and LABELS go by `name_beside`."""
 
     def apply(self, value: torch.Tensor, params: Params, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens int64 [B, T] to the same; `lengths` int64 [B], or None if rows are full."""
@@ -60,9 +72,19 @@ class TokenOperation(Operation):
         return self.change(value.to(torch.int64), full if lengths is None else lengths.to(torch.int64), params)
 
     def replay(self, batch: Batch, params: Params) -> Batch:
-        name = self.field + LENGTH_SUFFIX
-        fields = self.changed(tensor_of(batch, self), params, batch.get(name))
-        return batch.replaced({{"": self.field, "length": name}.get(key, key): value for key, value in fields.items()})
+        """
+        Raises:
+            ConfigError: the operation makes labels, and the batch has a field of that name.
+        """
+        length = self.field + LENGTH_SUFFIX
+        mask, labels = name_beside(self.field, MASK), name_beside(self.field, LABELS)
+        names = {"": self.field, "length": length, MASK: mask, LABELS: labels}
+        fields = self.changed(tensor_of(batch, self), params, batch.get(length))
+        taken = LABELS in fields and labels in batch
+        self.check(not taken, f"the batch has a field {labels!r} already, which would be lost; give it another name")
+        if "length" in fields and mask in batch:
+            fields.setdefault(MASK, starts_within(fields["length"], fields[""].shape[1]))
+        return batch.replaced({names[key]: value for key, value in fields.items()})
 
     def uniforms(self, params: Params, number: int, size: int) -> torch.Tensor:
         """float32 [B, size]: draw `number` of each place."""
@@ -133,9 +155,19 @@ class MaskTokens(TokenOperation):
         changed = torch.where(fate < self.split[0], self.mask, torch.where(fate < sum(self.split), other, tokens))
         return {
             "": torch.where(chosen, changed, tokens),
-            "labels": torch.where(chosen, tokens, IGNORE),
-            "attention_mask": starts_within(lengths, size),
+            LABELS: torch.where(chosen, tokens, IGNORE),
+            MASK: starts_within(lengths, size),
         }
+
+
+def check_order(operations: Iterable[object]) -> None:
+    """Raises ConfigError where a chain moves tokens after MaskTokens, whose labels belong to places."""
+    masked: dict[str, MaskTokens] = {}
+    for each in operations:
+        if isinstance(each, TokenOperation) and each.moves and each.field in masked:
+            each.check(False, f"moves tokens away from the labels of {masked[each.field]!r}; put it before that")
+        if isinstance(each, MaskTokens):
+            masked[each.field] = each
 
 
 @dataclass(frozen=True)
@@ -159,6 +191,7 @@ class ReplaceTokens(TokenOperation):
 class DeleteTokens(TokenOperation):
     """Each token goes with probability `p`; the rest move up, lengths follow."""
 
+    moves = True
     p: float = 0.1
 
     def __post_init__(self) -> None:
@@ -176,6 +209,7 @@ class InsertTokens(TokenOperation):
     """A random token of [0, vocabulary) before each token with probability `p`. The tensor stays as wide: a full row
     loses as many at its end."""
 
+    moves = True
     vocabulary: int
     p: float = 0.1
 
@@ -198,6 +232,7 @@ class SwapTokens(TokenOperation):
     """Neighbours change places, each pair (first and second, third and fourth, or shifted by one) with probability
     `p`."""
 
+    moves = True
     p: float = 0.1
 
     def __post_init__(self) -> None:
@@ -220,7 +255,7 @@ class SwapTokens(TokenOperation):
 
 @dataclass(frozen=True)
 class MakeAttentionMask(Operation):
-    """Adds `attention_mask`, bool [B, T]: True within `<field>_length`."""
+    """Adds `attention_mask`, bool [B, T]: True within `<field>_length`. Operations after it keep it so."""
 
     field: str = dataclasses.field(default="tokens", kw_only=True)
 
@@ -230,8 +265,9 @@ class MakeAttentionMask(Operation):
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
         return value
 
+    def replay(self, batch: Batch, params: Params) -> Batch:
+        tokens, lengths = tensor_of(batch, self), tensor_of(batch, self, self.field + LENGTH_SUFFIX)
+        return batch.replaced({name_beside(self.field, MASK): starts_within(lengths, tokens.shape[1])})
+
     def __call__(self, batch: Batch) -> Batch:
-        tokens = tensor_of(batch, self)
-        keys_of(batch, self, tokens)
-        lengths = tensor_of(batch, self, self.field + LENGTH_SUFFIX)
-        return batch.replaced({"attention_mask": starts_within(lengths, tokens.shape[1])})
+        return self.replay(batch, {})

@@ -22,7 +22,7 @@ from fastload.augment.mix import MixUp
 from fastload.augment.operation import Operation, Params
 from fastload.augment.spans import CorruptSpans
 from fastload.augment.strings import EachText
-from fastload.augment.text import IGNORE
+from fastload.augment.text import IGNORE, LABELS, TokenOperation, name_beside
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Text, Tokens
 from fastload.previews.cells import Bands, Cell, Picture, Plain, Sound, Words
@@ -35,7 +35,6 @@ MOST_WORDS = 160  # of a text that are shown
 MOST_COMPARED = 2000  # of a text that are compared: the time grows with the square
 MOST_NUMBERS = 4  # of one parameter of one sample that are written out
 LEAST_WEIGHT = 0.005  # of a soft label that is told
-SENTINELS = 100  # T5's, that have a name
 UNTOLD = ("key", "noise", "none", "chosen", "partner")  # parameters that say nothing to a reader
 
 Naming = Callable[[int], str]  # a token's number -> how it reads
@@ -64,6 +63,7 @@ class Reader:
         self.chain = make_chain(augment, dict(fields))
         self.operations = [each for stage in self.chain for each in _operations(stage)]
         self.special = _special(self.operations)
+        self.labels = {name_beside(each.field, LABELS) for each in self.operations if isinstance(each, TokenOperation)}
         self.words = words
         self.scales = {each.field: each for each in self.operations if isinstance(each, Normalize)}
         self.targets = {each.field: each.targets for each in self.chain if isinstance(each, Fused) and each.targets}
@@ -160,7 +160,7 @@ class _Row:
         if isinstance(field, Tokens):
             masks = tuple(self.reader.special.values())
             return _words(self.tokens(name), None if before is None else before.tokens(name), masks)
-        if name == "labels" and tensor.ndim == 1:
+        if name in self.reader.labels and tensor.ndim == 1:
             return self.labels(tensor)
         return Plain(text=self.numbers(name, tensor))
 
@@ -235,7 +235,7 @@ def _special(operations: Sequence[Operation]) -> dict[int, str]:
     found: dict[int, str] = {}
     for each in operations:
         if isinstance(each, CorruptSpans):
-            found |= {each.sentinel - k: f"<extra_id_{k}>" for k in range(min(SENTINELS, each.sentinel + 1))}
+            found |= {each.sentinel - k: f"<extra_id_{k}>" for k in range(each.sentinels)}
         mask = getattr(each, "mask", None)
         if isinstance(mask, int):
             found[mask] = "[MASK]"

@@ -12,6 +12,7 @@ from conformance import chi_squared_z
 from made import DEVICES, assert_no_loop_and_no_wait, keys
 
 from fastload.augment import (
+    Compose,
     CorruptSpans,
     DeleteTokens,
     InfillText,
@@ -21,6 +22,7 @@ from fastload.augment import (
     ReplaceTokens,
     SwapTokens,
 )
+from fastload.augment.chain import make_chain
 from fastload.augment.spans import poisson
 from fastload.augment.text import TokenOperation
 from fastload.batch import Batch
@@ -260,6 +262,63 @@ def test_attention_masks_alone() -> None:
     assert found["tokens"] is not None
 
 
+@pytest.mark.parametrize("name", ["delete", "insert", "swap", "infill", "spans"])
+def test_an_attention_mask_follows_the_lengths(name: str) -> None:
+    found = Compose([MakeAttentionMask(), OPERATIONS[name]])(batch())
+    size = found["tokens"].shape[1]
+    assert found["attention_mask"].equal(torch.arange(size) < found["tokens_length"][:, None])
+
+
+def test_tokens_do_not_move_away_from_the_labels_of_their_places() -> None:
+    for name in ("delete", "insert", "swap", "infill", "spans"):
+        with pytest.raises(ConfigError, match=r"moves tokens away from the labels of MaskTokens\(.*put it before that"):
+            Compose([MASK, OPERATIONS[name]])
+    with pytest.raises(ConfigError, match="moves tokens away"):
+        make_chain([MASK, OPERATIONS["swap"]], {})
+    found = Compose([OPERATIONS["delete"], MASK])(batch())
+    deleted = OPERATIONS["delete"](batch())["tokens"]
+    chosen = found["labels"] != -100
+    assert found["labels"][chosen].equal(deleted[chosen])
+    noisy = Compose([InfillText(5), DeleteTokens(0.3), SwapTokens()])(batch())  # whose labels are the whole text
+    assert noisy["labels"].equal(InfillText(5)(batch())["labels"])
+    assert noisy["attention_mask"].sum(1).equal(noisy["tokens_length"])
+
+
+def test_labels_that_are_there_are_not_lost() -> None:
+    given = batch(4).replaced({"labels": torch.arange(4)})
+    for operation in (MASK, InfillText(5), CorruptSpans(999)):
+        with pytest.raises(ConfigError, match="a field 'labels' already, which would be lost; give it another name"):
+            operation(given)
+    assert DeleteTokens()(given)["labels"].equal(given["labels"])
+
+
+def test_two_fields_have_masks_and_labels_of_their_own() -> None:
+    one = batch()
+    both = Batch(
+        {"source": one["tokens"], "source_length": one["tokens_length"], "target": one["tokens"].flip(0)},
+        sample_keys=one.sample_keys,
+    )
+    found = Compose([MaskTokens(5, VOCABULARY, field=name) for name in ("source", "target")])(both)
+    assert found["source_attention_mask"].sum(1).equal(one["tokens_length"])
+    assert bool(found["target_attention_mask"].all())
+    for name in ("source", "target"):
+        chosen = found[f"{name}_labels"] != -100
+        assert found[f"{name}_labels"][chosen].equal(both[name][chosen])
+    assert "labels" not in found
+    plain = MaskTokens(5, VOCABULARY, field="input_ids")(Batch({"input_ids": one["tokens"]}, sample_keys=keys(COUNT)))
+    assert list(plain) == ["input_ids", "labels", "attention_mask"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_chain_replays(name: str) -> None:
+    chain = Compose([MakeAttentionMask(), ReplaceTokens(VOCABULARY), OPERATIONS[name], ReplaceTokens(VOCABULARY)])
+    given = batch()
+    once, again = chain(given), chain.replay(given, chain.draw(keys(COUNT)))
+    assert list(once) == list(again)
+    assert all(once[field].equal(again[field]) for field in once)
+    assert not once["tokens"].equal(OPERATIONS[name](given)["tokens"])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -269,6 +328,11 @@ def test_attention_masks_alone() -> None:
         (lambda: DeleteTokens(2), r"p=2: must be in \[0, 1\]"),
         (lambda: InsertTokens(0), "vocabulary must be at least 1"),
         (lambda: CorruptSpans(9, density=1), "density must be between 0 and 1"),
+        (lambda: CorruptSpans(3), "sentinels=100 count down from sentinel=3: they must not pass 0"),
+        (
+            lambda: CorruptSpans(3, sentinels=4, density=0.5, mean_span=1)(batch(special=False)),
+            "a full row of 40 tokens needs 21 sentinels; pass shorter rows",
+        ),
         (lambda: InfillText(9, mean_span=0.5), "mean_span must be at least 1 token"),
         (lambda: CorruptSpans(999, special=(1,))(batch()), "spans take no special tokens"),
         (lambda: DeleteTokens().apply(torch.zeros(2, 3), {}), r"needs integers \[B, T\], not torch.float32 \[2, 3\]"),
