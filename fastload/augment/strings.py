@@ -5,15 +5,23 @@ A key is the sample's 64-bit key of (seed, epoch, sample): the same text with th
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from fastload.augment.keyed import operation_number
+import torch
+
+from fastload.augment.keyed import operation_number, seeds
+from fastload.augment.operation import Operation, Params
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 from fastload.order.hashing import draw
 
 _EDA, _AEDA = operation_number("eda"), operation_number("aeda")
 PUNCTUATION = (".", ";", "?", ":", "!", ",")  # AEDA's six
+_EDGES = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # a word and the marks on both its sides
 
 
 class _Draws:
@@ -39,8 +47,9 @@ def eda(text: str, key: int, *, share: float = 0.1, synonyms: Mapping[str, Seque
     Args:
         text: words separated by white space; of fewer than two words, unchanged.
         share: of the words that are changed, at least one.
-        synonyms: lower-case word -> its synonyms, such as fastload.augment.WordNet(). Without any for the text's
-            words, a swap or deletion is drawn instead.
+        synonyms: lower-case word -> its synonyms, such as fastload.augment.WordNet(). Marks on either side of a word
+            are no part of it, and stay when it is replaced. Without synonyms of the text's words, a swap or deletion
+            is drawn instead.
 
     Raises:
         ConfigError: a share outside of [0, 1].
@@ -50,7 +59,7 @@ def eda(text: str, key: int, *, share: float = 0.1, synonyms: Mapping[str, Seque
     words, draws = text.split(), _Draws(key, _EDA)
     if len(words) < 2:
         return text
-    known = [i for i, word in enumerate(words) if (synonyms or {}).get(word.lower())]
+    known = [i for i, word in enumerate(words) if synonyms and synonyms.get(_parted(word)[1].lower())]
     count = max(1, int(share * len(words)))
     kind = draws.below(4) if known else 2 + draws.below(2)
     if kind == 2:
@@ -60,6 +69,13 @@ def eda(text: str, key: int, *, share: float = 0.1, synonyms: Mapping[str, Seque
         return " ".join(kept or [words[draws.below(len(words))]])
     assert synonyms is not None
     return " ".join(_with_synonyms(words, known, count, draws, synonyms, insert=kind == 1))
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    """Marks before a word, the word, and marks after it."""
+    found = _EDGES.fullmatch(word)
+    assert found is not None  # it matches anything
+    return found[1], found[2], found[3]
 
 
 def _swapped(words: list[str], count: int, draws: _Draws) -> list[str]:
@@ -83,12 +99,13 @@ def _with_synonyms(
     changed, left = list(words), list(known)
     for _ in range(min(count, len(known))):
         at = left.pop(draws.below(len(left)))
-        choice = synonyms[words[at].lower()]
+        before, word, after = _parted(words[at])
+        choice = synonyms[word.lower()]
         synonym = choice[draws.below(len(choice))]
         if insert:
             changed.insert(draws.below(len(changed) + 1), synonym)
         else:
-            changed[at] = synonym
+            changed[at] = before + synonym + after
     return changed
 
 
@@ -112,8 +129,13 @@ def aeda(text: str, key: int, *, share: float = 1 / 3) -> str:
     return " ".join(f"{PUNCTUATION[before[i]]} {word}" if i in before else word for i, word in enumerate(words))
 
 
-class EachText:
-    """Runs a function of (text, key) on each string of a field.
+@dataclass(frozen=True, eq=False, repr=False)
+class EachText(Operation):
+    """Runs a function of (text, key) on each string of a field. The key is drawn from the sample's own, the field and
+    the function, so that two fields, and the same function twice, draw apart.
+
+    It runs in the consumer's thread: Python code would only take turns with it in another one, and a function of your
+    own need not be fit for several threads.
 
     Args:
         field: name of a Text field.
@@ -123,20 +145,40 @@ class EachText:
         ConfigError: no such field, or a batch without keys.
     """
 
-    def __init__(self, field: str, function: Callable[[str, int], str]) -> None:
-        self.field, self.function = field, function
+    field: str = dataclasses.field()
+    function: Callable[[str, int], str]
 
     def __repr__(self) -> str:
         return f"EachText({self.field!r}, {getattr(self.function, '__name__', repr(self.function))})"
 
+    @property
+    def draws(self) -> int:
+        return 2
+
+    @property
+    def name(self) -> str:
+        function = getattr(self.function, "func", self.function)  # of a functools.partial
+        name = f"EachText/{self.field}/{getattr(function, '__name__', type(function).__name__)}"
+        return name + (f"/{self.place}" if self.place else "")
+
+    def params(self, u: torch.Tensor) -> Params:
+        """`key`: int64 [B], what the function gets."""
+        return {"key": seeds(u)}
+
+    def apply(self, value: Any, params: Params) -> Any:
+        """A list of B strings (or None) to the same."""
+        keys = params["key"].tolist()
+        return [None if text is None else self.function(text, key) for text, key in zip(value, keys, strict=True)]
+
     def __call__(self, batch: Batch) -> Batch:
+        if batch.sample_keys is None:
+            raise ConfigError(f"{self!r} needs a batch of fastload.DataLoader: this one has no sample_keys")
+        return self.replay(batch, self.draw(batch.sample_keys))
+
+    def replay(self, batch: Batch, params: Params) -> Batch:
         texts = batch.get(self.field)
         if not isinstance(texts, list) or any(text is not None and not isinstance(text, str) for text in texts):
             raise ConfigError(
                 f"{self!r}: the batch has no strings {self.field!r}; it has {', '.join(map(repr, batch))}"
             )
-        if batch.sample_keys is None:
-            raise ConfigError(f"{self!r} needs a batch of fastload.DataLoader: this one has no sample_keys")
-        keys = batch.sample_keys.tolist()
-        changed = [None if t is None else self.function(t, key) for t, key in zip(texts, keys, strict=True)]
-        return batch.replaced({self.field: changed})
+        return batch.replaced({self.field: self.apply(texts, params)})

@@ -21,7 +21,6 @@ from fastload.augment.layers import NAMES
 from fastload.augment.mix import MixUp
 from fastload.augment.operation import Operation, Params
 from fastload.augment.spans import CorruptSpans
-from fastload.augment.strings import EachText
 from fastload.augment.text import IGNORE, LABELS, TokenOperation, name_beside
 from fastload.batch import KEY, LENGTH_SUFFIX, Batch
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Text, Tokens
@@ -68,7 +67,7 @@ class Reader:
         self.scales = {each.field: each for each in self.operations if isinstance(each, Normalize)}
         self.targets = {each.field: each.targets for each in self.chain if isinstance(each, Fused) and each.targets}
         # of a user's own function nobody knows
-        by_sample = (Fused, Operation, EachText)
+        by_sample = (Fused, Operation)
         self.by_batch = [each for each in self.chain if isinstance(each, MixUp) or not isinstance(each, by_sample)]
 
     def augmented(self, batch: Batch) -> Batch:

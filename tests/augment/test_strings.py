@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import pytest
 from conformance import chi_squared_z
 from made import keys
 
-from fastload.augment import EachText, aeda, eda
+from fastload.augment import Compose, EachText, aeda, eda
 from fastload.augment.strings import PUNCTUATION
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -76,11 +77,42 @@ GOLDEN = (
 
 def test_each_text_of_a_batch() -> None:
     batch = Batch({"text": [TEXT, None, TEXT]}, sample_keys=keys(3))
-    found = EachText("text", aeda)(batch)["text"]
+    operation = EachText("text", aeda)
+    found = operation(batch)["text"]
     assert found[1] is None
     assert found[0] != found[2]
-    assert found[2] == aeda(TEXT, int(keys(3)[2]))
+    assert found[2] == aeda(TEXT, int(operation.draw(keys(3))["key"][2]))
     with pytest.raises(ConfigError, match="the batch has no strings 'x'; it has 'text'"):
         EachText("x", eda)(batch)
     with pytest.raises(ConfigError, match="this one has no sample_keys"):
         EachText("text", eda)(Batch({"text": ["a"]}))
+
+
+def test_each_text_draws_apart_by_field_function_and_place() -> None:
+    count = 20
+    batch = Batch({"text": [TEXT] * count, "title": [TEXT] * count}, sample_keys=keys(count))
+    deleting = functools.partial(eda, share=0.3)
+    both = Compose([EachText("text", deleting), EachText("title", deleting)])(batch)
+    assert sum(a == b for a, b in zip(both["text"], both["title"], strict=True)) < count // 2
+    once, twice = EachText("text", aeda), Compose([EachText("text", aeda), EachText("text", aeda)])
+    assert len(twice.draw(keys(count))) == 2
+    same = [EachText("text", lambda text, key: aeda(text, int(key)))] * 2
+    assert Compose(same)(batch)["text"] != twice(batch)["text"], "functions of another name draw apart"
+    doubled = once(once(batch))["text"]
+    assert sum(a == b for a, b in zip(doubled, twice(batch)["text"], strict=True)) < count // 2
+
+
+def test_each_text_replays_in_a_chain() -> None:
+    batch = Batch({"text": [TEXT] * 5}, sample_keys=keys(5))
+    chain = Compose([EachText("text", eda), EachText("text", aeda)])
+    drawn = chain.draw(keys(5))
+    assert list(drawn) == ["EachText/text/eda", "EachText/text/aeda"]
+    other = Batch({"text": [TEXT] * 5}, sample_keys=keys(5, epoch=1))
+    assert chain.replay(other, drawn)["text"] == chain(batch)["text"] != chain(other)["text"]
+
+
+def test_eda_finds_words_that_marks_stand_beside() -> None:
+    seen = {eda('the "Quick," one, (lazy) ...', key, share=0.2, synonyms=SYNONYMS) for key in range(200)}
+    assert 'the "swift," one, (lazy) ...' in seen
+    assert 'the "Quick," one, (idle) ...' in seen
+    assert any("idle" in text.split() and "(lazy)" in text for text in seen), "inserted without them"
