@@ -45,9 +45,12 @@ class Image:
         scale: area of a random crop as a fraction of the picture's, lower and upper bound.
         ratio: width/height of a random crop, lower and upper bound.
         center_fraction: see `crop`. 224/256 is the field's usual evaluation recipe.
+        interpolation: "bilinear" blends pixels, antialiased; "nearest" is for pictures that hold class numbers, such as
+            segmentation masks: it takes one pixel each, and the numbers as they are stored: those of a palette and not
+            its colours, 8 bits not scaled to 16. A random crop is that of the sample's other pictures of the same size.
 
     Raises:
-        ConfigError: a size below 1, an unknown crop or mode, a crop without a size.
+        ConfigError: a size below 1, an unknown crop, mode or interpolation, a crop without a size.
     """
 
     size: int | tuple[int, int] | None = None
@@ -56,12 +59,15 @@ class Image:
     scale: tuple[float, float] = DEFAULT_SCALE
     ratio: tuple[float, float] = DEFAULT_RATIO
     center_fraction: float = DEFAULT_CENTER_FRACTION
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
 
     def __post_init__(self) -> None:
         if self.crop not in (None, "random", "center"):
             raise ConfigError(f"Image(crop={self.crop!r}): pass 'random', 'center' or None")
         if self.mode not in IMAGE_CHANNELS:
             raise ConfigError(f"Image(mode={self.mode!r}): pass one of {', '.join(map(repr, IMAGE_CHANNELS))}")
+        if self.interpolation not in ("bilinear", "nearest"):
+            raise ConfigError(f"Image(interpolation={self.interpolation!r}): pass 'bilinear' or 'nearest'")
         if self.size is None:
             if self.crop is not None:
                 raise ConfigError(f"Image(crop={self.crop!r}) needs a size, e.g. Image(224, crop={self.crop!r})")
@@ -83,6 +89,11 @@ class Image:
     @property
     def channels(self) -> int:
         return IMAGE_CHANNELS[self.mode]
+
+    @property
+    def numbers(self) -> bool:
+        """Whether pixels are class numbers, which nothing may blend or scale."""
+        return self.interpolation == "nearest"
 
     @property
     def dtype(self) -> np.dtype[Any]:

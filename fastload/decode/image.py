@@ -23,7 +23,7 @@ from fastload.decode.base import Raw, Spec
 from fastload.decode.boxes import Box, center_box, orient, random_box, stored_box, swaps_axes
 from fastload.decode.headers import MAX_PIXELS, PictureHeader, image_size, read_header
 from fastload.decode.pixels import decode_pixels
-from fastload.decode.resize import resize_into
+from fastload.decode.resize import pick_into, resize_into
 from fastload.errors import DecodeError
 from fastload.fields import Image
 from fastload.order import hashing
@@ -38,7 +38,8 @@ class ImageDecoder:
         self.field = field
         self.spec = Spec(parallel=True)
         self._flip: tuple[int, float] | None = None
-        self._native = field.size is not None and field.mode in ("RGB", "L") and native.available()
+        plain = field.size is not None and field.mode in ("RGB", "L") and not field.numbers
+        self._native = plain and native.available()
         if field.size is not None:
             self.spec = Spec(
                 shape=(*field.height_width, field.channels), dtype=field.dtype, channels_last=True, parallel=True
@@ -96,14 +97,15 @@ class ImageDecoder:
         """Without the kernel."""
         header = read_header(raw)
         box = stored_box(self._box(header, key), header.width, header.height, header.orientation)
-        pixels, box = _pixels_around(raw, header, self.field.mode, box)
+        pixels, box = _pixels_around(raw, header, self.field, box)
+        fill = pick_into if self.field.numbers else resize_into
         if header.orientation == 1:
-            resize_into(pixels, box, out)
+            fill(pixels, box, out)
             return
         height, width, channels = out.shape
         turned = (width, height, channels) if swaps_axes(header.orientation) else out.shape
         resized = np.empty(turned, out.dtype)
-        resize_into(pixels, box, resized)
+        fill(pixels, box, resized)
         out[...] = orient(resized, header.orientation)
 
     def decode(self, raw: Raw, key: int) -> npt.NDArray[Any]:
@@ -113,7 +115,8 @@ class ImageDecoder:
             self.decode_into(raw, out, key)
         else:
             header = read_header(raw)
-            out = np.ascontiguousarray(orient(decode_pixels(raw, header, self.field.mode), header.orientation))
+            pixels = decode_pixels(raw, header, self.field.mode, numbers=self.field.numbers)
+            out = np.ascontiguousarray(orient(pixels, header.orientation))
         return np.moveaxis(out, 2, 0)
 
     def _box(self, header: PictureHeader, key: int) -> Box:
@@ -127,12 +130,13 @@ class ImageDecoder:
         return 0, 0, width, height
 
 
-def _pixels_around(raw: Raw, header: PictureHeader, mode: str, box: Box) -> tuple[npt.NDArray[Any], Box]:
+def _pixels_around(raw: Raw, header: PictureHeader, field: Image, box: Box) -> tuple[npt.NDArray[Any], Box]:
     """Pixels [H, W, C] of at least the box, and where it lies in them: of the whole picture, or of a cut."""
     layout = seekable.read_layout(raw) if header.kind == "jpeg" else None
     found = seekable.cut(raw, layout, box) if layout is not None else None
     if found is None:
-        return decode_pixels(raw, header, mode), box
+        return decode_pixels(raw, header, field.mode, numbers=field.numbers), box
     data, left, top = found
     x, y, width, height = box
-    return decode_pixels(data, read_header(data), mode), (x - left, y - top, width, height)
+    pixels = decode_pixels(data, read_header(data), field.mode, numbers=field.numbers)
+    return pixels, (x - left, y - top, width, height)

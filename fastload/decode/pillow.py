@@ -35,7 +35,7 @@ FAILURES = (
 )  # what Pillow raises on broken files, as fuzzing shows  # fmt: skip
 
 
-def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
+def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str, *, numbers: bool = False) -> npt.NDArray[Any]:
     """The pixels as Pillow gives them, orientation not applied but for TIFF.
 
     uint8 [H, W, 3] for mode "RGB", uint8 [H, W, 1] for "L", uint16 [H, W, 1] for "I;16".
@@ -43,6 +43,9 @@ def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArra
     As with Pillow's convert("RGB"), transparency is dropped, not composited: transparent pixels show the colour
     stored under them. 16-bit grey becomes 8-bit by its upper byte; 16-bit colour comes as 8-bit in every mode,
     because Pillow reads it so.
+
+    Args:
+        numbers: pixels are class numbers: in one channel, those of a palette stand for themselves, and none is scaled.
 
     Raises: DecodeError if the data is truncated or corrupt, or holds what 8- or 16-bit pixels cannot (32-bit and
     float TIFF).
@@ -53,6 +56,8 @@ def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArra
             raise DecodeError(f"{header.kind.upper()} frame of {picture.size} pixels is over the limit of {MAX_PIXELS}")
         picture.load()
         picture.info.pop("transparency", None)  # else converting a palette warns, or looks for a colour to give up
+        if numbers and mode != "RGB":
+            return _numbers(picture, mode)
         return _sixteen_bit(picture) if mode == "I;16" else _eight_bit(picture, mode)
     except FAILURES as error:
         raise DecodeError(f"{header.kind.upper()} of {len(raw)} bytes does not decode: {error}") from error
@@ -71,6 +76,16 @@ def _sixteen_bit(picture: ImageFile) -> npt.NDArray[np.uint16]:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return grey16(picture)[..., None]
     return np.array(picture.convert("L"), np.uint16)[..., None] * np.uint16(257)  # 255 -> 65535
+
+
+def _numbers(picture: ImageFile, mode: str) -> npt.NDArray[Any]:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        found: npt.NDArray[Any] = grey16(picture)
+        if mode == "L" and found.max() > 0xFF:
+            raise DecodeError(f"{picture.format} holds numbers up to {found.max()}; declare Image(mode='I;16')")
+    else:
+        found = np.asarray(picture.getchannel(0) if picture.mode in ("P", "PA") else picture.convert("L"))
+    return found.astype(np.uint16 if mode == "I;16" else np.uint8)[..., None]
 
 
 def grey16(picture: ImageFile) -> npt.NDArray[np.uint16]:

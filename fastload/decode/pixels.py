@@ -15,17 +15,20 @@ from fastload.decode.pillow import decode_with_pillow
 from fastload.errors import DecodeError
 
 
-def decode_pixels(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[Any]:
+def decode_pixels(raw: Raw, header: PictureHeader, mode: str, *, numbers: bool = False) -> npt.NDArray[Any]:
     """The pixels as stored, [H, W, C] in `mode`; `header.orientation` is still to be applied.
+
+    Args:
+        numbers: pixels are class numbers, see `fields.Image.interpolation`.
 
     Raises: DecodeError if they are not as many as the header says, or do not decode.
     """
     if header.kind == "jpeg":
         pixels: npt.NDArray[Any] = decode_jpeg(raw, header, "RGB" if mode == "RGB" else "L")
         if mode == "I;16":
-            pixels = pixels.astype(np.uint16) * np.uint16(257)
+            pixels = pixels.astype(np.uint16) * np.uint16(1 if numbers else 257)
     else:
-        pixels = decode_with_pillow(raw, header, mode)
+        pixels = decode_with_pillow(raw, header, mode, numbers=numbers)
     height, width = pixels.shape[:2]
     if swaps_axes(header.orientation):
         height, width = width, height

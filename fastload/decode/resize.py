@@ -38,6 +38,15 @@ def resize_into(pixels: npt.NDArray[Any], box: Box, out: npt.NDArray[Any]) -> No
     _bilinear_antialiased(_channels_first(crop), list(out.shape[:2]), False, out=_channels_first(out))
 
 
+def pick_into(pixels: npt.NDArray[Any], box: Box, out: npt.NDArray[Any]) -> None:
+    """The pixels of `box` nearest to those of `out`, as Pillow's NEAREST takes them; see `resize_into`."""
+    x, y, width, height = box
+    rows, columns = (
+        (2 * np.arange(n) + 1) * size // (2 * n) for n, size in zip(out.shape, (height, width), strict=False)
+    )
+    np.take(pixels[y + rows], x + columns, axis=1, out=out)
+
+
 def _channels_first(pixels: npt.NDArray[Any]) -> torch.Tensor:
     """[H, W, C] as a channels-last tensor [1, C, H, W] on the same memory."""
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)

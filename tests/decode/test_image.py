@@ -19,7 +19,7 @@ from torchvision.transforms.functional import InterpolationMode, resized_crop
 
 from fastload.decode import Spec, decoder_for
 from fastload.decode.boxes import center_box, random_box
-from fastload.errors import DecodeError
+from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Image
 
 FORMATS = ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"]
@@ -301,3 +301,68 @@ def test_pillow_and_torch_settings_are_left_alone() -> None:
         warnings.filters[:],
     )
     assert after == before
+
+
+# Class numbers.
+
+
+def classes(dtype: Any = np.uint8) -> Pixels:
+    """[60, 90] of the numbers 0, 7 and 200 (or 3, 300 and 70 in 16 bits)."""
+    found = np.asarray([0, 7, 200] if dtype == np.uint8 else [3, 300, 70], dtype)
+    y, x = np.mgrid[0:60, 0:90]
+    return np.asarray(found[(x // 11 + y // 7 + (x * y) // 300) % 3])
+
+
+@pytest.mark.parametrize("kind", ["L", "P", "I;16"])
+@pytest.mark.parametrize("crop", ["random", "center", None])
+@pytest.mark.parametrize("size", [24, (100, 131)])
+def test_class_numbers_are_picked_as_pillow_does(kind: Any, crop: Any, size: Any) -> None:
+    numbers = classes(np.uint16 if kind == "I;16" else np.uint8)
+    picture = PillowImage.fromarray(numbers)
+    if kind == "P":
+        picture.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
+    mode: Any = "I;16" if kind == "I;16" else "L"
+    field = Image(size, crop=crop, mode=mode, interpolation="nearest")
+    height, width = field.height_width
+    for key in range(8):
+        box = {
+            "random": random_box(90, 60, field.scale, field.ratio, key),
+            "center": center_box(90, 60, width, height, field.center_fraction),
+            None: (0, 0, 90, 60),
+        }[crop]
+        x, y, w, h = box
+        found = decoder_for(field).decode(encode(picture, "PNG"), key)
+        expected = PillowImage.fromarray(numbers).crop((x, y, x + w, y + h)).resize((width, height), 0)
+        assert isinstance(found, np.ndarray)
+        assert found.shape == (1, height, width)
+        # where a centre lies between two pixels, Pillow's sums of fractions fall to either side
+        rows, columns = ((2 * np.arange(n) + 1) * size % (2 * n) > 0 for n, size in ((height, h), (width, w)))
+        assert min(rows.mean(), columns.mean()) > 0.6
+        assert np.array_equal(found[0][rows][:, columns], np.asarray(expected)[rows][:, columns])
+        assert set(found.flat) <= set(numbers.flat)
+
+
+def test_class_numbers_come_as_they_are_stored() -> None:
+    def found(raw: bytes, mode: Any, size: int | None = None) -> Pixels:
+        value = decoder_for(Image(size, mode=mode, interpolation="nearest")).decode(raw, 0)
+        assert isinstance(value, np.ndarray)
+        return value
+
+    eight, sixteen = encode(classes(), "PNG"), encode(classes(np.uint16), "PNG")
+    assert np.array_equal(found(eight, "L")[0], classes())
+    assert np.array_equal(found(eight, "I;16")[0], classes()), "8 bits are not scaled to 16"
+    assert set(found(eight, "RGB", 31).flat) == {0, 7, 200}
+    few = encode(np.minimum(classes(np.uint16), 255), "PNG")
+    assert set(found(few, "L").flat) == {3, 70, 255}, "the lower byte, as no number needs the upper"
+    with pytest.raises(DecodeError, match=r"holds numbers up to 300; declare Image\(mode='I;16'\)"):
+        found(sixteen, "L", 24)
+    for orientation in range(1, 9):
+        turned = encode(classes(), "PNG", exif=oriented(orientation))
+        expected = ImageOps.exif_transpose(PillowImage.open(io.BytesIO(turned))).resize((24, 24), 0)
+        assert np.array_equal(found(turned, "L", 24)[0], np.asarray(expected))
+
+
+def test_an_unknown_interpolation_is_refused() -> None:
+    wrong: Any = "cubic"
+    with pytest.raises(ConfigError, match=r"Image\(interpolation='cubic'\): pass 'bilinear' or 'nearest'"):
+        Image(24, interpolation=wrong)
