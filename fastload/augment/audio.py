@@ -42,8 +42,20 @@ class AudioOperation(Operation):
         self.check(fits, f"needs floats [B, C, T], not {value.dtype} {list(value.shape)}; declare Audio(rate, seconds)")
         whole = torch.full((len(value),), value.shape[-1], dtype=torch.int64, device=value.device)
         known = whole if lengths is None else lengths.to(torch.int64)
-        sound, known = self.change(value.to(torch.float32), known, params)
+        if not value.shape[-1]:
+            return value, known
+        with torch.autocast(value.device.type, enabled=False):
+            if not len(value):
+                return self._of_none(value), known
+            sound, known = self.change(value.to(torch.float32), known, params)
         return sound.to(value.dtype), known
+
+    def _of_none(self, value: torch.Tensor) -> torch.Tensor:
+        """What a batch of no samples becomes, [0, C, T]: T is that of one sample."""
+        one = torch.zeros(1, *value.shape[1:], dtype=torch.float32, device=value.device)
+        draws = torch.zeros(1, self.draws, dtype=torch.float32, device=value.device)
+        lengths = torch.full((1,), value.shape[-1], dtype=torch.int64, device=value.device)
+        return self.change(one, lengths, self.params(draws))[0][:0].to(value.dtype)
 
     def replay(self, batch: Batch, params: Params) -> Batch:
         name = self.field + LENGTH_SUFFIX
@@ -101,7 +113,7 @@ class RandomPolarity(AudioOperation):
 
     def params(self, u: torch.Tensor) -> Params:
         """`sign`: float32 [B], 1 or -1."""
-        return {"sign": torch.where(u[:, 0] < self.p, -1.0, 1.0)}
+        return {"sign": 1 - 2 * (u[:, 0] < self.p).to(torch.float32)}
 
     def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
         return sound * params["sign"][:, None, None], lengths
@@ -171,7 +183,9 @@ class _FromBank(AudioOperation):
         self.check(good, f"bank must be floats [N, L], not {self.bank.dtype} {list(self.bank.shape)}")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(bank={list(self.bank.shape)}, field={self.field!r})"
+        shown = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.repr}
+        shown["bank"] = list(self.bank.shape)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def recordings(self, device: torch.device) -> torch.Tensor:
         if device not in self._moved:

@@ -6,11 +6,11 @@ one ends.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,11 @@ from fastload.augment import keyed, operation
 from fastload.augment.audio import AudioOperation, fast_size, inside
 from fastload.augment.operation import Params, span
 
-# Up to so many factors, each is one convolution of the whole batch, and samples take theirs; more are resampled by
-# gathering, which costs as much for any number of them.
+# Up to so many factors, each is one convolution of the whole batch, and samples take theirs; more, and those that are
+# no simple fractions, are resampled by gathering, which costs as much for any number of them.
 MOST_CONVOLUTIONS = 12
-MOST_PHASES = 100  # of one convolution; a rate is taken as a fraction with at most this denominator
+MOST_PHASES = 100  # of one convolution, whose rate must be a fraction with at most this denominator
+RATIO_TOLERANCE = 1e-6  # of that fraction: a sixth of a sample in 10 s at 16 kHz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of torchaudio.functional.resample: a sinc under a Hann window
 
 
@@ -46,7 +47,7 @@ def resample_by(sound: torch.Tensor, rate: torch.Tensor, out: int, highest: floa
     index, band = first.to(torch.int64), band.to(torch.float32)
     reach = math.ceil(ZERO_CROSSINGS * max(1.0, highest) / ROLLOFF)
     padded = F.pad(sound, (1, 1))  # what lies outside is the silence at either end
-    total = torch.zeros(*sound.shape[:2], out, device=sound.device)
+    total = torch.zeros(*sound.shape[:2], out, dtype=torch.float32, device=sound.device)
     for tap in range(-reach, reach + 2):
         t = ((tap - ahead) * band).clamp_(-ZERO_CROSSINGS, ZERO_CROSSINGS)
         weight = torch.sinc(t) * torch.cos(t * (math.pi / 2 / ZERO_CROSSINGS)).square() * band  # [B, out]
@@ -55,29 +56,50 @@ def resample_by(sound: torch.Tensor, rate: torch.Tensor, out: int, highest: floa
     return total
 
 
-@lru_cache(maxsize=64)
+_kernels: dict[tuple[int, int, torch.device], tuple[torch.Tensor, int]] = {}
+
+
 def _kernel(step: int, phases: int, device: torch.device) -> tuple[torch.Tensor, int]:
-    """The kernel float32 [phases, 1, taps] of `phases` samples out for `step` samples in, and how far it reaches."""
-    band = min(1.0, phases / step) * ROLLOFF
-    reach = math.ceil(ZERO_CROSSINGS / band)
-    phase = torch.arange(phases, dtype=torch.float64)[:, None] * (step / phases)
-    t = ((torch.arange(-reach, reach + step) - phase) * band).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    weight = torch.sinc(t) * torch.cos(t * (math.pi / 2 / ZERO_CROSSINGS)).square() * band
-    return weight[:, None].to(device, torch.float32), reach
+    """The kernel float32 [phases, 1, taps] of `phases` samples out for `step` samples in, and how far it reaches. Kept,
+    but as `keyed.constant` keeps."""
+    found = _kernels.get((step, phases, device))
+    if found is None:
+        band = min(1.0, phases / step) * ROLLOFF
+        reach = math.ceil(ZERO_CROSSINGS / band)
+        phase = torch.arange(phases, dtype=torch.float64, device="cpu")[:, None] * (step / phases)
+        t = ((torch.arange(-reach, reach + step, device="cpu") - phase) * band).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+        weight = torch.sinc(t) * torch.cos(t * (math.pi / 2 / ZERO_CROSSINGS)).square() * band
+        found = weight[:, None].to(device, torch.float32), reach
+        if not torch.compiler.is_compiling() and type(found[0]) is torch.Tensor:
+            _kernels[step, phases, device] = found
+    return found
 
 
-def resample_all(sound: torch.Tensor, rate: float, out: int) -> torch.Tensor:
-    """All samples `rate` times as fast, as one convolution: torchaudio.functional.resample, cut or padded to `out`.
+def ratio_of(rate: float) -> tuple[int, int] | None:
+    """Samples in for samples out, in least numbers; None for a rate that is no fraction of MOST_PHASES."""
+    ratio = Fraction(rate).limit_denominator(MOST_PHASES)
+    if not ratio or abs(float(ratio) / rate - 1) > RATIO_TOLERANCE:
+        return None
+    return ratio.numerator, ratio.denominator
+
+
+def filled_by(time: int, ratio: tuple[int, int]) -> int:
+    """Samples that `time` of them become: ceil(time / ratio)."""
+    return -(-time * ratio[1] // ratio[0])
+
+
+def resample_all(sound: torch.Tensor, ratio: tuple[int, int], out: int) -> torch.Tensor:
+    """All samples resampled as one convolution: torchaudio.functional.resample, cut or padded to `out`.
 
     Args:
-        rate: taken as the nearest fraction with a denominator up to MOST_PHASES.
+        ratio: see `ratio_of`.
     """
-    ratio = Fraction(rate).limit_denominator(MOST_PHASES)
-    kernel, reach = _kernel(ratio.numerator, ratio.denominator, sound.device)
-    padded = F.pad(sound.flatten(0, 1)[:, None], (reach, reach + ratio.numerator))
-    phases = F.conv1d(padded, kernel, stride=ratio.numerator)  # [B * C, phases, steps]
+    step, phase_count = ratio
+    kernel, reach = _kernel(step, phase_count, sound.device)
+    padded = F.pad(sound.flatten(0, 1)[:, None], (reach, reach + step))
+    phases = F.conv1d(padded, kernel, stride=step)  # [B * C, phases, steps]
     joined = phases.transpose(1, 2).flatten(1)
-    joined = joined[:, : min(out, math.ceil(sound.shape[-1] / ratio))]
+    joined = joined[:, : min(out, filled_by(sound.shape[-1], ratio))]
     if joined.shape[1] < out:
         joined = F.pad(joined, (0, out - joined.shape[1]))
     return joined.reshape(*sound.shape[:2], out)
@@ -89,11 +111,12 @@ def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> to
     torchaudio.functional.phase_vocoder between torch.stft and the inverse; hop n_fft // 4, a Hann window.
 
     Args:
-        sound: float32 [B, C, T], T above n_fft // 2.
+        sound: float32 [B, C, T]; silence follows one that is shorter than half a window.
         rate: float32 [B]. out: samples of the result.
     """
-    batch, channels, _ = sound.shape
-    hop, window = n_fft // 4, torch.hann_window(n_fft, device=sound.device)
+    batch, channels, time = sound.shape
+    sound = F.pad(sound, (0, max(0, n_fft // 2 + 1 - time)))  # as much as can be mirrored at its edges
+    hop, window = n_fft // 4, torch.hann_window(n_fft, dtype=torch.float32, device=sound.device)
     frames = torch.stft(sound.flatten(0, 1), n_fft, hop, window=window, return_complex=True)  # [B * C, F, N]
     count = frames.shape[-1]
     steps = torch.arange(out // hop + 2, device=sound.device) * rate.repeat_interleave(channels)[:, None]
@@ -102,7 +125,7 @@ def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> to
     padded = F.pad(frames, (0, 2))  # silence after the end
     index = below.to(torch.int64).clamp_(max=count)[:, None].expand(-1, frames.shape[1], -1)
     one, other = padded.gather(2, index), padded.gather(2, index + 1)
-    advance = torch.linspace(0, math.pi * hop, frames.shape[1], device=sound.device)[:, None]
+    advance = torch.linspace(0, math.pi * hop, frames.shape[1], dtype=torch.float32, device=sound.device)[:, None]
     turn = other.angle() - one.angle() - advance
     turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi)) + advance
     phase = torch.cumsum(torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1), -1)
@@ -132,10 +155,16 @@ class SpeedPerturbation(AudioOperation):
     """
 
     factors: Sequence[float] = (0.9, 1.0, 1.1)
+    _ratios: dict[float, tuple[int, int]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False, kw_only=True
+    )  # of 1 and the factors, where each is resampled by a convolution; else empty
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(len(self.factors) > 0 and min(self.factors) > 0, "factors must be above 0")
+        ratios = {each: ratio_of(each) for each in (1.0, *self.factors)}
+        if None not in ratios.values() and len(self.factors) <= MOST_CONVOLUTIONS:
+            self._ratios.update({each: ratio for each, ratio in ratios.items() if ratio is not None})
 
     @property
     def draws(self) -> int:
@@ -149,31 +178,31 @@ class SpeedPerturbation(AudioOperation):
     def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
         factor, out = params["factor"], math.ceil(sound.shape[-1] / min((*self.factors, 1.0)) - 1e-6)
         new = shorter(lengths, factor)
-        if operation.by_rows(sound) and len(self.factors) <= MOST_CONVOLUTIONS:
+        if operation.by_rows(sound) and self._ratios:
             changed = self._by_rows(sound, factor, out)
             full = bool((lengths >= sound.shape[-1]).all())  # then what lies behind the end is silence already
             return changed if full else torch.where(inside(changed, new), changed, 0), new
         changed = F.pad(sound, (0, out - sound.shape[-1]))
-        if len(self.factors) > MOST_CONVOLUTIONS:
+        if not self._ratios:
             resampled = resample_by(sound, factor, out, max(self.factors))
             changed = torch.where((factor == 1)[:, None, None], changed, resampled)
         else:
-            for each in dict.fromkeys(self.factors):
+            for each, ratio in self._ratios.items():
                 if each != 1:
-                    chosen = factor == torch.full((), each, device=factor.device)
-                    changed = torch.where(chosen[:, None, None], resample_all(sound, each, out), changed)
+                    chosen = factor == torch.full((), each, dtype=factor.dtype, device=factor.device)
+                    changed = torch.where(chosen[:, None, None], resample_all(sound, ratio, out), changed)
         return torch.where(inside(changed, new), changed, 0), new
 
     def _by_rows(self, sound: torch.Tensor, factor: torch.Tensor, out: int) -> torch.Tensor:
         """[B, C, out]: each factor on the rows that drew it, silence behind what they fill."""
         time = sound.shape[-1]
-        changed = torch.zeros(*sound.shape[:2], out)
-        for each in dict.fromkeys((1.0, *self.factors)):
-            rows = (factor == torch.full((), each)).nonzero()[:, 0]
+        changed = torch.zeros(*sound.shape[:2], out, dtype=torch.float32, device=sound.device)
+        for each, ratio in self._ratios.items():
+            rows = (factor == torch.full((), each, dtype=factor.dtype, device=factor.device)).nonzero()[:, 0]
             if len(rows):
-                filled = min(out, math.ceil(time / Fraction(each).limit_denominator(MOST_PHASES)))
+                filled = min(out, filled_by(time, ratio))
                 part = sound.index_select(0, rows)
-                found = part if each == 1 else resample_all(part, each, filled)
+                found = part if each == 1 else resample_all(part, ratio, filled)
                 changed[:, :, :filled].index_copy_(0, rows, found)
         return changed
 

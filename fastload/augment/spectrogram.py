@@ -1,15 +1,19 @@
-"""Spectrograms on the batch's device, and SpecAugment on them. torchaudio does the transforms."""
+"""Spectrograms on the batch's device, and SpecAugment on them."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from fastload.augment.operation import Operation, Params, check_p, keys_of, tensor_of
+from fastload.augment.operation import Operation, Params, check_p, tensor_of
 from fastload.batch import LENGTH_SUFFIX, Batch
+
+Tables = tuple[torch.Tensor, ...]
+TOP_DECIBELS = 80.0  # torchaudio.transforms.MFCC's top_db
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class SpecAugment(Operation):
         fits = value.ndim >= 3 and value.is_floating_point()
         self.check(fits, f"needs floats [B, ..., bands, frames], not {value.dtype} {list(value.shape)}")
         bands, frames = value.shape[-2:]
-        whole = torch.full((len(value),), float(frames), device=value.device)
+        whole = torch.full((len(value),), float(frames), dtype=torch.float32, device=value.device)
         limit = whole if lengths is None else lengths.to(torch.float32).clamp(max=frames)
         masked_bands = _covered(params["freq"], torch.full_like(whole, float(bands)), self.freq_width, 1.0, bands)
         masked_frames = _covered(params["time"], limit, self.time_width, self.time_share, frames)
@@ -98,9 +102,28 @@ def _covered(fractions: torch.Tensor, limit: torch.Tensor, width: int, share: fl
     return ((at >= start[..., None]) & (at < (start + wide)[..., None])).any(1)
 
 
+def mel_filters(frequencies: int, bands: int, highest: int) -> torch.Tensor:
+    """float64 [frequencies, bands]: triangles that overlap by half, evenly spaced in HTK's mels from 0 to `highest` Hz:
+    torchaudio.functional.melscale_fbanks."""
+    mels = torch.linspace(0, 2595 * math.log10(1 + highest / 700), bands + 2, dtype=torch.float64)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    width = corners.diff()
+    apart = corners - torch.linspace(0, highest, frequencies, dtype=torch.float64)[:, None]
+    return torch.minimum(-apart[:, :-2] / width[:-1], apart[:, 2:] / width[1:]).clamp(min=0)
+
+
+def cosine_transform(bands: int, coefficients: int) -> torch.Tensor:
+    """float64 [bands, coefficients]: the orthonormal DCT-II, torchaudio.functional.create_dct."""
+    place = torch.arange(bands, dtype=torch.float64)[:, None] + 0.5
+    cosines = torch.cos(math.pi / bands * place * torch.arange(coefficients)) * math.sqrt(2 / bands)
+    cosines[:, 0] /= math.sqrt(2)
+    return cosines
+
+
 @dataclass(frozen=True)
 class _Features(Operation):
-    """A torchaudio transform of sound [B, C, T] into frames, kept for each device and dtype."""
+    """Spectra of sound [B, C, T] in frames. torchaudio's transforms run neither compiled as one graph nor on short
+    sounds or none."""
 
     sample_rate: int = 16000
     n_fft: int = 400
@@ -108,23 +131,48 @@ class _Features(Operation):
     n_mels: int = 80
     field: str = dataclasses.field(default="audio", kw_only=True)
     out: str | None = dataclasses.field(default=None, kw_only=True)
-    _modules: dict[torch.device, Any] = dataclasses.field(
+    _tables: dict[torch.device, Tables] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False, kw_only=True
     )
 
     def __post_init__(self) -> None:
         self.check(min(self.sample_rate, self.n_fft, self.hop, self.n_mels) >= 1, "all numbers must be at least 1")
+        with torch.device("cpu"):
+            self._tables[torch.device("cpu")] = self.make()
 
     def params(self, u: torch.Tensor) -> Params:
         return {}
 
-    def make(self) -> torch.nn.Module:
-        raise AssertionError("made by subclasses")
+    def make(self) -> Tables:
+        """The window float32 [n_fft] and the bands' filters float32 [n_fft // 2 + 1, n_mels]."""
+        window = torch.hann_window(self.n_fft, dtype=torch.float64)
+        filters = mel_filters(self.n_fft // 2 + 1, self.n_mels, self.sample_rate // 2)
+        return window.to(torch.float32), filters.to(torch.float32)
 
-    def module(self, device: torch.device) -> Any:
-        if device not in self._modules:
-            self._modules[device] = self.make().to(device)
-        return self._modules[device]
+    def tables(self, device: torch.device) -> Tables:
+        found = self._tables.get(device)
+        if found is None:
+            found = tuple(each.to(device) for each in self._tables[torch.device("cpu")])
+            if not torch.compiler.is_compiling():
+                self._tables[device] = found
+        return found
+
+    def mel(self, value: torch.Tensor) -> torch.Tensor:
+        """float32 [B, C, n_mels, T // hop + 1]: power in mel bands, as torchaudio.transforms.MelSpectrogram. Silence
+        follows sound that is too short to be mirrored at its edges."""
+        fits = value.ndim == 3 and value.is_floating_point()
+        self.check(fits, f"needs floats [B, C, T], not {value.dtype} {list(value.shape)}; declare Audio(rate, seconds)")
+        time, (window, filters, *_) = value.shape[-1], self.tables(value.device)
+        sound = F.pad(value.to(torch.float32), (0, max(0, self.n_fft // 2 + 1 - time))).flatten(0, 1)
+        empty = not len(sound)
+        if empty:
+            sound = sound.new_zeros(1, sound.shape[-1])
+        with torch.autocast(value.device.type, enabled=False):
+            spectra = torch.stft(sound, self.n_fft, self.hop, window=window, return_complex=True)
+            power = spectra[..., : time // self.hop + 1].abs().square()  # [B * C, n_fft // 2 + 1, frames]
+            bands = (power.transpose(1, 2) @ filters).transpose(1, 2)
+        found: torch.Tensor = (bands[:0] if empty else bands).unflatten(0, value.shape[:2])
+        return found
 
     def replay(self, batch: Batch, params: Params) -> Batch:
         name = self.out or self.field
@@ -136,13 +184,12 @@ class _Features(Operation):
         return batch.replaced(fields)
 
     def __call__(self, batch: Batch) -> Batch:
-        keys_of(batch, self, tensor_of(batch, self))
         return self.replay(batch, {})
 
 
 @dataclass(frozen=True)
 class MelSpectrogram(_Features):
-    """Mel spectrograms, [B, C, T] -> float32 [B, C, n_mels, T // hop + 1], by torchaudio.transforms.MelSpectrogram.
+    """Mel spectrograms, [B, C, T] -> float32 [B, C, n_mels, T // hop + 1], as torchaudio.transforms.MelSpectrogram.
 
     Args:
         sample_rate: in Hz.
@@ -153,22 +200,15 @@ class MelSpectrogram(_Features):
 
     log: bool = True
 
-    def make(self) -> torch.nn.Module:
-        import torchaudio
-
-        module: torch.nn.Module = torchaudio.transforms.MelSpectrogram(
-            self.sample_rate, n_fft=self.n_fft, hop_length=self.hop, n_mels=self.n_mels
-        )
-        return module
-
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
-        power: torch.Tensor = self.module(value.device)(value.to(torch.float32))
+        power = self.mel(value)
         return torch.log(power.clamp(min=1e-10)) if self.log else power
 
 
 @dataclass(frozen=True)
 class MFCC(_Features):
-    """Mel-frequency cepstral coefficients, [B, C, T] -> float32 [B, C, n_mfcc, T // hop + 1], by torchaudio.
+    """Mel-frequency cepstral coefficients, [B, C, T] -> float32 [B, C, n_mfcc, T // hop + 1], as
+    torchaudio.transforms.MFCC: of decibels, those 80 below a sample's highest and less raised to that.
 
     Args:
         n_mfcc: coefficients, at most n_mels. Others: MelSpectrogram.
@@ -176,16 +216,18 @@ class MFCC(_Features):
 
     n_mfcc: int = 40
 
-    def make(self) -> torch.nn.Module:
-        import torchaudio
+    def __post_init__(self) -> None:
+        self.check(1 <= self.n_mfcc <= self.n_mels, f"n_mfcc must be from 1 to n_mels={self.n_mels}")
+        super().__post_init__()
 
-        module: torch.nn.Module = torchaudio.transforms.MFCC(
-            self.sample_rate,
-            n_mfcc=self.n_mfcc,
-            melkwargs={"n_fft": self.n_fft, "hop_length": self.hop, "n_mels": self.n_mels},
-        )
-        return module
+    def make(self) -> Tables:
+        """Those of all, and the cosine transform float32 [n_mels, n_mfcc]."""
+        cosines = cosine_transform(self.n_mels, self.n_mfcc)
+        return (*super().make(), cosines.to(torch.float32))
 
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
-        found: torch.Tensor = self.module(value.device)(value.to(torch.float32))
+        decibels = 10 * torch.log10(self.mel(value).clamp(min=1e-10))
+        decibels = torch.maximum(decibels, decibels.amax((1, 2, 3), keepdim=True) - TOP_DECIBELS)
+        with torch.autocast(value.device.type, enabled=False):
+            found: torch.Tensor = (decibels.transpose(2, 3) @ self.tables(value.device)[2]).transpose(2, 3)
         return found
