@@ -31,7 +31,8 @@ class SpecAugment(Operation):
         freq_width, time_width: most bands or frames of one mask.
         time_share: a time mask's width is also at most this fraction of the length: LibriSpeech's 1.0, or 0.05 for
             "adaptive" masks of long utterances.
-        value: of masked cells. 0 is the mean of normalised features. "mean" is each sample's own mean.
+        value: of masked cells. 0 is the mean of normalised features, and silence of a power spectrogram; in a logarithm
+            that is not normalised, as MelSpectrogram gives, it is loud: pass "mean", each sample's own mean.
         p: probability that a sample is masked at all.
     """
 

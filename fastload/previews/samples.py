@@ -66,6 +66,9 @@ class Reader:
         self.words = words
         self.scales = {each.field: each for each in self.operations if isinstance(each, Normalize)}
         self.targets = {each.field: each.targets for each in self.chain if isinstance(each, Fused) and each.targets}
+        self.over_pictures = {
+            name for each in self.targets.values() for name in (*each.masks, *each.boxes, *each.keypoints)
+        }
         # of a user's own function nobody knows
         by_sample = (Fused, Operation)
         self.by_batch = [each for each in self.chain if isinstance(each, MixUp) or not isinstance(each, by_sample)]
@@ -121,12 +124,18 @@ class _Row:
     row: int
 
     def cells(self, before: _Row | None) -> dict[str, Cell]:
-        """All fields as cells; texts are compared with those of `before`."""
+        """All fields as cells; texts are compared with those of `before`. What is drawn over a picture has none of its
+        own, but for another picture."""
         return {
             name: self.cell(name, before)
             for name in self.batch
             if name != KEY and not name.endswith(LENGTH_SUFFIX) and self.value(name) is not None
+            if not self.is_over_picture(name)
         }
+
+    def is_over_picture(self, name: str) -> bool:
+        tensor = isinstance(self.batch.get(name), torch.Tensor)
+        return tensor and name in self.reader.over_pictures and not isinstance(self.reader.fields.get(name), Image)
 
     def value(self, name: str) -> Any:
         return self.batch[name][self.row]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,14 @@ LEFT, ACROSS = 11, 118  # of a text, in characters: what stands at the left, and
 LINE_WORDS = 60  # of a text that are shown
 TEXT_DPI, TEXT_POINTS = 138, 7.0
 CHARACTER_INCHES = 8 / TEXT_DPI  # DejaVu Sans Mono of 7 points; Agg draws whole pixels
-LINE_INCHES, TITLE_INCHES = 0.19, 0.4
+LINE_INCHES, TITLE_INCHES, TITLE_LINE_INCHES = 0.19, 0.4, 0.25
+# Of what DejaVu has no glyphs for, as far as they are installed.
+FALLBACKS = (
+    "Noto Sans Mono CJK SC", "Noto Sans Mono CJK JP", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC",
+    "WenQuanYi Zen Hei Mono", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "MS Gothic",
+    "Malgun Gothic", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Unifont", "Noto Emoji", "Symbola",
+    "Segoe UI Emoji",
+)  # fmt: skip
 _INKS: dict[Mark, tuple[str, str | None]] = {
     "same": (INK, None),
     "deleted": ("#a3262a", "#fbe3e2"),
@@ -59,14 +68,13 @@ def save_sheets(found: Shown, folder: Path) -> list[Path]:
     written = []
     for name in found.fields:
         rows = [sample.steps(name) for sample in found.samples]
-        titles = [sample.title(name) for sample in found.samples]
         cells = [cell for row in rows for _, cell in row]
         title = f"{name} before and after augmentation" if any(len(row) > 1 for row in rows) else name
         path = folder / f"{name.replace('/', '_')}.png"
         if any(isinstance(cell, Picture | Sound | Bands) for cell in cells):
-            _pictures(rows, titles, title, path)
+            _pictures(rows, [sample.title("\n") for sample in found.samples], title, path)
         elif any(isinstance(cell, Words) for cell in cells):
-            _texts(rows, titles, title, path)
+            _texts(rows, [sample.title() for sample in found.samples], title, path)
         else:
             continue
         written.append(path)
@@ -77,11 +85,13 @@ def _pictures(rows: Sequence[Steps], titles: Sequence[str], title: str, path: Pa
     """Samples side by side, each a column of before and after."""
     headings = [what for what, _ in max(rows, key=len)]
     columns = min(COLUMNS, len(rows))
-    blocks = -(-len(rows) // columns)
+    blocks, lines = -(-len(rows) // columns), 1 + max(title.count("\n") for title in titles)
     pixels = [[drawn(cell, loudest(row)) for _, cell in row] for row in rows]
     aspect = max(each.shape[0] / each.shape[1] for row in pixels for each in row if each is not None)
     height = CELL_INCHES * min(1.5, max(0.5, aspect))
-    figure = new_figure(CELL_INCHES * columns + 0.4, blocks * (len(headings) * height + 0.3) + 0.4)
+    figure = new_figure(
+        CELL_INCHES * columns + 0.4, blocks * (len(headings) * height + TITLE_LINE_INCHES * lines) + 0.4
+    )
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left")
     grid = figure.subplots(blocks * len(headings), columns, squeeze=False)
     for cell in grid.ravel():
@@ -89,7 +99,9 @@ def _pictures(rows: Sequence[Steps], titles: Sequence[str], title: str, path: Pa
         cell.spines[:].set_visible(False)
     for number, (row, name) in enumerate(zip(pixels, titles, strict=True)):
         top, column = number // columns * len(headings), number % columns
-        grid[top, column].set_title(_cut(name), fontsize=8, color=INK, pad=3, parse_math=False)
+        grid[top, column].set_title(
+            "\n".join(map(_cut, name.split("\n"))), fontsize=8, color=INK, pad=3, parse_math=False
+        )
         if column == 0:
             for step, what in enumerate(headings):
                 grid[top + step, 0].set_ylabel(what, fontsize=8, color=MUTED)
@@ -120,43 +132,71 @@ def _texts(rows: Sequence[Steps], titles: Sequence[str], title: str, path: Path)
     axes = figure.add_axes((0.1 / page[0], 0, width / page[0], height / page[1]))
     axes.set(xlim=(-LEFT, ACROSS), ylim=(len(lines) + 1, 0))
     axes.axis("off")
+    families = _families()
     style: dict[str, Any] = {"fontsize": 8, "va": "center", "parse_math": False}
     for number, (left, line) in enumerate(lines):
         if line:
             axes.text(-LEFT, number + 0.5, left, color=MUTED, **style)
-            _line(axes, line, number)
+            _line(axes, line, number, families)
         else:
             axes.axhline(number + 0.1, color=LINE, linewidth=0.8)
             axes.text(-LEFT, number + 0.6, left, color=INK, **style)
-    figure.savefig(path, dpi=TEXT_DPI)
+    with warnings.catch_warnings():  # of characters that no font here has: they are boxes on the sheet
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(path, dpi=TEXT_DPI)
 
 
-def _line(axes: Axes, line: Sequence[Piece], number: int) -> None:
+def _families() -> list[str]:
+    """Fonts of words, in the order of asking."""
+    from matplotlib import font_manager
+
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    return ["monospace", *(name for name in FALLBACKS if name in installed)]
+
+
+def _line(axes: Axes, line: Sequence[Piece], number: int, families: Sequence[str]) -> None:
     at = 0
     for piece in line:
         ink, paper = _INKS[piece.mark]
         box = None if paper is None else {"facecolor": paper, "edgecolor": "none", "pad": 0.8}
-        style: dict[str, Any] = {"fontsize": TEXT_POINTS, "family": "monospace", "va": "center", "parse_math": False}
+        style: dict[str, Any] = {"fontsize": TEXT_POINTS, "family": families, "va": "center", "parse_math": False}
         axes.text(at, number + 0.5, piece.text, color=ink, bbox=box, **style)
+        wide = width_of(piece.text)
         if piece.mark == "deleted":
-            axes.plot([at, at + len(piece.text)], [number + 0.5] * 2, color=ink, linewidth=0.8, zorder=4)
-        at += len(piece.text) + 1
+            axes.plot([at, at + wide], [number + 0.5] * 2, color=ink, linewidth=0.8, zorder=4)
+        at += wide + 1
+
+
+def width_of(text: str) -> int:
+    """Columns of a fixed-width font that a text takes: two for a wide character, none for one on top of another."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _cut_to_lines(word: str) -> Iterator[str]:
+    """A word in parts that fit into a line: of languages without spaces, a text is one word."""
+    begin = columns = 0
+    for end, character in enumerate(word):
+        columns += width_of(character)
+        if columns > ACROSS:
+            yield word[begin:end]
+            begin, columns = end, width_of(character)
+    yield word[begin:]
 
 
 def _wrapped(cell: Cell) -> Iterator[list[Piece]]:
-    """Lines of at most ACROSS characters, pieces cut at words; one at least."""
+    """Lines of at most ACROSS columns, pieces cut at words; one at least."""
     pieces, more = shortened(cell.pieces, LINE_WORDS) if isinstance(cell, Words) else ((), 0)
     line: list[Piece] = []
     room = ACROSS
     for piece in (*pieces, *([Piece("...")] if more else [])):
-        for word in piece.text.split(" "):
-            word = word[:ACROSS]
-            if len(word) > room:
+        for word in (part for whole in piece.text.split(" ") for part in _cut_to_lines(whole)):
+            wide = width_of(word)
+            if wide > room:
                 yield line
                 line, room = [], ACROSS
             if line and line[-1].mark == piece.mark:
                 line[-1] = Piece(f"{line[-1].text} {word}", piece.mark)
             else:
                 line.append(Piece(word, piece.mark))
-            room -= len(word) + 1
+            room -= wide + 1
     yield line or [Piece("")]

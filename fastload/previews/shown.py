@@ -27,16 +27,15 @@ class Sample:
     before: Mapping[str, Cell]
     variants: tuple[Variant, ...]
 
-    def title(self, field: str | None = None) -> str:
-        """Its key and what it is by numbers and classes; on the sheet of a `field`, these alone if there are any."""
+    def title(self, between: str = ", ") -> str:
+        """Its key, and what it is by numbers and classes."""
         told = [
             f"{name} {cell.text}" if cell.text.replace(".", "").isdigit() else cell.text
             for name, cell in self.before.items()
             if isinstance(cell, Plain) and len(cell.text) <= MOST_TITLE
         ]
-        if field is not None and told:
-            return ", ".join(told)
-        return ", ".join([self.key, *(text for text in told if text not in self.key)])
+        told = [text for text in told if text not in self.key]
+        return between.join([self.key, ", ".join(told)]) if told else self.key
 
     def steps(self, field: str) -> list[tuple[str, Cell]]:
         """A field before and in each epoch, under what it is called; once, if nothing changes it, and once for all

@@ -144,6 +144,7 @@ def test_what_follows_the_geometry_is_drawn_where_it_goes(packed: Packed) -> Non
     tinted = (after.pixels != before.pixels[:, ::-1]).any(2)
     assert tinted[:, 8:].all()
     assert not tinted[:, :8].any()
+    assert "mask" not in found.samples[0].variants[0].cells, "it is on the picture"
     assert found.augment == (left_half.__qualname__, "RandomHorizontalFlip(field='image', p=1.0)")
 
 
