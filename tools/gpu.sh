@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with an NVIDIA GPU: run the tests marked `gpu` and the benchmarks that have a CUDA variant, in under eight
-# minutes and without a network. Writes benchmarks/results/gpu-*.json; prints a short table last.
+# minutes and without a network. Writes benchmarks/results/gpu-*.json; prints a short table last. Benchmarks that did not
+# all finish are in gpu-benchmarks-partial.json, and those of an earlier run stay.
 #
 #   tools/gpu.sh               PYTHON=/path/to/python tools/gpu.sh
 #   tools/gpu.sh --wheels      fetch into .whl/ what a bare machine lacks (12 MB; FOR=3.12 is its Python); before, with a network
@@ -13,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python="${PYTHON:-python3}"
-tests_seconds=220 benchmarks_seconds=200
+all_seconds=470 install_seconds=60 tests_seconds=220 benchmarks_seconds=200
 # module and package of all that is needed beyond torch's own family, what they need themselves included
 needed=(xxhash simplejpeg rich markdown_it:markdown-it-py mdurl pygments kornia kornia_rs:kornia-rs packaging
     pytest iniconfig pluggy hypothesis sortedcontainers)
@@ -61,8 +62,8 @@ PYTHON
 
 # Each alone, so that one wheel that is missing or made for another Python keeps none of the others out.
 for package in $(lacking "${needed[@]}" "${for_benchmarks[@]}"); do
-    [[ -d .whl ]] || break
-    "$python" -m pip install -q --no-index --find-links .whl --no-deps --no-compile --no-cache-dir \
+    [[ -d .whl && $SECONDS -lt $install_seconds ]] || break
+    timeout 20 "$python" -m pip install -q --no-index --find-links .whl --no-deps --no-compile --no-cache-dir \
         --disable-pip-version-check --target "$work/site" "$package" >"$work/pip.log" 2>&1 || tail -n 1 "$work/pip.log" >&2
 done
 mapfile -t missing < <(lacking "${needed[@]}")
@@ -74,7 +75,7 @@ mapfile -t no_benchmarks < <(lacking "${for_benchmarks[@]}")
 
 results=benchmarks/results which=(-m gpu) what=cuda
 if [[ $mode == --rehearse ]]; then
-    results="$work/results" which=(-k cpu) what='cpu and (flip or specaugment)'
+    results="$work/results" which=(-k cpu) what='cpu and (flip or specaugment or chain)'
 fi
 mkdir -p "$results"
 mapfile -t tests < <(grep -rlE 'mark\.gpu|made import.*DEVICES|    DEVICES,' tests --include='test_*.py' | sort)
@@ -86,13 +87,16 @@ timeout --signal=INT --kill-after=15 "$tests_seconds" "$python" -m pytest "${tes
 tests_status=$?
 benchmarks_status=1
 if [[ ${#no_benchmarks[@]} -eq 0 ]]; then
+    left=$((all_seconds - SECONDS - 15))
+    [[ $left -ge $benchmarks_seconds ]] || benchmarks_seconds=$left
     timeout --signal=INT --kill-after=15 "$benchmarks_seconds" "$python" -m pytest "${benchmarks[@]}" \
         -c benchmarks/pytest.ini --rootdir benchmarks -k "$what" -q --no-header -p no:cacheprovider \
         --benchmark-json="$work/benchmarks.json"
     benchmarks_status=$?
 fi
 
-"$python" - "$work" "$results" "$tests_status" "$benchmarks_status" "${no_benchmarks[@]}" <<'PYTHON'
+commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+"$python" - "$work" "$results" "$commit" "$tests_status" "$benchmarks_status" "${no_benchmarks[@]}" <<'PYTHON'
 """Results into the folder, and the table."""
 import json
 import sys
@@ -102,11 +106,11 @@ from pathlib import Path
 import torch
 
 work, results = map(Path, sys.argv[1:3])
-tests_status, benchmarks_status = map(int, sys.argv[3:5])
-without = sys.argv[5:]
+tests_status, benchmarks_status = map(int, sys.argv[4:6])
+without = sys.argv[6:]
 TIME_IS_UP = (124, 137)  # of timeout
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-machine = {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda}
+machine = {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda, "commit": sys.argv[3]}
 print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
 
 counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.0}
@@ -140,7 +144,9 @@ elif not path.exists() or not path.stat().st_size:
 else:
     found = json.loads(path.read_text())
     found["machine_info"] |= machine
-    (results / "gpu-benchmarks.json").write_text(json.dumps(found, indent=2) + "\n")
+    found["finished"] = benchmarks_status == 0
+    name = "gpu-benchmarks.json" if found["finished"] else "gpu-benchmarks-partial.json"
+    (results / name).write_text(json.dumps(found, indent=2) + "\n")
     print(f"{'benchmark':44} {'per second':>14} {'ratio':>7}  reference")
     for entry in found["benchmarks"]:
         info = entry["extra_info"]

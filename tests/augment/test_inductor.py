@@ -1,4 +1,4 @@
-"""Chains compiled to machine code, on a CPU. Takes a minute, most of it in the C++ compiler."""
+"""Chains compiled to machine code. On a CPU it takes a minute, most of it in the C++ compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from made import keys, pictures
+from made import DEVICES, keys, pictures
 
 from fastload.augment import (
     ColorJitter,
@@ -34,12 +34,13 @@ CHAINS: dict[str, list[Any]] = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's own compiler
 @pytest.mark.parametrize("chain", CHAINS)
-def test_compiled_chains_give_what_they_give_uncompiled(chain: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled_chains_give_what_they_give_uncompiled(chain: str, device: str) -> None:
     (stage,) = Compose(CHAINS[chain]).stages
     compiled = torch.compile(lambda x, k: stage.apply(x, stage.draw(k)), fullgraph=True)  # type: ignore[attr-defined]
     pixels = (pictures(8) * 255).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
     for first in (0, 4):
-        images, given = pixels[first : first + 4], keys(8)[first : first + 4]
+        images, given = pixels[first : first + 4].to(device), keys(8)[first : first + 4].to(device)
         found = compiled(images, given)
         expected = stage.apply(images, stage.draw(given))  # type: ignore[attr-defined]
         assert found.dtype == expected.dtype
