@@ -27,8 +27,10 @@
 
 #define FL_MESSAGE_BYTES 256
 #define FL_MAX_COMPONENTS 4
-/* More scans than any encoder writes; each can cost a pass over all coefficients (a decompression bomb). */
+/* More scans than any encoder writes, and pixels times scans of twenty scans of the largest picture (headers.py): each
+ * scan can cost a pass over all coefficients for a few bytes (a decompression bomb). The same stands in jpeg.py. */
 #define FL_MAX_SCANS 500
+#define FL_MAX_SCANNED_PIXELS (20 * (int64_t)89478485)
 
 typedef enum {
     FL_OK = 0,

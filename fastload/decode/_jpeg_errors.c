@@ -3,15 +3,22 @@
 
 #include <jerror.h>
 
+/* Whether a decoder is in a scan that it should not get to. */
+static int too_many_scans(j_common_ptr info) {
+    if (!info->is_decompressor) return 0;
+    j_decompress_ptr decoder = (j_decompress_ptr)info;
+    int64_t scans = decoder->input_scan_number, pixels = (int64_t)decoder->image_width * decoder->image_height;
+    return scans > FL_MAX_SCANS || scans * pixels > FL_MAX_SCANNED_PIXELS;
+}
+
 void fl_limit_scans(j_common_ptr info) {
-    if (info->is_decompressor && ((j_decompress_ptr)info)->input_scan_number > FL_MAX_SCANS)
-        ERREXIT1(info, JERR_BAD_PROGRESSION, FL_MAX_SCANS); /* the message is replaced in fail() */
+    if (too_many_scans(info)) ERREXIT1(info, JERR_BAD_PROGRESSION, 0); /* the message is replaced in fail() */
 }
 
 static void fail(j_common_ptr info) {
     fl_errors *errors = (fl_errors *)info->err;
-    if (info->is_decompressor && ((j_decompress_ptr)info)->input_scan_number > FL_MAX_SCANS) {
-        snprintf(errors->message, sizeof errors->message, "more than %d scans", FL_MAX_SCANS);
+    if (too_many_scans(info)) {
+        snprintf(errors->message, sizeof errors->message, "too many scans: a decompression bomb");
     } else {
         char message[JMSG_LENGTH_MAX];
         (*info->err->format_message)(info, message);

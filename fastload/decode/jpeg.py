@@ -15,10 +15,15 @@ import numpy.typing as npt
 import simplejpeg
 
 from fastload.decode.base import Raw
-from fastload.decode.headers import PictureHeader
+from fastload.decode.headers import MAX_PIXELS, PictureHeader
 from fastload.errors import DecodeError
 
+# As in _jpeg.h. A scan can cost a pass over all coefficients for a few bytes.
+MAX_SCANS = 500
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
+
 _COLORSPACES = {"RGB": "RGB", "L": "GRAY"}
+_SCAN = b"\xff\xda"  # in the data of a scan, 0xFF is followed by other bytes
 
 
 def decode_jpeg(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[np.uint8]:
@@ -28,8 +33,14 @@ def decode_jpeg(raw: Raw, header: PictureHeader, mode: str) -> npt.NDArray[np.ui
     and YCCK become RGB as Pillow makes them, without a colour profile.
 
     Raises: DecodeError if the data ends early, or libjpeg reports that it is corrupt, even where it could go on with
-    grey pixels.
+    grey pixels; or for more scans than MAX_SCANS, or than make MAX_SCANNED_PIXELS.
     """
+    scans = bytes(raw).count(_SCAN)
+    if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED_PIXELS:
+        raise DecodeError(
+            f"JPEG has {scans} scans of {header.width} x {header.height} pixels, more than any encoder writes: a "
+            "decompression bomb; leave it out, or save it anew"
+        )
     if header.components == 4:
         return _from_cmyk(_decode(raw, "CMYK"), mode)
     return _decode(raw, _COLORSPACES[mode])

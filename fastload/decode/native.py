@@ -37,13 +37,13 @@ _MASK64 = (1 << 64) - 1
 
 
 def available() -> bool:
-    """Whether the kernel is built and loads. Says once, as INFO, that it is not."""
+    """Whether the kernel is built and loads. Says once, as a warning, that it is not."""
     return _jpeg is not None or _say_missing()
 
 
 @functools.cache
 def _say_missing() -> bool:
-    logging.getLogger(__name__).info(
+    logging.getLogger(__name__).warning(
         "the native JPEG kernel is not built (%s): pictures are decoded at about half the speed, and JPEGs are "
         "packed as they are; install a C compiler and libjpeg-turbo's headers and install fastload again",
         _REASON,
