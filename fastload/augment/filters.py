@@ -9,8 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from fastload.augment import keyed, operation
-from fastload.augment.operation import ImageOperation, Params, check_p, column, like, span
-from fastload.augment.resample import resize
+from fastload.augment.operation import (
+    ImageOperation,
+    Params,
+    check_fill,
+    check_images,
+    check_p,
+    column,
+    like,
+    pixel,
+    span,
+)
+from fastload.augment.resample import paste, resize
 
 ERASING_TRIES = 10  # as torchvision's RandomErasing
 
@@ -83,7 +93,8 @@ class GaussianBlur(ImageOperation):
     def __post_init__(self) -> None:
         check_p(self, self.p)
         span(self, "sigma", self.sigma, None, 1e-6)
-        self.check(self.kernel_size >= 1 and self.kernel_size % 2 == 1, "kernel_size must be odd and at least 1")
+        good = isinstance(self.kernel_size, int) and self.kernel_size >= 1 and self.kernel_size % 2 == 1
+        self.check(good, f"kernel_size={self.kernel_size!r}: kernel_size must be odd, one whole number from 1")
 
     @property
     def draws(self) -> int:
@@ -133,6 +144,8 @@ class GaussianNoise(ImageOperation):
     def __post_init__(self) -> None:
         check_p(self, self.p)
         span(self, "sigma", self.sigma, None, 0.0)
+        good = self.sigma[1] <= 1 and abs(self.mean) <= 1
+        self.check(good, f"sigma={self.sigma!r}, mean={self.mean!r}: pass fractions of the range, 1.0 is white")
 
     @property
     def draws(self) -> int:
@@ -159,7 +172,7 @@ class RandomErasing(ImageOperation):
     Args:
         scale: the box's area as a fraction of the image's.
         ratio: its height/width, log-uniform.
-        value: of erased pixels; after Normalize, 0 is the mean.
+        value: of erased pixels, a fraction of the range; after Normalize, 0 is the mean.
     """
 
     p: float = 0.5
@@ -171,6 +184,7 @@ class RandomErasing(ImageOperation):
         check_p(self, self.p)
         span(self, "scale", self.scale, None, 0.0)
         span(self, "ratio", self.ratio, None, 1e-6)
+        check_fill(self, "value", self.value)
 
     @property
     def draws(self) -> int:
@@ -201,16 +215,16 @@ class RandomErasing(ImageOperation):
         return top, left, torch.where(params["chosen"] & fits.any(1), high, 0), wide
 
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
-        return self.erase(value, params, 1.0 if value.dtype.is_floating_point else torch.iinfo(value.dtype).max)
+        check_images(self, value)
+        return self.erase(value, params)
 
     def change(self, images: torch.Tensor, params: Params) -> torch.Tensor:
-        return self.erase(images, params, 1.0)
+        return self.erase(images, params)
 
-    def erase(self, images: torch.Tensor, params: Params, top_value: float) -> torch.Tensor:
-        """In any dtype, normalised images too."""
+    def erase(self, images: torch.Tensor, params: Params, white: float = 1.0) -> torch.Tensor:
+        """In any dtype, normalised images too; `white` is that of floats."""
         top, left, high, wide = (v[:, None] for v in self.box(params, (images.shape[2], images.shape[3])))
         y = torch.arange(images.shape[2], device=images.device)
         x = torch.arange(images.shape[3], device=images.device)
         inside = ((y >= top) & (y < top + high))[:, None, :, None] & ((x >= left) & (x < left + wide))[:, None, None]
-        fill = torch.full((), self.value * top_value, device=images.device).to(images.dtype)
-        return torch.where(inside, fill, images)
+        return paste(inside, pixel(self, "value", self.value, images.dtype, white), images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,13 +19,15 @@ from fastload.augment import keyed, matrices, operation, resample
 from fastload.augment.matrices import Size
 from fastload.augment.operation import (
     ImageOperation,
+    Operation,
     Params,
+    check_fill,
     check_images,
     check_p,
     from_working,
     like,
+    pixel,
     span,
-    top_of,
     working,
 )
 from fastload.augment.resample import Mode, Padding
@@ -82,18 +85,19 @@ def steps(operations: list[Geometric], params: list[Params], size: Size) -> tupl
     return found, sizes
 
 
-def move(operations: list[Geometric], images: torch.Tensor, params: list[Params]) -> torch.Tensor:
+def move(operations: list[Geometric], images: torch.Tensor, params: list[Params], top: float = 1.0) -> torch.Tensor:
     """Several operations as one resampling: by index if all are exact, by weights if none warps, else by one warp.
 
     Args:
         images: [B, C, H, W]. By index, the dtype stays; else the result is float (`working`).
+        top: white, of floats.
     """
-    kinds = {operation.kind for operation in operations}
+    kinds = {each.kind for each in operations}
     found, sizes = steps(operations, params, (images.shape[2], images.shape[3]))
+    fills = [each.fill_outside for each in operations if each.fill_outside is not None]
     if kinds == {"index"}:
-        fills = [operation.fill_outside for operation in operations if operation.fill_outside is not None]
         y, x = resample.axes(matrices.product(found), sizes[-1])
-        fill = fills[0] * top_of(images.dtype) if fills else None
+        fill = pixel(operations[0], "fill", fills[0], images.dtype, top) if fills else None
         if operation.by_rows(images):
             return resample.cut(images, y, x, fill)
         return resample.take(images, y[:, :, None], x[:, None, :], fill)
@@ -102,16 +106,19 @@ def move(operations: list[Geometric], images: torch.Tensor, params: list[Params]
         y, x = weights[0]
         for further_y, further_x in weights[1:]:
             y, x = torch.matmul(further_y, y), torch.matmul(further_x, x)
+        fill = pixel(operations[0], "fill", fills[0], images.dtype, top) if fills else 0.0
+        if fill:  # what a crop shows from outside has no weights: 0, which is the fill of images less the fill
+            return resample.resize(working(images) - fill, y, x) + fill
         return resample.resize(working(images), y, x)
-    mode, padding, fill = next((o.sampling for o in operations if o.sampling), ("bilinear", "zeros", 0.0))
+    mode, padding, fill = next((each.sampling for each in operations if each.sampling), ("bilinear", "zeros", 0.0))
     return resample.warp(
         working(images),
         matrices.product(found),
         sizes[-1],
         mode=mode,
         padding=padding,
-        fill=fill * top_of(images.dtype),
-        projective=any(operation.projective for operation in operations),
+        fill=pixel(operations[0], "fill", fill, images.dtype, top),
+        projective=any(each.projective for each in operations),
     )
 
 
@@ -137,6 +144,12 @@ def _one(params: Params) -> torch.Tensor:
 def pair(size: int | tuple[int, int]) -> Size:
     """Height and width, from both or one for both."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _check_size(operation: Operation, size: object) -> None:
+    sides = (size, size) if isinstance(size, int) else size
+    good = isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(n, int) and n >= 1 for n in sides)
+    operation.check(good, f"size={size!r}: size must be at least 1 pixel; pass (height, width), or one number for both")
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,8 @@ class CenterCrop(Geometric):
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        self.check(min(pair(self.size)) >= 1, "size must be at least 1 pixel")
+        _check_size(self, self.size)
+        check_fill(self, "fill", self.fill)
 
     @property
     def kind(self) -> Kind:
@@ -213,6 +227,10 @@ class RandomCrop(CenterCrop):
     """
 
     padding: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(isinstance(self.padding, int) and self.padding >= 0, "padding must be an integer, at least 0")
 
     @property
     def draws(self) -> int:
@@ -247,7 +265,7 @@ class Resize(Geometric):
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        self.check(min(pair(self.size)) >= 1, "size must be at least 1 pixel")
+        _check_size(self, self.size)
 
     @property
     def kind(self) -> Kind:

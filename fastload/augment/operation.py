@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -61,11 +64,15 @@ class Operation(ABC):
         """The field's tensor [B, ...], changed; the one that went in is not written to."""
 
     def __call__(self, batch: Batch) -> Batch:
-        return self.replay(batch, self.draw(keys_of(batch, self, tensor_of(batch, self))))
+        value = tensor_of(batch, self)
+        with exact(value.device):
+            return self.replay(batch, self.draw(keys_of(batch, self, value)))
 
     def replay(self, batch: Batch, params: Params) -> Batch:
         """The batch with parameters that were drawn before."""
-        return batch.replaced({self.field: self.apply(tensor_of(batch, self), params)})
+        value = tensor_of(batch, self)
+        with exact(value.device):
+            return batch.replaced({self.field: self.apply(value, params)})
 
     def check(self, good: bool, what: str) -> None:
         """Raises ConfigError with the operation's own words unless `good`."""
@@ -99,6 +106,12 @@ def keys_of(batch: Batch, operation: Operation, value: torch.Tensor) -> torch.Te
     return torch.zeros(len(value), dtype=torch.int64, device=value.device)
 
 
+def exact(device: torch.device) -> AbstractContextManager[None]:
+    """Without autocast, which would compute matrix products in half precision: it is meant for the model."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
 def by_rows(value: torch.Tensor) -> bool:
     """Whether to run a pass on those rows only that need it: on a CPU, where to look at what was drawn costs no wait.
     On a GPU a pass covers the whole batch, and rows take its result or not. The results are the same."""
@@ -111,6 +124,19 @@ def by_rows(value: torch.Tensor) -> bool:
 def top_of(dtype: torch.dtype) -> float:
     """The value of white: 255 for uint8, 65535 for uint16, 1 for floats."""
     return _TOPS.get(dtype, 1.0)
+
+
+def pixel(operation: Operation, what: str, value: float, dtype: torch.dtype, top: float = 1.0) -> float:
+    """The number that stands for `value`, a fraction of the range, in pixels of this dtype; `top` is white of floats.
+
+    Raises:
+        ConfigError: integers that have no such number.
+    """
+    if not value or dtype.is_floating_point:
+        return value * top
+    operation.check(dtype in _TOPS, f"{what}={value} is a fraction of the range, and {dtype} has none; pass 0")
+    operation.check(0 <= value <= 1, f"{what}={value} on {dtype}: pass a fraction of the range, 1.0 is white")
+    return float(round(value * _TOPS[dtype]))
 
 
 def working(images: torch.Tensor) -> torch.Tensor:
@@ -145,7 +171,7 @@ class ImageOperation(Operation):
     field: str = dataclasses.field(default="image", kw_only=True)
 
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
-        check_images(self, value)
+        check_pixels(self, value)
         return like(value, from_unit(self.change(to_unit(value), params), value.dtype))
 
     @abstractmethod
@@ -158,6 +184,16 @@ def check_images(operation: Operation, value: torch.Tensor) -> None:
         raise ConfigError(
             f"{type(operation).__name__}: field {operation.field!r} is not a tensor [B, C, H, W] but "
             f"{list(value.shape)}; declare a size, e.g. fastload.Image(224)"
+        )
+
+
+def check_pixels(operation: Operation, value: torch.Tensor) -> None:
+    """For operations that need to know white: other integers than uint8 and uint16 have none."""
+    check_images(operation, value)
+    if not value.dtype.is_floating_point and value.dtype not in _TOPS:
+        raise ConfigError(
+            f"{type(operation).__name__}: field {operation.field!r} is {value.dtype}, whose white is not known; "
+            f"convert it to uint8, uint16, or floats in [0, 1]"
         )
 
 
@@ -189,9 +225,24 @@ def span(operation: Operation, what: str, value: Span, center: float | None, low
         operation.check(center is not None and value >= 0, f"{what}={value!r}: pass two numbers, lower and upper")
         assert center is not None
         value = (max(low, center - value), center + value)
-    operation.check(len(value) == 2 and low <= value[0] <= value[1], f"{what}={value!r}: needs {low} <= lower <= upper")
+    check_pair(operation, what, value)
+    operation.check(low <= value[0] <= value[1], f"{what}={value!r}: needs {low} <= lower <= upper")
     return value
 
 
 def check_p(operation: Operation, p: float) -> None:
-    operation.check(0 <= p <= 1, f"p={p}: must be in [0, 1]")
+    operation.check(isinstance(p, Real) and 0 <= p <= 1, f"p={p!r}: must be in [0, 1]")
+
+
+def check_pair(operation: Operation, what: str, value: object) -> None:
+    good = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Real) for v in value)
+    operation.check(good, f"{what}={value!r}: pass two numbers")
+
+
+# Of pixels that are filled: normalised ones lie outside of [0, 1], seldom by more than this.
+_FARTHEST = 10
+
+
+def check_fill(operation: Operation, what: str, value: float) -> None:
+    good = isinstance(value, Real) and abs(value) <= _FARTHEST
+    operation.check(good, f"{what}={value!r}: pass a fraction of the range, 1.0 is white (255 of uint8)")

@@ -53,8 +53,32 @@ def take(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, fill: float | N
         taken = source[batch[:, None, None, None], channels, at_y[:, None], at_x[:, None]]
     if fill is not None:
         inside = ((at_y == y) & (at_x == x))[:, None]
-        taken = torch.where(inside, taken, torch.full((), fill, dtype=taken.dtype, device=taken.device))
+        taken = torch.where(inside, taken, _same_bits(fill, dtype, taken))
     return taken.view(dtype) if dtype in _SAME_BITS else taken
+
+
+def _same_bits(value: float, dtype: torch.dtype, like: torch.Tensor) -> torch.Tensor:
+    """A value of `dtype` as a tensor [] like `like`, which may hold the same bits as another dtype."""
+    if dtype == torch.uint16 and value > 32767:
+        value -= 1 << 16
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def paste(inside: torch.Tensor, over: torch.Tensor | float, images: torch.Tensor) -> torch.Tensor:
+    """`over` where bool `inside` (broadcasting), else the images; of any dtype."""
+    dtype = images.dtype
+    source = images.view(_SAME_BITS[dtype]) if dtype in _SAME_BITS else images
+    if not isinstance(over, torch.Tensor):
+        over = _same_bits(over, dtype, source)
+    elif dtype in _SAME_BITS:
+        over = over.view(_SAME_BITS[dtype])
+    pasted = torch.where(inside, over, source)
+    return pasted.view(dtype) if dtype in _SAME_BITS else pasted
+
+
+def rows(images: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """images[of], int64 [N], of any dtype."""
+    return images.view(_SAME_BITS[images.dtype])[of].view(images.dtype) if images.dtype in _SAME_BITS else images[of]
 
 
 def cut(images: torch.Tensor, y: torch.Tensor, x: torch.Tensor, fill: float | None) -> torch.Tensor:

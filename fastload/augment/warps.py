@@ -10,7 +10,7 @@ import torch
 from fastload.augment import keyed, matrices
 from fastload.augment.geometry import Geometric
 from fastload.augment.matrices import Size
-from fastload.augment.operation import Params, Span, check_p, span
+from fastload.augment.operation import Params, Span, check_fill, check_p, check_pair, span
 from fastload.augment.resample import Mode, Padding
 
 
@@ -42,8 +42,9 @@ class RandomAffine(Geometric):
         for name in ("degrees", "shear", "shear_y"):
             span(self, name, getattr(self, name), 0.0)
         span(self, "scale", self.scale, None, 1e-6)
+        check_pair(self, "translate", self.translate)
         self.check(all(0 <= t <= 1 for t in self.translate), "translate must be two fractions in [0, 1]")
-        _check_sampling(self, self.mode, self.padding)
+        _check_sampling(self, self.mode, self.padding, self.fill)
 
     @property
     def draws(self) -> int:
@@ -84,7 +85,7 @@ class RandomRotation(Geometric):
     def __post_init__(self) -> None:
         check_p(self, self.p)
         span(self, "degrees", self.degrees, 0.0)
-        _check_sampling(self, self.mode, self.padding)
+        _check_sampling(self, self.mode, self.padding, self.fill)
 
     @property
     def draws(self) -> int:
@@ -119,7 +120,7 @@ class RandomPerspective(Geometric):
     def __post_init__(self) -> None:
         check_p(self, self.p)
         self.check(0 <= self.distortion <= 1, "distortion must be in [0, 1]")
-        _check_sampling(self, self.mode, self.padding)
+        _check_sampling(self, self.mode, self.padding, self.fill)
 
     @property
     def draws(self) -> int:
@@ -138,13 +139,18 @@ class RandomPerspective(Geometric):
     def matrix(self, params: Params, size: Size) -> torch.Tensor:
         device = params["corners"].device
         corners = keyed.constant((0, 0, 1, 0, 1, 1, 0, 1), torch.float32, device).reshape(4, 2)
-        pixels = keyed.constant((size[1] - 1, size[0] - 1), torch.float32, device)  # as torchvision counts corners
+        far = (
+            max(1, size[1] - 1),
+            max(1, size[0] - 1),
+        )  # as torchvision counts corners; a side of 1 pixel has an end too
+        pixels = keyed.constant(far, torch.float32, device)
         ends = (corners + (1 - 2 * corners) * params["corners"]) * pixels
         square = matrices.inverse(matrices.quadrangle(ends))  # ends -> unit square
-        found = matrices.product([matrices.diagonal(size[1] - 1, 0, size[0] - 1, 0, like=ends[:1, 0, 0]), square])
+        found = matrices.product([matrices.diagonal(far[0], 0, far[1], 0, like=ends[:1, 0, 0]), square])
         return found / found[:, 2:, 2:]
 
 
-def _check_sampling(operation: Geometric, mode: str, padding: str) -> None:
+def _check_sampling(operation: Geometric, mode: str, padding: str, fill: float) -> None:
+    check_fill(operation, "fill", fill)
     operation.check(mode in ("bilinear", "nearest"), "mode must be 'bilinear' or 'nearest'")
     operation.check(padding in ("zeros", "border", "reflection"), "padding must be 'zeros', 'border' or 'reflection'")

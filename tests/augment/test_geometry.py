@@ -256,6 +256,22 @@ def test_a_box_that_never_fits_is_the_centre(size: tuple[int, int], box: tuple[i
         (lambda: RandomPerspective(2), r"distortion must be in \[0, 1\]"),
         (lambda: Resize(0), "size must be at least 1 pixel"),
         (lambda: RandomCrop(0), "size must be at least 1 pixel"),
+        (lambda: RandomCrop(3.5), r"size=3.5: size must be at least 1 pixel; pass \(height, width\)"),  # type: ignore[arg-type]
+        (lambda: Resize((3, 4, 5)), r"size=\(3, 4, 5\): size must be"),  # type: ignore[arg-type]
+        (lambda: RandomCrop(3, padding=-1), "padding must be an integer, at least 0"),
+        (lambda: RandomCrop(3, fill=255), r"fill=255: pass a fraction of the range, 1.0 is white"),
+        (lambda: RandomRotation(fill=255), r"fill=255: pass a fraction of the range"),
+        (lambda: RandomAffine(translate=0.1), "translate=0.1: pass two numbers"),  # type: ignore[arg-type]
+        (lambda: RandomAffine(scale=(1, None)), r"scale=\(1, None\): pass two numbers"),  # type: ignore[arg-type]
+        (lambda: RandomHorizontalFlip(None), r"p=None: must be in \[0, 1\]"),  # type: ignore[arg-type]
+        (
+            lambda: CenterCrop(30, fill=0.5)(batch(pictures(1).int())),
+            "fill=0.5 is a fraction of the range, and torch.int32 has none; pass 0",
+        ),
+        (
+            lambda: CenterCrop(30, fill=2)(batch(as_dtype(pictures(1), torch.uint8))),
+            "fill=2 on torch.uint8: pass a fraction of the range, 1.0 is white",
+        ),
         (lambda: RandomResizedCrop(8, ratio=(0, 1)), r"ratio=\(0, 1\): needs"),
         (lambda: RandomCrop(21)(batch(pictures(1))), "images of 20x24 pixels are smaller; add padding"),
     ],
@@ -278,3 +294,25 @@ def test_fields_that_are_no_pictures_are_refused(operation: Geometric) -> None:
         operation(Batch({"image": [pictures(1)[0]]}, sample_keys=keys(1)))
     with pytest.raises(ConfigError, match=r"needs a batch of fastload.DataLoader: this one has no sample_keys"):
         operation(Batch({"image": pictures(2)}))
+
+
+@pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 1)])
+def test_a_perspective_of_a_side_of_one_pixel_is_finite(size: tuple[int, int]) -> None:
+    given = batch(pictures(4, *size))
+    found = Compose([RandomPerspective(p=1.0)], keypoints="points")(given.replaced({"points": torch.ones(4, 1, 2)}))
+    assert bool(found["image"].isfinite().all())
+    assert bool(found["points"].isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16], ids=str)
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_integers_are_filled_with_the_nearest_level(
+    dtype: torch.dtype, by_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "by_rows", lambda images: by_rows)
+    top = torch.iinfo(dtype).max
+    for fill in (0.5, 1.0):
+        images = torch.zeros(2, 3, 4, 4, dtype=dtype)
+        assert int(CenterCrop(8, fill=fill)(batch(images))["image"][0, 0, 0, 0]) == round(fill * top)
+        resized = Compose([Resize(4), CenterCrop(8, fill=fill)])(batch(images))["image"]
+        assert int(resized[0, 0, 0, 0]) == round(fill * top)
