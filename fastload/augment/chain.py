@@ -15,8 +15,10 @@ import torch
 
 from fastload.augment import keyed
 from fastload.augment.colour import Normalize
-from fastload.augment.fused import Drawn, Fused, Targets
+from fastload.augment.fused import Drawn, Fused, Targets, params_of
+from fastload.augment.mix import MixUp
 from fastload.augment.operation import ImageOperation, Operation
+from fastload.augment.policies import AugMix
 from fastload.augment.text import check_order
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -36,27 +38,64 @@ class On:
     so do several of one class in the same chain.
 
     Args:
-        field: name of the field; its tensor [B, ...] is passed to the module.
+        field: name of the field; its tensor [B, ...] is passed to the module. Or several names, for a module that takes
+            and gives as many tensors, as Kornia's AugmentationSequential(data_keys=["input", "mask"]): only pixels of
+            the first are scaled, integers of the others become float32 and come back in their own dtype.
         module: any callable from tensor to tensor.
     """
 
-    def __init__(self, field: str, module: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.field, self.module = field, module
-        self.name = f"On/{field}/{type(module).__qualname__}"  # what its draws are seeded with
+    def __init__(self, field: str | Sequence[str], module: Callable[..., Any]) -> None:
+        self.fields, self.module = _names(field), module
+        self.field = self.fields[0]
+        # what its draws are seeded with
+        self.name = f"On/{'+'.join(self.fields)}/{type(module).__qualname__}"
+        keys = getattr(module, "data_keys", None)
+        if keys is not None and len(keys) != len(self.fields):
+            raise ConfigError(
+                f"{type(module).__name__} takes {len(keys)} tensors (data_keys), and fields are {self.fields}; name "
+                f'one for each, e.g. fastload.augment.On(("image", "mask"), module)'
+            )
 
     def __repr__(self) -> str:
-        return f"On({self.field!r}, {self.module!r})"
+        return f"On({(self.field if len(self.fields) == 1 else self.fields)!r}, {self.module!r})"
 
     def __call__(self, batch: Batch) -> Batch:
-        if not isinstance(batch.get(self.field), torch.Tensor):
-            raise ConfigError(f"{self!r}: the batch has no tensor {self.field!r}; it has {', '.join(map(repr, batch))}")
-        value = batch[self.field]
+        for name in self.fields:
+            if not isinstance(batch.get(name), torch.Tensor):
+                raise ConfigError(f"{self!r}: the batch has no tensor {name!r}; it has {', '.join(map(repr, batch))}")
+        value, *others = (batch[name] for name in self.fields)
         if value.dtype in (torch.uint8, torch.uint16):
             value = value.to(torch.float32) / torch.iinfo(value.dtype).max
+        given = [value, *(v if v.dtype.is_floating_point else v.to(torch.float32) for v in others)]
         if isinstance(self.module, torch.nn.Module):  # constants of the module follow the batch to its device
             self.module.to(value.device)
         with _seeded(batch, value.device, keyed.operation_number(self.name)):
-            return batch.replaced({self.field: self.module(value)})
+            found = self.module(*given)
+        if len(self.fields) == 1:
+            return batch.replaced({self.field: found})
+        if not isinstance(found, list | tuple) or len(found) != len(given):
+            raise ConfigError(f"{self!r}: the module must give {len(given)} tensors; it gave {type(found).__name__}")
+        back = [found[0], *(new.to(old.dtype) for new, old in zip(found[1:], others, strict=True))]
+        return batch.replaced(dict(zip(self.fields, back, strict=True)))
+
+
+class _Checked:
+    """A function of the user's own, which may give back anything."""
+
+    def __init__(self, function: Callable[[Batch], Any]) -> None:
+        self.function = function
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+    def __call__(self, batch: Batch) -> Batch:
+        found = self.function(batch)
+        if not isinstance(found, Batch):
+            raise ConfigError(
+                f"augment: {self.function!r} gave back {type(found).__name__}, not a batch; return it, changed by "
+                f'e.g. batch.replaced({{"image": images}})'
+            )
+        return found
 
 
 @contextmanager
@@ -95,7 +134,10 @@ def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[
         if isinstance(item, Compose):
             parts += item.parts
         else:
-            parts.append(_Part(_function(item, fields), Targets()))
+            function = (
+                On(_field_for(item, fields), item) if isinstance(item, torch.nn.Module) else _function(item, "augment")
+            )
+            parts.append(_Part(function, Targets()))
     return _stages(parts)
 
 
@@ -136,7 +178,7 @@ def _numbered(parts: list[_Part]) -> list[_Part]:
     for part in parts:
         function = part.function
         if isinstance(function, On):
-            numbered = On(function.field, function.module)
+            numbered = On(function.fields, function.module)
             numbered.name = f"{function.name}/{met[function.name]}"
             met[function.name] += 1
             function = numbered
@@ -162,6 +204,7 @@ class Compose:
             other Composes.
         field: what torch modules run on.
         masks, boxes, keypoints: names of fields that follow the geometry of the images, see Targets.
+        mask_fill: what masks hold where an image shows what lay outside of it.
         fuse: False runs each operation on its own.
     """
 
@@ -173,33 +216,42 @@ class Compose:
         masks: str | Sequence[str] = (),
         boxes: str | Sequence[str] = (),
         keypoints: str | Sequence[str] = (),
+        mask_fill: float = 0,
         fuse: bool = True,
     ) -> None:
-        targets = Targets(masks=_names(masks), boxes=_names(boxes), keypoints=_names(keypoints))
+        targets = Targets(_names(masks), _names(boxes), _names(keypoints), mask_fill)
         self.operations, self.targets = tuple(operations), targets
         self.parts: list[_Part] = []
         for item in operations:
-            if isinstance(item, Compose):
-                self.parts += item.parts
+            if isinstance(item, Compose):  # what follows this chain follows its parts too
+                self.parts += [dataclasses.replace(part, targets=part.targets or targets) for part in item.parts]
             elif isinstance(item, torch.nn.Module):
                 self.parts.append(_Part(On(field, item), targets, fuse))
-            elif callable(item):
-                self.parts.append(_Part(item, targets, fuse))
             else:
-                raise ConfigError(
-                    f"Compose: {item!r} cannot be called; pass operations, modules or functions of a Batch"
-                )
+                self.parts.append(_Part(_function(item, "Compose"), targets, fuse))
+        images = {field} | {o.field for part in self.parts if isinstance(o := part.function, ImageOperation)}
+        for part in self.parts:
+            _check_followed(part, images)
         self.stages = _stages(self.parts)
 
     def __repr__(self) -> str:
         return f"Compose([{', '.join(map(repr, self.operations))}])"
 
-    def draw(self, keys: torch.Tensor) -> Drawn:
-        """The parameters of all of fastload's operations, by their names, from int64 [B] keys."""
+    def draw(self, keys: torch.Tensor | Batch) -> Drawn:
+        """The parameters of all of fastload's operations, by their names, from int64 [B] keys or from a batch, whose
+        padding is then no partner for MixUp and CutMix."""
+        valid = None
+        if isinstance(keys, Batch):
+            if keys.sample_keys is None:
+                raise ConfigError("draw needs a batch of fastload.DataLoader: this one has no sample_keys")
+            valid, keys = keys.valid, keys.sample_keys
+            valid = None if valid is None else valid.to(keys.device)
         drawn: Drawn = {}
         for stage in self.stages:
             if isinstance(stage, Fused):
                 drawn |= stage.draw(keys)
+            elif isinstance(stage, MixUp):
+                drawn[stage.name] = stage.draw(keys, valid)
             elif isinstance(stage, Operation):
                 drawn[stage.name] = stage.draw(keys)
         return drawn
@@ -215,22 +267,42 @@ class Compose:
             if isinstance(stage, Fused):
                 batch = stage.replay(batch, drawn)
             elif isinstance(stage, Operation):
-                batch = stage.replay(batch, drawn[stage.name])
+                batch = stage.replay(batch, params_of(drawn, stage))
             else:
                 batch = stage(batch)
         return batch
+
+
+def _check_followed(part: _Part, images: set[str]) -> None:
+    """Raises ConfigError for what changes `images` (names of fields) in a way that targets cannot follow."""
+    function, targets = part.function, part.targets
+    if not targets:
+        return
+    names = {*targets.masks, *targets.boxes, *targets.keypoints}
+    told = f"{', '.join(map(repr, sorted(names)))} cannot follow it"
+    if isinstance(function, MixUp | AugMix) and function.field in images:
+        raise ConfigError(
+            f"{function!r} makes one picture of several, and {told}; leave it out, or put it outside of the Compose"
+        )
+    if isinstance(function, On) and images & set(function.fields) and not names <= set(function.fields):
+        raise ConfigError(
+            f"{function!r}: what the module does to pixels is not known, and {told}; give it all of them, "
+            f'e.g. On(("image", "mask"), module), or put it outside of the Compose if it moves nothing'
+        )
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _function(item: Any, fields: dict[str, Field]) -> Function:
-    if isinstance(item, torch.nn.Module):
-        return On(_field_for(item, fields), item)
+def _function(item: Any, where: str) -> Function:
+    if isinstance(item, type):
+        raise ConfigError(f"{where}: {item.__name__} is a class; pass an instance, {item.__name__}(...)")
     if not callable(item):
-        raise ConfigError(f"augment: {item!r} cannot be called; pass functions of the batch, or torch modules")
-    return item  # type: ignore[no-any-return]
+        raise ConfigError(
+            f"{where}: {item!r} cannot be called; pass operations, torch modules or functions of the batch"
+        )
+    return item if isinstance(item, Operation | On) else _Checked(item)
 
 
 def _field_for(module: torch.nn.Module, fields: dict[str, Field]) -> str:

@@ -25,8 +25,8 @@ from fastload.augment.operation import (
     Operation,
     Params,
     Span,
-    check_images,
     check_p,
+    check_pixels,
     is_channels_last,
     span,
     top_of,
@@ -63,7 +63,16 @@ class Linear(ImageOperation):
 
 def mean_colour(images: torch.Tensor) -> torch.Tensor:
     """float32 [B, 3]: the mean of each channel; of one-channel images the same three times."""
+    _check_channels(images)
     return images.mean((2, 3)).to(torch.float32).expand(-1, 3)
+
+
+def _check_channels(images: torch.Tensor) -> None:
+    if images.shape[1] not in (1, 3):
+        raise ConfigError(
+            f"colour operations and policies need images of 3 channels, or 1; these have {images.shape[1]}; "
+            f'decode them as such, e.g. fastload.Image(224, mode="RGB")'
+        )
 
 
 def mix_colours(factor: torch.Tensor, saturation: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
@@ -88,8 +97,7 @@ def transform(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         ConfigError: another number of channels.
     """
     batch, channels, height, width = images.shape
-    if channels not in (1, 3):
-        raise ConfigError(f"colour operations need images of 3 channels, or 1; these have {channels}")
+    _check_channels(images)
     matrix = matrix.to(images.dtype)
     if channels == 1:
         return torch.addcmul(matrix[:, 0, 3, None, None, None], images, matrix[:, 0, :3].sum(1)[:, None, None, None])
@@ -176,6 +184,7 @@ def turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     Back as in "HSL and HSV" (Wikipedia, alternative formula): channel n in (5, 3, 1) is
     v - v * s * clip(min(k, 4 - k), 0, 1) with k = (n + 6 h) mod 6.
     """
+    _check_channels(images)
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
@@ -283,7 +292,7 @@ class Normalize(Operation):
         return {}
 
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
-        check_images(self, value)
+        check_pixels(self, value)
         return self.scaled(value, top_of(value.dtype))
 
     def scaled(self, images: torch.Tensor, top: float) -> torch.Tensor:

@@ -9,21 +9,24 @@ Pixels become float once, and the result is rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from fastload.augment import keyed, matrices, resample
 from fastload.augment.colour import ColorJitter, Linear, Normalize, apply_linear, turn_hue
 from fastload.augment.filters import RandomErasing
-from fastload.augment.geometry import Geometric, move, steps
+from fastload.augment.geometry import Geometric, move
 from fastload.augment.operation import (
     ImageOperation,
     Operation,
     Params,
     check_images,
+    check_pixels,
+    exact,
     from_unit,
     from_working,
     keys_of,
@@ -32,6 +35,7 @@ from fastload.augment.operation import (
     top_of,
     working,
 )
+from fastload.augment.policies import Policy
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 
@@ -43,14 +47,17 @@ class Targets:
     """Fields that follow the geometry of an image field.
 
     Attributes:
-        masks: [B, H, W] or [B, C, H, W], any dtype; resampled to the nearest pixel, 0 outside.
-        boxes: [B, N, 4] (x0, y0, x1, y1) in pixels; the upright box around the moved one, cut to the image.
-        keypoints: [B, N, 2] (x, y) in pixels, pixel i covering [i, i + 1).
+        masks: [B, H, W] or [B, C, H, W], any dtype; resampled to the nearest pixel, `mask_fill` outside.
+        boxes: [B, N, 4] (x0, y0, x1, y1) in pixels, or a list of B [n, 4]; the upright box around the moved one, cut to
+            the image.
+        keypoints: [B, N, 2] (x, y) in pixels, pixel i covering [i, i + 1); or a list of B [n, 2].
+        mask_fill: what masks hold where the image shows what lay outside of it, e.g. the number of no class.
     """
 
     masks: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
     keypoints: tuple[str, ...] = ()
+    mask_fill: float = 0
 
     def __bool__(self) -> bool:
         return bool(self.masks or self.boxes or self.keypoints)
@@ -92,16 +99,20 @@ class Fused:
         Returns:
             The dtype that came in, or Normalize's.
         """
-        check_images(self.operations[0], images)
+        for operation in self.operations:
+            if isinstance(operation, Geometric | RandomErasing):
+                check_images(operation, images)
+            else:
+                check_pixels(operation, images)
         if len(self.operations) == 1:
-            return self.operations[0].apply(images, drawn[self.operations[0].name])
+            return self.operations[0].apply(images, params_of(drawn, self.operations[0]))
         before, dtype = images, images.dtype
         top, normalised = top_of(dtype), False
         for group in self.groups:
-            params = [drawn[operation.name] for operation in group]
+            params = [params_of(drawn, operation) for operation in group]
             first = group[0]
             if isinstance(first, Geometric):
-                images = move([o for o in group if isinstance(o, Geometric)], images, params)
+                images = move([o for o in group if isinstance(o, Geometric)], images, params, top)
             elif isinstance(first, Linear | Normalize):
                 images, normalised = _colour(group, params, images, top)
                 top = 1.0
@@ -124,33 +135,93 @@ class Fused:
     def replay(self, batch: Batch, drawn: Drawn) -> Batch:
         """The batch with parameters that were drawn before."""
         images = tensor_of(batch, self.operations[0])
-        fields: dict[str, Any] = {self.field: self.apply(images, drawn)}
+        with exact(images.device):
+            fields: dict[str, Any] = {self.field: self.apply(images, drawn)}
         if self.targets:
             fields |= self._follow(batch, drawn, (images.shape[2], images.shape[3]))
         return batch.replaced(fields)
 
     def _neediest(self) -> Operation:
-        return max(self.operations, key=lambda operation: operation.draws)
+        neediest = self.operations[0]
+        for operation in self.operations:  # max(key=) is nothing that torch compiles
+            neediest = operation if operation.draws > neediest.draws else neediest
+        return neediest
 
-    def _follow(self, batch: Batch, drawn: Drawn, size: matrices.Size) -> dict[str, torch.Tensor]:
-        moving = [o for o in self.operations if isinstance(o, Geometric)]
+    def _follow(self, batch: Batch, drawn: Drawn, size: matrices.Size) -> dict[str, Any]:
+        """The fields that follow, moved."""
+        moving = [o for o in self.operations if isinstance(o, Geometric | Policy)]
         if not moving:
             return {}
-        found, sizes = steps(moving, [drawn[o.name] for o in moving], size)
-        matrix, projective = matrices.product(found), any(o.projective for o in moving)
-        fields = {}
+        found: list[torch.Tensor] = []
+        before = size
+        for each in moving:
+            params = params_of(drawn, each)
+            if isinstance(each, Policy):
+                found += each.matrices(params, size)
+            else:
+                found.append(each.matrix(params, size))
+                size = each.out_size(size)
+        matrix, projective = matrices.product(found), any(isinstance(o, Geometric) and o.projective for o in moving)
+        fields: dict[str, Any] = {}
         for name in self.targets.masks:
             mask = tensor_of(batch, moving[0], name)
             planes = mask if mask.ndim == 4 else mask[:, None]
-            if planes.shape[-2:] != size:
-                raise ConfigError(f"mask {name!r} has shape {list(mask.shape)}, its images are {size[0]}x{size[1]}")
-            moved = resample.nearest(planes, matrix, sizes[-1], projective=projective)
+            if planes.ndim != 4 or planes.shape[-2:] != before:
+                raise ConfigError(
+                    f"mask {name!r} has shape {list(mask.shape)}, its images are {before[0]}x{before[1]}; "
+                    f"pass [B, H, W] or [B, C, H, W] of that size"
+                )
+            moved = resample.nearest(planes, matrix, size, fill=self.targets.mask_fill, projective=projective)
             fields[name] = moved if mask.ndim == 4 else moved[:, 0]
         for name in self.targets.boxes:
-            fields[name] = matrices.move_boxes(tensor_of(batch, moving[0], name), matrix, sizes[-1])
+            fields[name] = _numbers(batch, name, 4, lambda boxes: matrices.move_boxes(boxes, matrix, size))
         for name in self.targets.keypoints:
-            fields[name] = matrices.move_points(tensor_of(batch, moving[0], name), matrix)
+            fields[name] = _numbers(batch, name, 2, lambda points: matrices.move_points(points, matrix))
         return fields
+
+
+def params_of(drawn: Drawn, operation: Operation) -> Params:
+    """The parameters of an operation.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if operation.name not in drawn:
+        raise ConfigError(
+            f"replay: no parameters of {operation.name!r}, only of {', '.join(map(repr, drawn)) or 'nothing'}; "
+            f"pass what `draw` of the same chain gave"
+        )
+    return drawn[operation.name]
+
+
+def _numbers(batch: Batch, name: str, width: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A field of [B, N, width], or a list of B tensors [n, width], changed as [B, N, width]; rows without value stay.
+
+    Raises:
+        ConfigError: there is no such field, or it has another shape.
+    """
+    value = batch.get(name)
+    if isinstance(value, torch.Tensor) and value.ndim == 3 and value.shape[2] == width:
+        return change(value)
+    rows = value if isinstance(value, list) else []
+    wrong = [row for row in rows if not _fits(row, width)] if rows else [value]
+    if wrong:
+        shape = list(wrong[0].shape) if isinstance(wrong[0], torch.Tensor) else repr(wrong[0])
+        raise ConfigError(
+            f"field {name!r}: {shape} where [B, N, {width}] is needed, or a list of B tensors [n, {width}]; "
+            f"the batch has {', '.join(map(repr, batch))}"
+        )
+    known = [row for row in rows if row is not None]
+    if not known:
+        return value
+    empty = known[0].new_zeros(0, width)
+    padded = pad_sequence([empty if row is None else row for row in rows], batch_first=True)
+    moved = change(padded)
+    return [None if row is None else moved[i, : len(row)] for i, row in enumerate(rows)]
+
+
+def _fits(row: Any, width: int) -> bool:
+    return row is None or (isinstance(row, torch.Tensor) and row.ndim == 2 and row.shape[1] == width)
 
 
 def _colour(

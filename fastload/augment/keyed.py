@@ -38,6 +38,7 @@ def combine(keys: torch.Tensor, word: int | torch.Tensor) -> torch.Tensor:
     return x ^ _shift(x, 31)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def operation_number(name: str) -> int:
     """The number that stands for an operation in its draws: a CRC-32 of its name, so that inserting another operation
     into a chain changes no draw of the rest. Above 2**32, clear of the numbers that decoders use."""

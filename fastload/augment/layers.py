@@ -100,7 +100,7 @@ def _layer_of_bytes(images: torch.Tensor, number: torch.Tensor, value: torch.Ten
 def _warp(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor, top: float) -> torch.Tensor:
     """Shear, translate and rotate."""
     size = images.shape[2], images.shape[3]
-    return resample.warp(images, _matrix(number, value, size), size, mode="nearest")
+    return resample.warp(images, movement(number, value, size), size, mode="nearest")
 
 
 def _recolour(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor, top: float) -> torch.Tensor:
@@ -145,7 +145,7 @@ def _warp_of_bytes(images: torch.Tensor, number: torch.Tensor, value: torch.Tens
     batch, height, width, channels = images.shape
     padded = torch.zeros(batch, height + 2, width + 2, channels, dtype=torch.uint8)
     padded[:, 1:-1, 1:-1] = images
-    matrix = _matrix(number, value, (height, width))
+    matrix = movement(number, value, (height, width))
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     along_x = matrix[:, :2, 0, None] * x + (matrix[:, :2, 2, None] - 0.5)  # [B, 2, W]
     along_y = matrix[:, :2, 1, None] * y  # [B, 2, H]
@@ -169,8 +169,9 @@ def _where(number: torch.Tensor, name: str, value: torch.Tensor, neutral: torch.
     return torch.where(number == NUMBER[name], value, neutral)
 
 
-def _matrix(number: torch.Tensor, value: torch.Tensor, size: matrices.Size) -> torch.Tensor:
-    """float32 [B, 3, 3]: shear and translation from the upper left corner, rotation about the centre."""
+def movement(number: torch.Tensor, value: torch.Tensor, size: matrices.Size) -> torch.Tensor:
+    """The matrix float32 [B, 3, 3] of each sample: shear and translation from the upper left corner, rotation about the
+    centre; of all else the identity."""
     height, width = size
     zero = torch.zeros_like(value)
     shear_x, shear_y = _where(number, "ShearX", value, 0.0), _where(number, "ShearY", value, 0.0)

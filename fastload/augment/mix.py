@@ -23,6 +23,7 @@ from fastload.augment.operation import (
     tensor_of,
     working,
 )
+from fastload.augment.resample import paste, rows
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 
@@ -30,8 +31,14 @@ _TABLE = 1024  # steps of the quantile table of a Beta distribution
 _FINE = 40_001  # steps of the integral behind it
 
 
-@lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def beta_roots(alpha: float) -> tuple[float, ...]:
+    """What `_beta_roots` gives; computed once, also while torch compiles, which sees through a cache."""
+    return _beta_roots(alpha)
+
+
+@lru_cache(maxsize=16)
+def _beta_roots(alpha: float) -> tuple[float, ...]:
     """The quantiles of Beta(alpha, alpha) at u = 0, 1/2048, ..., 1/2, each to the power `alpha`, in which form they are
     nearly straight and can be interpolated.
 
@@ -181,4 +188,4 @@ class CutMix(MixUp):
         x = torch.arange(value.shape[-1], device=value.device)
         y = torch.arange(value.shape[-2], device=value.device)
         inside = ((y >= y0) & (y < y1))[:, None, :, None] & ((x >= x0) & (x < x1))[:, None, None]
-        return torch.where(inside, value[params["partner"]], value)
+        return paste(inside, rows(value, params["partner"]), value)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from fastload.augment import keyed, operation
-from fastload.augment.layers import NAMES, NUMBER, SIGNED, layer
-from fastload.augment.operation import ImageOperation, Params, check_images
+from fastload.augment.layers import NAMES, NUMBER, SIGNED, layer, movement
+from fastload.augment.matrices import Size
+from fastload.augment.operation import ImageOperation, Params, check_pixels
 
 # AutoAugment's 25 policies for ImageNet: two of (operation, probability, magnitude of 10). Cubuk et al.,
 # "AutoAugment: Learning Augmentation Policies from Data" (2018), as in torchvision.
@@ -69,7 +70,7 @@ def strengths(
 
 
 @dataclass(frozen=True)
-class _Policy(ImageOperation):
+class Policy(ImageOperation):
     """Layers of operations drawn for each sample."""
 
     @property
@@ -82,6 +83,11 @@ class _Policy(ImageOperation):
             images = layer(images, params["operation"][:, step], params["strength"][:, step])
         return images
 
+    def matrices(self, params: Params, size: Size) -> list[torch.Tensor]:
+        """Where each layer takes its pixels from, float32 [B, 3, 3]: for what follows the images."""
+        steps = zip(params["operation"].unbind(1), params["strength"].unbind(1), strict=True)
+        return [movement(number, strength, size) for number, strength in steps]
+
     def drawn(self, number: torch.Tensor, magnitude: torch.Tensor, u_sign: torch.Tensor, bins: int,
               table: tuple[float, ...]) -> Params:  # fmt: skip
         """Parameters from numbers of operations and magnitudes, int64 [B, layers]."""
@@ -92,7 +98,7 @@ class _Policy(ImageOperation):
 
 
 @dataclass(frozen=True)
-class RandAugment(_Policy):
+class RandAugment(Policy):
     """`count` of 14 operations in a row, all at one magnitude (Cubuk et al., "RandAugment", 2019).
 
     Args:
@@ -123,7 +129,7 @@ class RandAugment(_Policy):
 
 
 @dataclass(frozen=True)
-class TrivialAugmentWide(_Policy):
+class TrivialAugmentWide(Policy):
     """One of 14 operations at any of 31 magnitudes, from a wide space (Müller and Hutter, "TrivialAugment", 2021).
 
     Args:
@@ -148,13 +154,13 @@ class TrivialAugmentWide(_Policy):
 
     def apply(self, value: torch.Tensor, params: Params) -> torch.Tensor:
         if value.dtype == torch.uint8 and operation.by_rows(value):
-            check_images(self, value)  # a sample that is changed once is rounded once, and others need not be touched
+            check_pixels(self, value)  # a sample that is changed once is rounded once, and others need not be touched
             return layer(value, params["operation"][:, 0], params["strength"][:, 0])
         return super().apply(value, params)
 
 
 @dataclass(frozen=True)
-class AutoAugment(_Policy):
+class AutoAugment(Policy):
     """One of 25 pairs of operations that were learned on ImageNet, each with its probability (IMAGENET_POLICIES)."""
 
     @property
@@ -182,7 +188,7 @@ class AutoAugment(_Policy):
 
 
 @dataclass(frozen=True)
-class AugMix(_Policy):
+class AugMix(Policy):
     """The image mixed with several chains of operations on it (Hendrycks et al., "AugMix", 2019), alpha = 1.
 
     Args:

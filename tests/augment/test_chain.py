@@ -13,7 +13,7 @@ import torchaudio
 from samples import SAMPLE_RATE, freeze
 
 import fastload
-from fastload.augment import Normalize, On, RandomHorizontalFlip
+from fastload.augment import Compose, Normalize, On, RandomHorizontalFlip
 from fastload.augment.chain import make_chain
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -212,7 +212,9 @@ def test_what_is_no_list_of_operations_is_refused(augment: Any) -> None:
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    with pytest.raises(ConfigError, match="augment: None cannot be called; pass functions of the batch, or torch mod"):
+    with pytest.raises(
+        ConfigError, match="augment: None cannot be called; pass operations, torch modules or functions"
+    ):
         make_chain([Normalize(), None], {})
     assert make_chain(None, {}) == []
 
@@ -222,3 +224,41 @@ def test_a_field_that_is_missing_or_a_list_is_refused() -> None:
     for name in ("y", "text"):
         with pytest.raises(ConfigError, match=rf"On\('{name}', Noise\(\)\): the batch has no tensor '{name}'; it has"):
             On(name, Noise())(batch)
+
+
+def test_a_class_in_place_of_an_operation_is_refused() -> None:
+    message = r"RandomHorizontalFlip is a class; pass an instance, RandomHorizontalFlip\(...\)"
+    for make in (lambda: make_chain([RandomHorizontalFlip], {}), lambda: make_chain(RandomHorizontalFlip, {})):
+        with pytest.raises(ConfigError, match=f"augment: {message}"):
+            make()
+    with pytest.raises(ConfigError, match=f"Compose: {message}"):
+        Compose([RandomHorizontalFlip])
+
+
+@pytest.mark.parametrize(
+    "gives", [lambda b: None, lambda b: b["image"], lambda b: {**b}], ids=["None", "tensor", "dict"]
+)
+def test_a_function_that_gives_back_no_batch_is_refused(packed: Packed, gives: Callable[[Batch], Any]) -> None:
+    with pytest.raises(ConfigError, match=r"gave back (NoneType|Tensor|dict), not a batch; return it, changed by e.g."):
+        run(packed("tar", SIZES), [gives])
+
+
+# Several fields at once.
+
+
+def test_a_module_on_several_fields_moves_them_alike() -> None:
+    images = torch.zeros(6, 3, 24, 24, dtype=torch.uint8)
+    images[:, :, 4:10, 6:20] = 255
+    mask = (images[:, :1] > 0).long() * 7
+    module = kornia.AugmentationSequential(
+        kornia.RandomHorizontalFlip(), kornia.RandomVerticalFlip(), data_keys=["input", "mask"]
+    )
+    batch = Batch({"image": images, "mask": mask})
+    found = Compose([On(("image", "mask"), module)], masks="mask")(batch)
+    assert found["mask"].dtype == torch.int64
+    assert found["mask"][:, 0].equal((found["image"][:, 0] > 0.5).long() * 7)
+    assert not found["mask"].equal(mask)
+    with pytest.raises(ConfigError, match=r"AugmentationSequential takes 2 tensors \(data_keys\), and fields are"):
+        make_chain([module], IMAGE)
+    with pytest.raises(ConfigError, match=r"the module must give 2 tensors; it gave Tensor"):
+        On(("image", "mask"), lambda image, mask: image)(batch)

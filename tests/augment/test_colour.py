@@ -27,6 +27,7 @@ from fastload.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ColorJitter,
+    Compose,
     GaussianBlur,
     GaussianNoise,
     Normalize,
@@ -35,10 +36,13 @@ from fastload.augment import (
     RandomErasing,
     RandomGamma,
     RandomGrayscale,
+    RandomHorizontalFlip,
     RandomInvert,
     RandomPosterize,
     RandomSharpness,
     RandomSolarize,
+    RandomVerticalFlip,
+    TrivialAugmentWide,
 )
 from fastload.augment.operation import ImageOperation
 from fastload.errors import ConfigError
@@ -241,7 +245,7 @@ def test_an_erased_box_is_in_the_picture_and_has_its_share() -> None:
     assert float(gone.min()) > 0.08
     assert float(gone.max()) < 0.33
     assert abs(float(gone.mean()) - 0.2) < 0.02
-    assert RandomErasing(1.0, value=0.5)(batch(images))["image"].max() == 127
+    assert RandomErasing(1.0, value=0.5)(batch(images))["image"].max() == 128
 
 
 # Normalize.
@@ -293,6 +297,12 @@ def test_normalize_any_number_of_channels() -> None:
         (lambda: ColorJitter(hue=0.6), r"hue must lie in \[-0.5, 0.5\]"),
         (lambda: RandomPosterize(9), r"bits must lie in \[0, 8\]"),
         (lambda: GaussianBlur(4), "kernel_size must be odd"),
+        (lambda: GaussianBlur((3, 3)), r"kernel_size=\(3, 3\): kernel_size must be odd, one whole number"),  # type: ignore[arg-type]
+        (lambda: GaussianNoise((5, 10)), "pass fractions of the range"),
+        (lambda: RandomErasing(value=255), "value=255: pass a fraction of the range, 1.0 is white"),
+        (lambda: RandomSolarize(128), "threshold=128: pass a fraction of the range, 1.0 is white"),
+        (lambda: ColorJitter(0, 0.5)(batch(pictures(1, channels=4))), "3 channels, or 1; these have 4; decode them as"),
+        (lambda: ColorJitter(hue=0.1)(batch(pictures(1, channels=4))), "3 channels, or 1; these have 4"),
         (lambda: GaussianBlur(49)(batch(pictures(1))), "kernel_size must be below twice"),
         (lambda: RandomErasing(2.0), r"p=2.0: must be in \[0, 1\]"),
         (lambda: RandomGamma((2, 1)), "needs 0.0 <= lower <= upper"),
@@ -302,3 +312,26 @@ def test_normalize_any_number_of_channels() -> None:
 def test_what_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.bool], ids=str)
+def test_integers_without_a_white_are_refused(dtype: torch.dtype) -> None:
+    given = batch((pictures(2) * 255).to(dtype))
+    for each in (ColorJitter(0.3), RandomEqualize(), GaussianBlur(3), Normalize(), TrivialAugmentWide()):
+        for function in (each, Compose([RandomHorizontalFlip(), each])):
+            with pytest.raises(
+                ConfigError, match=rf"field 'image' is {dtype}, whose white is not known; convert it to"
+            ):
+                function(given)
+    assert RandomErasing(1.0)(given)["image"].dtype == dtype
+    assert Compose([RandomHorizontalFlip()])(given)["image"].dtype == dtype
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_erasing_of_uint16_and_of_any_white(device: str) -> None:
+    images = torch.zeros(4, 3, 16, 16, dtype=torch.uint16)
+    found = RandomErasing(1.0, value=1.0)(batch(images).to(device))["image"].cpu()
+    assert found.dtype == torch.uint16
+    assert found.int().flatten(1).amax(1).tolist() == [65535] * 4
+    fused = Compose([RandomVerticalFlip(), RandomErasing(1.0, value=0.5)])(batch(images).to(device))["image"].cpu()
+    assert set(fused.int().unique().tolist()) == {0, 32768}

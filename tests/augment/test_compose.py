@@ -21,7 +21,9 @@ from fastload.augment import (
     CenterCrop,
     ColorJitter,
     Compose,
+    CutMix,
     GaussianBlur,
+    MixUp,
     Normalize,
     On,
     RandAugment,
@@ -56,6 +58,9 @@ def one_by_one(operations: list[Operation], given: Batch) -> Batch:
 CHAINS: dict[str, tuple[list[Operation], int]] = {  # operations, passes
     "index": ([RandomHorizontalFlip(), RandomVerticalFlip(), RandomCrop(12), CenterCrop((8, 9))], 1),
     "resize": ([RandomHorizontalFlip(), RandomResizedCrop(16), RandomVerticalFlip(), RandomCrop(12)], 1),
+    "letterbox": ([Resize(16), CenterCrop(40, fill=0.4)], 1),
+    "padded": ([RandomCrop(20, padding=6, fill=0.4), Resize(16)], 1),
+    "filled": ([RandomResizedCrop(16), RandomAffine(30, fill=0.4)], 2),
     "eval": ([Resize(18), CenterCrop(16), Normalize()], 2),
     "colour": ([ColorJitter(0.2, 0.2, 0.2), RandomGrayscale(0.5), RandomInvert(), ColorJitter(0, 0.2), Normalize()], 1),
     "hue": ([ColorJitter(0.1, 0.1, 0.1, 0.1), Normalize()], 1),
@@ -165,64 +170,6 @@ def test_colours_after_normalize_are_refused() -> None:
         Compose([5])
 
 
-# What follows the geometry.
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_masks_boxes_and_keypoints_follow(device: str) -> None:
-    count, height, width = 8, 64, 80
-    box = torch.tensor([[20.0, 24, 36, 40]])  # a white box on black is image, mask, box and corner points at once
-    mask = torch.zeros(count, height, width, dtype=torch.int64)
-    mask[:, 24:40, 20:36] = 7
-    images = (mask > 0).float()[:, None].expand(-1, 3, -1, -1)
-    given = batch(
-        images,
-        mask=mask,
-        planes=mask[:, None],
-        boxes=box.expand(count, 1, 4),
-        points=torch.tensor([[28.0, 32]]).expand(count, 1, 2),
-    )
-    chain = Compose(
-        [
-            RandomHorizontalFlip(),
-            RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5),
-            RandomPerspective(0.2),
-            RandomCrop((56, 72)),
-            ColorJitter(0.1),
-        ],
-        masks=("mask", "planes"),
-        boxes="boxes",
-        keypoints="points",
-    )
-    found = chain(given.to(device)).to("cpu")
-    seen = found["image"][:, 0] > 0.45
-    assert found["mask"].dtype == torch.int64
-    assert found["mask"].equal(found["planes"][:, 0])
-    assert set(found["mask"].unique().tolist()) == {0, 7}
-    assert ((found["mask"] > 0) == seen).float().mean() > 0.995
-    for i in range(count):
-        y, x = torch.nonzero(found["mask"][i], as_tuple=True)
-        around = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1])
-        assert (found["boxes"][i, 0] - around).abs().max() < 1.6
-        middle = torch.tensor([x.float().mean() + 0.5, y.float().mean() + 0.5])
-        assert (found["points"][i, 0] - middle).abs().max() < 1
-
-
-def test_boxes_follow_a_flip_and_a_crop_exactly() -> None:
-    given = batch(pictures(3, 20, 24), boxes=torch.tensor([[2.0, 3, 10, 12]]).expand(3, 1, 4))
-    found = Compose([RandomHorizontalFlip(1.0), CenterCrop((10, 12))], boxes="boxes")(given)
-    # flipped x: 14 to 22; the crop begins at x = 6, y = 5, and cuts at 12 and 10
-    assert found["boxes"].tolist() == [[[8.0, 0.0, 12.0, 7.0]]] * 3
-    gone = Compose([CenterCrop(2)], boxes="boxes")(given)["boxes"]
-    assert ((gone[..., 2] - gone[..., 0]) * (gone[..., 3] - gone[..., 1])).abs().max() == 0
-
-
-def test_a_mask_of_another_size_is_refused() -> None:
-    given = batch(pictures(2), mask=torch.zeros(2, 5, 5))
-    with pytest.raises(ConfigError, match=r"mask 'mask' has shape \[2, 5, 5\], its images are 20x24"):
-        Compose([RandomHorizontalFlip()], masks="mask")(given)
-
-
 # What is drawn.
 
 
@@ -261,6 +208,19 @@ def test_parameters_can_be_changed_and_replayed() -> None:
         .replay(given, drawn["RandomHorizontalFlip/image"])["image"]
         .equal(given["image"].flip(-1))
     )
+
+
+def test_parameters_that_lack_an_operation_are_refused() -> None:
+    given = batch(pictures(4), label=torch.zeros(4, dtype=torch.int64))
+    drawn = Compose([RandomHorizontalFlip()]).draw(given)
+    for further in (RandomVerticalFlip(), MixUp(2), CutMix(2)):
+        chain = Compose([RandomHorizontalFlip(), further])
+        with pytest.raises(
+            ConfigError, match=rf"replay: no parameters of '{further.name}', only of 'RandomHorizontalFl"
+        ):
+            chain.replay(given, drawn)
+    with pytest.raises(ConfigError, match="no parameters of 'MixUp/image', only of nothing"):
+        Compose([MixUp(2)]).replay(given, {})
 
 
 def test_parameters_are_saved_with_their_batch(tmp_path: Path) -> None:
@@ -354,7 +314,7 @@ def test_modules_of_kornia_and_functions_stand_in_the_chain() -> None:
     chain = Compose(
         [RandomHorizontalFlip(1.0), sequence, lambda batch: batch.replaced({"twice": batch["image"] * 2}), Normalize()]
     )
-    assert [type(stage).__name__ for stage in chain.stages] == ["Fused", "On", "function", "Fused"]
+    assert [type(stage).__name__ for stage in chain.stages] == ["Fused", "On", "_Checked", "Fused"]
     found = chain(given)
     expected = given["image"].float().flip(-1).flip(-2) / 255
     assert torch.allclose(found["twice"], expected * 2, atol=1e-6)

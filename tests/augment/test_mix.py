@@ -6,8 +6,9 @@ import pytest
 import torch
 from conformance import chi_squared_z
 from made import DEVICES, as_dtype, assert_no_loop_and_no_wait, batch, keys, pictures
+from torchvision.transforms import v2
 
-from fastload.augment import CutMix, MixUp
+from fastload.augment import Compose, CutMix, MixUp, RandomHorizontalFlip
 from fastload.augment.mix import beta, partners
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -127,3 +128,56 @@ def test_soft_labels_are_mixed_again_and_others_refused() -> None:
         MixUp(4, alpha=0)
     with pytest.raises(ConfigError, match="classes must be at least 1"):
         CutMix(0)
+
+
+def test_a_chain_draws_for_a_batch_what_it_does_to_it() -> None:
+    """Padding is no partner."""
+    given = labelled(6)
+    given.valid[4:] = False  # type: ignore[index]
+    for operation in (MixUp(6, alpha=1.0), CutMix(6)):
+        chain = Compose([RandomHorizontalFlip(), operation])
+        drawn = chain.draw(given)
+        assert drawn[f"{type(operation).__name__}/image"]["partner"][4:].tolist() == [4, 5]
+        found, expected = chain.replay(given, drawn), chain(given)
+        assert found["image"].equal(expected["image"])
+        assert found["label"].equal(expected["label"])
+        assert chain.draw(given.sample_keys).keys() == drawn.keys()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"draw needs a batch of fastload.DataLoader"):
+        chain.draw(Batch({"image": given["image"]}))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("operation", [MixUp(5, alpha=1.0), CutMix(5)], ids=["mixup", "cutmix"])
+def test_uint16(operation: MixUp, device: str) -> None:
+    given = labelled(6)
+    exact = operation(given)["image"]
+    wide = given.replaced({"image": (given["image"] * 65535).round().to(torch.int32).to(torch.uint16)}).to(device)
+    found = operation(wide)["image"]
+    assert found.dtype == torch.uint16
+    assert torch.allclose(found.cpu().float() / 65535, exact, atol=1.01 / 65535)
+
+
+@pytest.mark.parametrize("weight", [0.13, 0.5, 0.9])
+def test_torchvision_gives_the_same_of_the_same_weight(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 6
+    given = labelled(count)
+    partner = torch.arange(count).roll(1)
+    params = {"weight": torch.full((count,), weight), "partner": partner}
+
+    def theirs(kind: type[v2.Transform]) -> tuple[torch.Tensor, torch.Tensor]:
+        transform = kind(num_classes=5)
+        monkeypatch.setattr(transform._dist, "sample", lambda shape: weight)
+        mixed: tuple[torch.Tensor, torch.Tensor] = transform(given["image"], given["label"])
+        return mixed
+
+    image, label = theirs(v2.MixUp)
+    found = MixUp(5).replay(given, params)
+    assert torch.allclose(found["image"], image, atol=1e-6)
+    assert torch.allclose(found["label"], label, atol=1e-6)
+    for x, y in ((0.01, 0.99), (0.4, 0.6)):  # cut at the edges, and inside
+        places = iter([int(x * 24), int(y * 20)])
+        monkeypatch.setattr(torch, "randint", lambda high, size, places=places: torch.tensor([next(places)]))
+        image, label = theirs(v2.CutMix)
+        found = CutMix(5).replay(given, {**params, "x": torch.full((count,), x), "y": torch.full((count,), y)})
+        assert found["image"].equal(image)
+        assert torch.allclose(found["label"], label, atol=1e-6)

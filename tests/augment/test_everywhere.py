@@ -1,0 +1,101 @@
+"""Every image operation by itself, compiled and under autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from made import as_dtype, batch, pictures
+
+from fastload.augment import (
+    AugMix,
+    AutoAugment,
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    CutMix,
+    GaussianBlur,
+    GaussianNoise,
+    MixUp,
+    Normalize,
+    RandAugment,
+    RandomAffine,
+    RandomAutocontrast,
+    RandomCrop,
+    RandomEqualize,
+    RandomErasing,
+    RandomGamma,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomInvert,
+    RandomPerspective,
+    RandomPosterize,
+    RandomResizedCrop,
+    RandomRotation,
+    RandomSharpness,
+    RandomSolarize,
+    RandomVerticalFlip,
+    Resize,
+    TrivialAugmentWide,
+    operation,
+)
+from fastload.batch import Batch
+
+ALONE: dict[str, Any] = {
+    type(o).__name__: o
+    for o in (
+        RandomHorizontalFlip(), RandomVerticalFlip(), RandomCrop(12, padding=2, fill=0.5), CenterCrop(30), Resize(16),
+        RandomResizedCrop(12), RandomAffine(10), RandomRotation(10), RandomPerspective(),
+        ColorJitter(0.2, 0.2, 0.2, 0.1),
+        RandomGrayscale(), RandomInvert(), Normalize(), RandomGamma(), RandomSolarize(), RandomPosterize(),
+        RandomAutocontrast(), RandomEqualize(), RandomSharpness(), GaussianBlur(5), GaussianNoise(),
+        RandomErasing(value=0.5), RandAugment(1), TrivialAugmentWide(24), AutoAugment(), AugMix(width=1, depth=1),
+        MixUp(5), CutMix(5),
+    )
+}  # fmt: skip
+ALONE["followed"] = Compose(
+    [RandomAffine(5), TrivialAugmentWide(), RandomPerspective(), ColorJitter(0.1), Normalize()],
+    masks="mask", boxes="boxes", keypoints="points",
+)  # fmt: skip
+
+
+def fields_of_all_kinds(dtype: torch.dtype) -> Batch:
+    return batch(
+        as_dtype(pictures(8), dtype),
+        label=torch.arange(8) % 5,
+        mask=torch.ones(8, 20, 24),
+        boxes=10 * torch.rand(8, 2, 4, generator=torch.Generator().manual_seed(0)),
+        points=torch.ones(8, 3, 2),
+    )
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_operation_compiles_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole call, from batch to batch, with what it draws."""
+    torch.compiler.reset()
+    given = fields_of_all_kinds(torch.uint8)
+
+    def call(fields: dict[str, Any], valid: torch.Tensor, drawn_from: torch.Tensor) -> dict[str, Any]:
+        return dict(ALONE[name](Batch(fields, valid=valid, sample_keys=drawn_from)))
+
+    found = torch.compile(call, fullgraph=True, backend="eager")(dict(given), given.valid, given.sample_keys)
+    monkeypatch.setattr(operation, "by_rows", lambda images: False)  # as it runs where it is compiled
+    expected = ALONE[name](given)
+    assert found.keys() == expected.keys()
+    for field, value in expected.items():
+        assert found[field].dtype == value.dtype
+        assert torch.allclose(found[field].double(), value.double(), rtol=0, atol=1e-5), field
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_autocast_changes_nothing(name: str) -> None:
+    """It is meant for the model: matrix products in half precision would move pixels."""
+    given, chain = fields_of_all_kinds(torch.float32), ALONE[name]
+    expected = chain(given)
+    drawn = chain.draw(given if isinstance(chain, Compose) else given.sample_keys)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, again = chain(given), chain.replay(given, drawn)
+    for field, value in expected.items():
+        assert found[field].equal(value), field
+        assert again[field].equal(value), field

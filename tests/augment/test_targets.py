@@ -1,0 +1,224 @@
+"""Masks, boxes and keypoints, which follow the geometry of their images, and what they cannot follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as reference
+from made import DEVICES, batch, pictures
+from torchvision import tv_tensors
+
+from fastload.augment import (
+    AugMix,
+    AutoAugment,
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    CutMix,
+    MixUp,
+    On,
+    RandAugment,
+    RandomAffine,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomPerspective,
+    RandomResizedCrop,
+    RandomRotation,
+    Resize,
+    TrivialAugmentWide,
+    operation,
+)
+from fastload.augment.layers import NUMBER
+from fastload.batch import Batch
+from fastload.errors import ConfigError
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_masks_boxes_and_keypoints_follow(device: str) -> None:
+    count, height, width = 8, 64, 80
+    box = torch.tensor([[20.0, 24, 36, 40]])  # a white box on black is image, mask, box and corner points at once
+    mask = torch.zeros(count, height, width, dtype=torch.int64)
+    mask[:, 24:40, 20:36] = 7
+    images = (mask > 0).float()[:, None].expand(-1, 3, -1, -1)
+    given = batch(
+        images,
+        mask=mask,
+        planes=mask[:, None],
+        boxes=box.expand(count, 1, 4),
+        points=torch.tensor([[28.0, 32]]).expand(count, 1, 2),
+    )
+    chain = Compose(
+        [
+            RandomHorizontalFlip(),
+            RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5),
+            RandomPerspective(0.2),
+            RandomCrop((56, 72)),
+            ColorJitter(0.1),
+        ],
+        masks=("mask", "planes"),
+        boxes="boxes",
+        keypoints="points",
+    )
+    found = chain(given.to(device)).to("cpu")
+    seen = found["image"][:, 0] > 0.45
+    assert found["mask"].dtype == torch.int64
+    assert found["mask"].equal(found["planes"][:, 0])
+    assert set(found["mask"].unique().tolist()) == {0, 7}
+    assert ((found["mask"] > 0) == seen).float().mean() > 0.995
+    for i in range(count):
+        y, x = torch.nonzero(found["mask"][i], as_tuple=True)
+        around = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        assert (found["boxes"][i, 0] - around).abs().max() < 1.6
+        middle = torch.tensor([x.float().mean() + 0.5, y.float().mean() + 0.5])
+        assert (found["points"][i, 0] - middle).abs().max() < 1
+
+
+def test_boxes_follow_a_flip_and_a_crop_exactly() -> None:
+    given = batch(pictures(3, 20, 24), boxes=torch.tensor([[2.0, 3, 10, 12]]).expand(3, 1, 4))
+    found = Compose([RandomHorizontalFlip(1.0), CenterCrop((10, 12))], boxes="boxes")(given)
+    # flipped x: 14 to 22; the crop begins at x = 6, y = 5, and cuts at 12 and 10
+    assert found["boxes"].tolist() == [[[8.0, 0.0, 12.0, 7.0]]] * 3
+    gone = Compose([CenterCrop(2)], boxes="boxes")(given)["boxes"]
+    assert ((gone[..., 2] - gone[..., 0]) * (gone[..., 3] - gone[..., 1])).abs().max() == 0
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    given = batch(pictures(2), mask=torch.zeros(2, 5, 5))
+    with pytest.raises(ConfigError, match=r"mask 'mask' has shape \[2, 5, 5\], its images are 20x24"):
+        Compose([RandomHorizontalFlip()], masks="mask")(given)
+
+
+def white_box(count: int, **fields: Any) -> Batch:
+    """A white box on black as image and as mask of 7, its edges as `boxes`, two of its corners as `points`."""
+    mask = torch.zeros(count, 64, 80, dtype=torch.int64)
+    mask[:, 24:40, 20:36] = 7
+    edges = torch.tensor([20.0, 24, 36, 40]).expand(count, 1, 4)
+    images = (mask > 0).float()[:, None].expand(-1, 3, -1, -1).contiguous()
+    return batch(images, mask=mask, boxes=edges, points=edges.unflatten(2, (2, 2))[:, 0], **fields)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", [TrivialAugmentWide(80), RandAugment(2, 15), AutoAugment()], ids=lambda o: o.name)
+def test_masks_boxes_and_keypoints_follow_policies(policy: Any, device: str) -> None:
+    given = white_box(60).to(device)
+    chain = Compose([policy, RandomHorizontalFlip()], masks="mask", boxes="boxes", keypoints="points")
+    drawn, found = chain.draw(given.sample_keys), chain(given).to("cpu")  # type: ignore[arg-type]
+    operation = drawn[policy.name]["operation"].cpu()
+    kept = (operation <= NUMBER["Rotate"]).all(1)  # colours tell the box from the rest no more
+    moved = kept & (operation > 0).any(1)
+    assert int(moved.sum()) >= 5
+    seen = found["image"][:, 0] > 0.5
+    assert ((found["mask"] > 0) == seen)[kept].float().mean() > 0.999
+    assert not bool((found["mask"][moved] == given["mask"].cpu()[moved]).flatten(1).all(1).any())
+    for i in moved.nonzero()[:, 0].tolist():
+        y, x = torch.nonzero(found["mask"][i], as_tuple=True)
+        if len(y):
+            around = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1])
+            assert (found["boxes"][i, 0] - around).abs().max() < 2.1
+        else:
+            assert (
+                found["boxes"][i, 0, 0] == found["boxes"][i, 0, 2] or found["boxes"][i, 0, 1] == found["boxes"][i, 0, 3]
+            )
+
+
+@pytest.mark.parametrize("resize", [Resize((40, 36)), RandomResizedCrop((40, 36), scale=(0.3, 1.0))], ids=repr)
+def test_masks_boxes_and_keypoints_follow_resizing_as_torchvisions_do(resize: Resize) -> None:
+    given = white_box(12)
+    chain = Compose([resize], masks="mask", boxes="boxes", keypoints="points")
+    found, params = chain(given), chain.draw(given)[resize.name]
+    crops = torch.tensor([[0, 0, 64, 80]]).expand(12, 4)
+    if isinstance(resize, RandomResizedCrop):
+        crops = torch.stack(resize.box(params, (64, 80)), 1).to(torch.int64)
+    for i, (top, left, high, wide) in enumerate(crops.tolist()):
+        mask = given["mask"][i : i + 1, None, top : top + high, left : left + wide].float()
+        expected = torch.nn.functional.interpolate(mask, (40, 36), mode="nearest-exact")[0, 0]
+        assert (found["mask"][i] != expected).float().mean() < 0.005  # a centre may fall between two pixels
+        edges = tv_tensors.BoundingBoxes(given["boxes"][i], format="XYXY", canvas_size=(64, 80))  # type: ignore[call-arg]
+        theirs = reference.resized_crop(edges, top, left, high, wide, [40, 36])
+        assert torch.allclose(
+            found["boxes"][i], reference.clamp_bounding_boxes(theirs).as_subclass(torch.Tensor), atol=1e-3
+        )
+        scaled = (given["points"][i] - torch.tensor([left, top])) * torch.tensor([36 / wide, 40 / high])
+        assert torch.allclose(found["points"][i], scaled, atol=1e-3)
+
+
+def test_boxes_and_keypoints_in_lists_come_back_in_lists() -> None:
+    boxes = [torch.tensor([[2.0, 3, 10, 12], [1, 1, 4, 4]]), torch.zeros(0, 4), None, torch.tensor([[0.0, 0, 24, 20]])]
+    points = [torch.tensor([[5.0, 6]]), None, torch.zeros(0, 2), torch.tensor([[1.0, 1], [2, 2], [3, 3]])]
+    given = batch(pictures(4, 20, 24), boxes=boxes, points=points, none=[None] * 4)
+    found = Compose([RandomHorizontalFlip(1.0)], boxes=["boxes", "none"], keypoints="points")(given)
+    assert [None if b is None else b.tolist() for b in found["boxes"]] == [
+        [[14.0, 3.0, 22.0, 12.0], [20.0, 1.0, 23.0, 4.0]],
+        [],
+        None,
+        [[0.0, 0.0, 24.0, 20.0]],
+    ]
+    assert [None if p is None else p.tolist() for p in found["points"]] == [
+        [[19.0, 6.0]],
+        None,
+        [],
+        [[23.0, 1.0], [22.0, 2.0], [21.0, 3.0]],
+    ]
+    assert found["none"] == [None] * 4
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_masks_are_filled_with_what_is_told(by_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation, "by_rows", lambda images: by_rows)
+    for dtype, fill in ((torch.int64, -1), (torch.uint8, 255), (torch.uint16, 65535), (torch.float32, 0.5)):
+        given = batch(pictures(2, 8, 8), mask=torch.zeros(2, 8, 8).to(dtype))
+        for chain in ([CenterCrop(10)], [RandomRotation((45, 45))], [CenterCrop(10), TrivialAugmentWide()]):
+            found = Compose(chain, masks="mask", mask_fill=fill)(given)["mask"]
+            assert found.dtype == dtype
+            assert set(found.double().unique().tolist()) == {0.0, fill}
+    inner = Compose([RandomHorizontalFlip(1.0)])
+    mask = torch.arange(8.0).expand(2, 8, 8)
+    outer = Compose([inner], masks="mask")(batch(pictures(2, 8, 8), mask=mask))
+    assert outer["mask"].equal(mask.flip(-1)), "what follows a chain follows those in it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "targets", "message"),
+    [
+        (
+            {"boxes": torch.zeros(4, 4)},
+            {"boxes": "boxes"},
+            r"field 'boxes': \[4, 4\] where \[B, N, 4\] is needed, or a li",
+        ),
+        ({"boxes": [torch.zeros(4)] * 4}, {"boxes": "boxes"}, r"field 'boxes': \[4\] where \[B, N, 4\] is needed"),
+        ({"boxes": ["x"] * 4}, {"boxes": "boxes"}, r"field 'boxes': 'x' where \[B, N, 4\] is needed"),
+        (
+            {"points": torch.zeros(4, 2)},
+            {"keypoints": "points"},
+            r"field 'points': \[4, 2\] where \[B, N, 2\] is needed",
+        ),
+        ({"points": torch.zeros(4, 1, 3)}, {"keypoints": "points"}, r"\[4, 1, 3\] where \[B, N, 2\] is needed"),
+        ({}, {"keypoints": "points"}, r"field 'points': None where \[B, N, 2\] is needed.*the batch has 'image'"),
+        (
+            {"mask": torch.zeros(4, 20)},
+            {"masks": "mask"},
+            r"mask 'mask' has shape \[4, 20\], its images are 20x24; pass",
+        ),
+    ],
+)
+def test_what_has_another_shape_does_not_follow(fields: dict[str, Any], targets: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Compose([RandomHorizontalFlip()], **targets)(batch(pictures(4), **fields))  # type: ignore[arg-type]
+
+
+def test_what_masks_cannot_follow_is_refused() -> None:
+    identity = torch.nn.Identity()
+    for mixes in (MixUp(5), CutMix(5), AugMix()):
+        with pytest.raises(
+            ConfigError, match=r"makes one picture of several, and 'boxes', 'm' cannot follow it; leave"
+        ):
+            Compose([RandomHorizontalFlip(), mixes], masks="m", boxes="boxes")
+        Compose([Compose([RandomHorizontalFlip()], masks="m"), mixes])
+    for module in (identity, On("image", identity), On("left", identity)):
+        with pytest.raises(
+            ConfigError, match="what the module does to pixels is not known, and 'm' cannot follow it; gi"
+        ):
+            Compose([RandomHorizontalFlip(field="left"), module], masks="m")
+    Compose([On("sound", identity), On(("image", "m"), identity)], masks="m")
