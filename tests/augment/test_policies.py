@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision.transforms.v2.functional as reference
 from conformance import chi_squared_z
 from made import (
     DEVICES,
@@ -16,10 +17,14 @@ from made import (
 from torchvision.transforms import InterpolationMode, autoaugment, v2
 
 from fastload.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     AugMix,
     AutoAugment,
     Normalize,
     RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
     TrivialAugmentWide,
     eval_classification,
     operation,
@@ -99,6 +104,42 @@ def test_policies_draw_by_sample_and_run_without_loop_or_wait(
     assert bool(grey.isfinite().all())
 
 
+def in_turn(images: torch.Tensor, operation: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """uint8 images, each through its operations int64 [B, layers], by torchvision; rounded after each."""
+    found = []
+    for image, numbers, values in zip(images, operation.tolist(), strength.tolist(), strict=True):
+        for number, value in zip(numbers, values, strict=True):
+            name = NAMES[number]
+            size = {"TranslateX": image.shape[-1], "TranslateY": image.shape[-2], "Solarize": 255}.get(name, 1)
+            image = autoaugment._apply_op(image, name, value * size, InterpolationMode.NEAREST, None)
+        found.append(image)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels last"])
+@pytest.mark.parametrize(
+    "policy", [RandAugment(1, 15), RandAugment(2, 9), TrivialAugmentWide(32), AutoAugment()], ids=repr
+)
+def test_policies_on_bytes_are_torchvisions(policy: ImageOperation, last: bool, device: str) -> None:
+    images = as_dtype(pictures(60, 32, 32, low=0.05, high=0.9), torch.uint8)
+    params = policy.draw(keys(60))
+    expected = in_turn(images, params["operation"], params["strength"])
+    memory = torch.channels_last if last else torch.contiguous_format
+    given = images.to(device).contiguous(memory_format=memory)
+    found = policy.apply(given, {name: value.to(device) for name, value in params.items()}).cpu()
+    off = (found.int() - expected.int()).abs().flatten(1)
+    operation = params["operation"]
+    once = (operation > 0).sum(1) <= 1
+    turned = ((operation >= NUMBER["ShearX"]) & (operation <= NUMBER["Rotate"])).any(1)
+    exact = (off <= 2).float().mean(1)  # levels, that torchvision cuts on the way
+    assert bool((exact[once & ~turned] == 1).all())
+    assert exact[once].min() > 0.95  # centres that fall between two pixels may take either
+    # a level that one of two operations rounds otherwise may fall on the other side of a threshold of the next
+    assert exact.mean() > 0.97
+    assert exact.quantile(0.1) > 0.9
+
+
 def test_randaugment_draws_14_operations_at_one_strength() -> None:
     drawn = RandAugment(3, 15).draw(keys(10_000))
     assert drawn["operation"].shape == (10_000, 3)
@@ -124,6 +165,20 @@ def test_trivial_augment_draws_every_strength() -> None:
         expected = torch.as_tensor(magnitudes(31, 320, 320)) / (320 if name.startswith("Translate") else 1)  # type: ignore[operator]
         seen = drawn["strength"][drawn["operation"] == NUMBER[name]].abs().unique()
         assert torch.allclose(seen, expected.unique().float(), atol=1e-5), name
+
+
+def test_trivial_augment_draws_operations_and_strengths_evenly() -> None:
+    drawn = TrivialAugmentWide().draw(keys(60_000))
+    operation, strength = drawn["operation"][:, 0], drawn["strength"][:, 0]
+    assert abs(chi_squared_z(torch.bincount(operation, minlength=14), 60_000 / 14)) < 4
+    for name in ("ShearX", "TranslateY", "Rotate", "Brightness", "Sharpness", "Solarize"):
+        seen = strength[operation == NUMBER[name]]
+        _, counts = seen.abs().unique(return_counts=True)
+        assert len(counts) == 31
+        assert abs(chi_squared_z(counts, len(seen) / 31)) < 4, name
+        if name != "Solarize":  # 0 has no sign
+            signs = [int((seen < 0).sum()), int((seen > 0).sum())]
+            assert abs(chi_squared_z(signs, sum(signs) / 2)) < 4, name
 
 
 def test_autoaugment_draws_its_policies_with_their_chances() -> None:
@@ -198,3 +253,31 @@ def test_presets() -> None:
     theirs = v2.Compose([v2.Resize(37, antialias=True), v2.CenterCrop(32)])(images.float() / 255)
     expected = Normalize()(batch(theirs))["image"]
     assert torch.allclose(eval_classification(32)(batch(images))["image"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("trivial", [False, True])
+def test_the_training_preset_is_torchvisions_chain_with_the_same_parameters(trivial: bool) -> None:
+    count, size = 24, 32
+    images = as_dtype(pictures(count, 48, 56, low=0.05, high=0.9), torch.uint8)
+    chain = train_classification(size, trivial=trivial, erasing=0.5)
+    given = batch(images)
+    drawn = chain.draw(given)
+    crop, erase = RandomResizedCrop(size), RandomErasing(0.5)
+    boxes = torch.stack(crop.box(drawn["RandomResizedCrop/image"], (48, 56)), 1).int().tolist()
+    erased = torch.stack(erase.box(drawn["RandomErasing/image"], (size, size)), 1).int().tolist()
+    expected = []
+    for i, image in enumerate(images):
+        image = reference.resized_crop(image, *boxes[i], [size, size], antialias=True)
+        if drawn["RandomHorizontalFlip/image"]["flip"][i]:
+            image = reference.horizontal_flip(image)
+        if trivial:
+            policy = {name: value[i : i + 1] for name, value in drawn["TrivialAugmentWide/image"].items()}
+            image = in_turn(image[None], policy["operation"], policy["strength"])[0]
+        image = reference.normalize(image.float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        expected.append(reference.erase(image, *erased[i], torch.zeros(3, 1, 1)))
+    assert sum(high > 0 for _, _, high, _ in erased) > 4
+    # levels that torchvision rounds after the crop, and that a policy then draws apart, or past a threshold
+    levels = (chain(given)["image"] - torch.stack(expected)).abs() * (255 * 0.224)
+    off = (levels > (3.5 if trivial else 1.01)).flatten(1).float().mean(1)
+    assert off.quantile(0.75) < 0.01
+    assert off.mean() < (0.06 if trivial else 1e-3)
