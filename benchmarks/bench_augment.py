@@ -1,6 +1,11 @@
 """Augmentation of batches that lie on the device: fastload against Kornia, torchvision and torchaudio.
 
-On a machine with an NVIDIA GPU each benchmark runs there too (`-k cuda`), at a larger batch.
+On a machine with an NVIDIA GPU each benchmark runs there too (`-k cuda`). The chain of six and SpecAugment run with 64
+and 256 samples, all contenders in turn within each round:
+
+    pytest benchmarks/bench_augment.py -k "six or spec" --benchmark-json=benchmarks/results/augment.json
+
+Of each benchmark, `extra_info["times"]["fastload"]["Kornia"]["median"]` is how many times as fast as Kornia.
 """
 
 from __future__ import annotations
@@ -30,18 +35,20 @@ from fastload.augment import (
     SpeedPerturbation,
     TrivialAugmentWide,
 )
+from fastload.augment.fused import Fused
 from fastload.batch import Batch
 from fastload.order.hashing import sample_keys
 
 Paired = Callable[..., float]
+Race = Callable[..., dict[str, dict[str, float]]]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SIZE = 224
-ROUNDS = {"cpu": 3, "cuda": 20}
+ROUNDS = {"cpu": 5, "cuda": 20}
 
 
-def images(device: str) -> Batch:
-    """uint8 [64 or 256, 3, 224, 224], channels last, as the loader gives them."""
-    count = 64 if device == "cpu" else 256
+def images(device: str, count: int | None = None) -> Batch:
+    """uint8 [64 on a CPU or else 256, 3, 224, 224], channels last, as the loader gives them."""
+    count = count or (64 if device == "cpu" else 256)
     pixels = torch.randint(
         0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -66,6 +73,14 @@ def compare(paired: Paired, device: str, ours: Callable[[], Any], theirs: Callab
     repeat = what.pop("repeat", 1 if device == "cpu" else 5)
     what["items"] *= repeat
     paired(timed(device, ours, repeat), timed(device, theirs, repeat), rounds=ROUNDS[device], **what)
+
+
+def all_in_turn(
+    race: Race, device: str, contenders: dict[str, Callable[[], Any]], ours: list[str], count: int, unit: str
+) -> None:
+    repeat = 1 if device == "cpu" else 5
+    runs = {name: timed(device, function, repeat) for name, function in contenders.items()}
+    race(runs, ours=ours, items=count * repeat, unit=unit, rounds=ROUNDS[device])
 
 
 # Flip, affine, jitter, grayscale, normalise, erase.
@@ -111,26 +126,61 @@ def torchvision_chain() -> Callable[[torch.Tensor], torch.Tensor]:
     )
 
 
-@pytest.mark.parametrize("reference", ["Kornia", "torchvision v2 (one draw a batch)"])
-@pytest.mark.parametrize("device", DEVICES)
-def test_chain_of_six(device: str, reference: str, paired: Paired) -> None:
-    batch, fused = images(device), chain()
-    theirs = kornia_chain(device) if reference == "Kornia" else torchvision_chain()
-    compare(
-        paired, device, lambda: fused(batch), lambda: theirs(batch["image"]),
-        items=len(batch["image"]), unit="images", reference_name=reference,
-    )  # fmt: skip
-
-
-@pytest.mark.skipif("cuda" not in DEVICES, reason="of the GPU's launches")
-def test_chain_of_six_compiled_cuda(paired: Paired) -> None:
-    batch, fused = images("cuda"), chain()
+def graphed(batch: Batch, fused: Compose) -> Callable[[], Any]:
+    """The chain recorded as a CUDA graph, and replayed over the pixels and keys of the batch, which are copied to where
+    it reads them."""
     (stage,) = fused.stages
-    compiled = torch.compile(lambda pixels, keys: stage.apply(pixels, stage.draw(keys)))  # type: ignore[attr-defined]
-    compare(
-        paired, "cuda", lambda: compiled(batch["image"], batch.sample_keys), lambda: fused(batch),
-        items=len(batch["image"]), unit="images", reference_name="the same chain, not compiled",
-    )  # fmt: skip
+    assert isinstance(stage, Fused)
+    keys = batch.sample_keys
+    assert keys is not None
+    pixels, read = batch["image"].clone(), keys.clone()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(aside):
+        for _ in range(3):
+            stage.apply(pixels, stage.draw(read))
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
+        result = stage.apply(pixels, stage.draw(read))
+
+    def run() -> torch.Tensor:
+        pixels.copy_(batch["image"])
+        read.copy_(keys)
+        graph.replay()
+        return result
+
+    return run
+
+
+def compiled_chain(batch: Batch, fused: Compose) -> Callable[[], Any]:
+    (stage,) = fused.stages
+    assert isinstance(stage, Fused)
+    compiled = torch.compile(lambda pixels, keys: stage.apply(pixels, stage.draw(keys)))
+    return lambda: compiled(batch["image"], batch.sample_keys)
+
+
+@pytest.mark.parametrize("count", [64, 256])
+@pytest.mark.parametrize("device", DEVICES)
+def test_chain_of_six(device: str, count: int, race: Race) -> None:
+    batch, fused = images(device, count), chain()
+    pixels, theirs, v2s = batch["image"], kornia_chain(device), torchvision_chain()
+    contenders: dict[str, Callable[[], Any]] = {
+        "fastload": lambda: fused(batch),
+        "Kornia": lambda: theirs(pixels),
+        "torchvision v2 (one draw a batch)": lambda: v2s(pixels),
+    }
+    ours = ["fastload"]
+    if device == "cuda":
+        fast_kornia, fast_v2s = torch.compile(theirs), torch.compile(v2s)
+        contenders |= {
+            "Kornia, compiled": lambda: fast_kornia(pixels),
+            "torchvision v2 (one draw a batch), compiled": lambda: fast_v2s(pixels),
+            "fastload, compiled": compiled_chain(batch, fused),
+            "fastload in a CUDA graph": graphed(batch, fused),
+        }
+        ours += ["fastload, compiled", "fastload in a CUDA graph"]
+    all_in_turn(race, device, contenders, ours, count, "images")
 
 
 # Single operations that others loop over, or draw once a batch.
@@ -169,20 +219,25 @@ def test_trivial_augment(device: str, paired: Paired) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("count", [64, 256])
 @pytest.mark.parametrize("device", DEVICES)
-def test_specaugment(device: str, paired: Paired) -> None:
-    count = 64 if device == "cpu" else 256
-    keys = images(device).sample_keys
-    batch = Batch({"audio": torch.randn(count, 1, 80, 1000, device=device)}, sample_keys=keys)
+def test_specaugment(device: str, count: int, race: Race) -> None:
+    """[B, 1, 80, 1000]: two masks of each kind, by sample."""
+    keys = images("cpu", count).sample_keys
+    batch = Batch({"audio": torch.randn(count, 1, 80, 1000)}, sample_keys=keys).to(device)
     ours = SpecAugment(2, 27, 2, 100)
     theirs = torch.nn.Sequential(
         *(torchaudio.transforms.FrequencyMasking(27, iid_masks=True) for _ in range(2)),
         *(torchaudio.transforms.TimeMasking(100, iid_masks=True) for _ in range(2)),
     )
-    compare(
-        paired, device, lambda: ours(batch), lambda: theirs(batch["audio"]),
-        items=count, unit="spectrograms", reference_name="torchaudio, iid_masks=True",
-    )  # fmt: skip
+    contenders: dict[str, Callable[[], Any]] = {
+        "fastload": lambda: ours(batch),
+        "torchaudio, iid_masks=True": lambda: theirs(batch["audio"]),
+    }
+    if device == "cuda":
+        fast = torch.compile(theirs)
+        contenders["torchaudio, iid_masks=True, compiled"] = lambda: fast(batch["audio"])
+    all_in_turn(race, device, contenders, ["fastload"], count, "spectrograms")
 
 
 @pytest.mark.parametrize("device", DEVICES)

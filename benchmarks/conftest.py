@@ -10,8 +10,9 @@ The machine's speed drifts; the ratio of two runs a second apart does not. Resul
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,86 @@ def paired(benchmark: Any, capsys: Any) -> Callable[..., float]:
         return float(info["ratio"])
 
     return run
+
+
+@pytest.fixture
+def race(benchmark: Any, capsys: Any) -> Callable[..., dict[str, dict[str, float]]]:
+    """race(contenders, ours=[...], items=N, unit=...): time several in turn within each round.
+
+    Args (of what it gives):
+        contenders: functions by name, each of which returns when its work is done. One that fails before the first
+            round (a compiler may) is left out, and why stands in `extra_info["left_out"]`.
+        ours: names of those whose ratios to each of the others are kept; the first is what pytest-benchmark shows.
+
+    Returns:
+        Of each of ours, how many times as fast as each of the others it is: the median of the rounds.
+    """
+
+    def run(
+        contenders: Mapping[str, Callable[[], Any]],
+        *,
+        ours: Sequence[str],
+        items: int,
+        unit: str,
+        rounds: int = 5,
+    ) -> dict[str, dict[str, float]]:
+        standing, left_out = {}, {}
+        for name, function in contenders.items():
+            try:
+                function(), function()  # warm: imports, compilers, clocks
+            except Exception as error:
+                if name == ours[0]:
+                    raise
+                left_out[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            else:
+                standing[name] = function
+        names = [name for name in standing if name != ours[0]]
+        seconds: dict[str, list[float]] = {name: [] for name in standing}
+
+        def clock(name: str) -> None:
+            start = time.perf_counter()
+            standing[name]()
+            seconds[name].append(time.perf_counter() - start)
+
+        def others() -> None:
+            for name in names:
+                clock(name)
+            names.append(names.pop(0))  # nobody always follows the same one
+
+        benchmark.pedantic(lambda: clock(ours[0]), setup=others, rounds=rounds, iterations=1)
+        times = {
+            mine: {name: _beside(seconds[mine], seconds[name]) for name in standing if name not in ours}
+            for mine in ours
+            if mine in standing
+        }
+        first = next(name for name in standing if name not in ours)
+        rounds_of = Rounds(
+            name=benchmark.name,
+            unit=unit,
+            items=items,
+            seconds=tuple(seconds[ours[0]]),
+            reference=first,
+            reference_seconds=tuple(seconds[first]),
+        )
+        rates = {name: round(items / statistics.median(each), 1) for name, each in seconds.items()}
+        benchmark.extra_info.update(rounds_of.facts() | {"rates": rates, "times": times, "left_out": left_out})
+        with capsys.disabled():
+            for name, rate in rates.items():
+                print(f"\n  {rate:>12,.0f} {unit}/s  {name}", end="")
+            for mine, found in times.items():
+                told = ", ".join(f"{ratio['median']} times {name}" for name, ratio in found.items())
+                print(f"\n  {mine}: {told}", end="")
+            print("".join(f"\n  left out: {name}: {why}" for name, why in left_out.items()))
+        return {mine: {name: ratio["median"] for name, ratio in found.items()} for mine, found in times.items()}
+
+    return run
+
+
+def _beside(mine: list[float], theirs: list[float]) -> dict[str, float]:
+    """How many times as fast, round by round."""
+    ratios = [other / own for own, other in zip(mine, theirs, strict=True)]
+    return {
+        "median": round(statistics.median(ratios), 3),
+        "min": round(min(ratios), 3),
+        "max": round(max(ratios), 3),
+    }
