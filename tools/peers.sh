@@ -45,7 +45,8 @@ litdata() {
 }
 grain() { get "$(version_of grain)"; }
 spdl() { get "$(version_of spdl)"; }
-dali() { get --no-deps "$(version_of nvidia-dali-cuda120)" && get optree astunparse gast dm-tree makefun; }
+dali() { get --no-deps "$(version_of nvidia-dali-cuda120)" && get optree astunparse gast dm-tree makefun &&
+        get --no-deps nvidia-nvimgcodec-cu12; }
 datasets() { get "$(version_of datasets)"; }
 ffcv() {
     if can_install; then install_packages g++ pkg-config libopencv-dev libturbojpeg0-dev; fi

@@ -38,7 +38,7 @@ PACKAGES = {
     "fastload": "fastload", "torchvision": "torchvision", "pillow": "pillow", "numpy": "numpy",
 }  # fmt: skip
 WORKERS = 2  # of every loader, but in the runs that vary it
-COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 32_768}
+COUNTS = {"images": 2048, "audio": 8000, "records": 50_000, "tokens": 16_384}
 Failed = dict[str, str]  # peer -> what it said last
 
 

@@ -19,6 +19,7 @@ from fastload.augment.colour import Normalize
 from fastload.augment.fused import Fused
 from fastload.augment.layers import NAMES
 from fastload.augment.mix import MixUp
+from fastload.augment.mix import MixUp
 from fastload.augment.operation import Operation, Params
 from fastload.augment.spans import CorruptSpans
 from fastload.augment.text import IGNORE, LABELS, TokenOperation, name_beside
@@ -85,6 +86,8 @@ class Reader:
         for stage in self.chain:
             if isinstance(stage, Fused):
                 found.append(stage.draw(keys))
+            elif isinstance(stage, MixUp):
+                found.append({stage.name: stage.draw(keys, batch.valid)})
             elif isinstance(stage, Operation):
                 found.append({stage.name: stage.draw(keys)})
         return found
