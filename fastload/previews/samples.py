@@ -19,7 +19,6 @@ from fastload.augment.colour import Normalize
 from fastload.augment.fused import Fused
 from fastload.augment.layers import NAMES
 from fastload.augment.mix import MixUp
-from fastload.augment.mix import MixUp
 from fastload.augment.operation import Operation, Params
 from fastload.augment.spans import CorruptSpans
 from fastload.augment.text import IGNORE, LABELS, TokenOperation, name_beside
