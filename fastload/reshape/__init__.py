@@ -11,7 +11,7 @@ recast.py     the other format, or other shard sizes: `fastload convert`
 merge.py      several data sets into one: `fastload merge`
 append.py     more samples as further shards: `fastload append`; grow.py: how a folder gets its next version
 repair.py     a damaged folder made whole: `fastload repair`
-salvage.py    what can be kept of one shard; rescan.py: the index of a tar, made again
+salvage.py    what can be kept of one shard; rescan.py: the index of a tar, made again; trust.py: which are believed
 """
 
 from __future__ import annotations

@@ -20,14 +20,15 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from fastload.errors import FastloadError, ShardIndexError
+from fastload.errors import ShardIndexError
 from fastload.pack.locking import LOCK_NAME, acquire
 from fastload.reshape.salvage import NEW_SUFFIX, Salvage, Wanted, salvage
+from fastload.reshape.trust import agreed_fields
 from fastload.reshape.unite import class_statistics
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import ONLY_SPLIT, names_below, one_format, refuse_unfinished, shards_among
-from fastload.shards.idx import Idx, idx_path
-from fastload.shards.index import INDEX_NAME, FieldInfo, IndexFile, ShardFile, merge_fields
+from fastload.shards.idx import idx_path
+from fastload.shards.index import INDEX_NAME, IndexFile, ShardFile, merge_fields
 
 REPAIR_NAME, ORIGINALS_NAME, REPORT_NAME = ".fastload-repair", "originals", "report.json"
 OnShard = Callable[[int, int, int], None]
@@ -102,10 +103,11 @@ def repair(
     descriptor = acquire(root / REPAIR_NAME, root, "repairing")
     try:
         _put_back(root)
-        for name in names_below(root):
-            if NEW_SUFFIX in name:
-                (root / name).unlink()  # written by a repair that was interrupted, and never used
-        return _repair(root, _next_folder(root), drop_damaged, progress)
+        try:
+            return _repair(root, _next_folder(root), drop_damaged, progress)
+        except BaseException:
+            _put_back(root)
+            raise
     finally:
         (root / REPAIR_NAME / LOCK_NAME).unlink()
         if not os.listdir(root / REPAIR_NAME):
@@ -119,7 +121,7 @@ def _next_folder(root: Path) -> Path:
 
 
 def _put_back(root: Path) -> None:
-    """Undo a repair that was interrupted."""
+    """Undo a repair that was interrupted: originals get their names back, what was written and not used goes."""
     for folder in sorted(path for path in (root / REPAIR_NAME).iterdir() if path.name.isdigit()):
         originals = folder / ORIGINALS_NAME
         if (folder / REPORT_NAME).exists():
@@ -128,6 +130,9 @@ def _put_back(root: Path) -> None:
             if path.is_file():
                 os.replace(path, root / path.relative_to(originals))
         shutil.rmtree(folder)
+    for name in names_below(root):
+        if NEW_SUFFIX in name:
+            (root / name).unlink()
 
 
 def _repair(root: Path, backup: Path | None, drop: bool, progress: OnShard | None) -> Repair:
@@ -155,8 +160,8 @@ def _repair(root: Path, backup: Path | None, drop: bool, progress: OnShard | Non
             if name not in abouts
         ]
     if backup is not None and mended:
-        _apply(root, backup, found, unfinished)
         after = replace(after, statistics=_statistics(root, before, after, found))
+        _apply(root, backup, found, unfinished)
         if before is None or after != before:
             _save_index(root, backup, after)
         write_atomic(backup / REPORT_NAME, _report(mended, left))
@@ -188,7 +193,7 @@ def _salvaged(
 ) -> list[Salvage]:
     """What becomes of each shard; new files are written beside them, unless it is a rehearsal."""
     own = before is None or before.packed.get("by") != "fastload index"
-    fields = before.fields if before is not None else _known_fields(root, abouts)
+    fields = before.fields if before is not None else agreed_fields(root, abouts)
     by_content = {} if before is None else {file.xxh3: file.name for file in before.shards if file.xxh3 is not None}
 
     def look(name: str, about: ShardFile | None) -> Salvage:
@@ -211,20 +216,6 @@ def _salvaged(
             if progress is not None:
                 progress(done, len(abouts), size)
     return found
-
-
-def _known_fields(root: Path, names: Iterable[str]) -> dict[str, FieldInfo] | None:
-    """The fields of tars whose `.idx` can be read; None if there is none, or they differ."""
-    described = []
-    for name in names:
-        try:
-            described.append((name, Idx(idx_path(str(root / name))).fields))
-        except FastloadError:
-            continue
-    try:
-        return merge_fields("tar", described) if described else None
-    except ShardIndexError:
-        return None
 
 
 def _index_after(before: IndexFile | None, found: Sequence[Salvage]) -> IndexFile:
@@ -262,10 +253,19 @@ def _spans(parts: Iterable[Sequence[ShardFile]], names: Iterable[str]) -> dict[s
 
 
 def _statistics(root: Path, before: IndexFile | None, after: IndexFile, found: Sequence[Salvage]) -> dict[str, Any]:
-    """What was counted; after a loss only the classes, counted anew."""
+    """What was counted; after a loss only the classes, counted anew in the files as they are to be."""
     if before is not None and not any(one.lost_samples for one in found):
         return before.statistics
-    classes = class_statistics({split: after.split(split, str(root)) for split in after.splits})
+    written = {str(root / name) for one in found for name in one.write}
+    indexes = {}
+    for split in after.splits:
+        index = after.split(split, str(root))
+        paths, idx_paths = (
+            tuple(path + NEW_SUFFIX if path in written else path for path in some)
+            for some in (index.paths, index.idx_paths)
+        )
+        indexes[split] = replace(index, paths=paths, idx_paths=idx_paths)
+    classes = class_statistics(indexes)
     return {"classes": classes} if classes else {}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import xxhash
 
 from fastload.errors import CorruptError, DecodeError, FastloadError, ShardIndexError
 from fastload.pack.checks import FACTS, inspector
-from fastload.shards.idx import IdxColumns, write_idx
+from fastload.shards.idx import IdxColumns, idx_content
 from fastload.shards.index import FieldInfo, ShardFile
 from fastload.shards.members import (
     AUDIO_EXTENSIONS,
@@ -23,7 +23,7 @@ from fastload.shards.members import (
     member_prefixes,
     split_member,
 )
-from fastload.shards.tarscan import walk
+from fastload.shards.tarscan import read_tar, walk
 
 
 @dataclass(slots=True)
@@ -72,19 +72,31 @@ def find_samples(data: mmap.mmap, name: str) -> Walked:
     return Walked(samples=samples, fault=fault)
 
 
-def rescan(
-    path: Path, idx: Path, shard: ShardFile, fields: Mapping[str, FieldInfo], expected: str | None
-) -> tuple[str, list[str]]:
-    """Write the `.idx` of a whole tar that fastload packed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescanned:
+    """The index of a tar, made again.
+
+    Attributes:
+        content: of the `.idx`.
+        shard: the tar, with the checksum of its `.idx`.
+        fields: as the `.idx` has them.
+        faults: contents that are not what their fields say.
+    """
+
+    content: bytes
+    shard: ShardFile
+    fields: dict[str, FieldInfo]
+    faults: tuple[str, ...] = ()
+
+
+def rescan(path: Path, shard: ShardFile, fields: Mapping[str, FieldInfo], expected: str | None) -> Rescanned:
+    """Make the `.idx` of a whole tar that fastload packed.
 
     Args:
         path: of the tar.
-        idx: where the index goes.
-        shard: of the tar: samples, bytes, checksum.
+        shard: the tar: samples, bytes, checksum.
         fields: of the data set.
         expected: checksum that the `.idx` had; decides whether it had facts.
-
-    Returns: the checksum of the `.idx`, and what is wrong with contents that are not what their fields say.
 
     Raises:
         ShardIndexError: a member that is none of the fields.
@@ -94,23 +106,31 @@ def rescan(
         walked = find_samples(data, path.name)
         if walked.fault is not None or len(walked.samples) != shard.samples:
             raise CorruptError(walked.fault or f"{len(walked.samples)} samples, not {shard.samples}", shard=path.name)
-        view = memoryview(data)
-        try:
-            columns, faults = _columns(view, walked.samples, fields, path.name)
-        finally:
-            view.release()
-    digest = write_idx(idx, columns, shard, fields)
-    if expected is not None and digest != expected:
-        bare = IdxColumns(**{**{n: getattr(columns, n) for n in columns.__slots__}, "facts": {}})
-        if write_idx(idx, bare, shard, fields) == expected:
-            return expected, faults
-        digest = write_idx(idx, columns, shard, fields)
-    return digest, faults
+        with memoryview(data) as view:
+            columns, faults = sample_columns(view, walked.samples, fields, path.name)
+    with_facts, bare = (idx_content(some, shard, fields) for some in (columns, replace(columns, facts={})))
+    content = bare if xxhash.xxh3_64_hexdigest(bare) == expected else with_facts
+    return _rescanned(content, shard, dict(fields), faults)
 
 
-def _columns(
+def rescan_foreign(path: Path, name: str) -> Rescanned:
+    """Make the `.idx` of a tar of others.
+
+    Raises: as `scan_tar`.
+    """
+    shard, columns, fields = read_tar(path)
+    return _rescanned(idx_content(columns, shard, fields), replace(shard, name=name), fields)
+
+
+def _rescanned(content: bytes, shard: ShardFile, fields: dict[str, FieldInfo], faults: Sequence[str] = ()) -> Rescanned:
+    about = replace(shard, index_xxh3=xxhash.xxh3_64_hexdigest(content))
+    return Rescanned(content=content, shard=about, fields=fields, faults=tuple(faults))
+
+
+def sample_columns(
     view: memoryview, samples: list[Found], fields: Mapping[str, FieldInfo], shard: str
 ) -> tuple[IdxColumns, list[str]]:
+    """What the `.idx` says of some samples; and contents that are not what their fields say."""
     prefixes = member_prefixes(fields)
     known: dict[str, str] = {}
     spans = {n: np.zeros((2, len(samples)), np.int64) for n, info in fields.items() if info.kind != "scalar"}

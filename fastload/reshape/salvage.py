@@ -1,7 +1,7 @@
 """What can be kept of one shard: looked at, and written anew beside it under a temporary name.
 
 whole                        nothing to do
-tar whole, .idx not          the .idx is made again
+tar whole, .idx not          the .idx is made again (trust.py says which .idx is believed)
 .idx whole, tar not          samples that are cut off go, damaged ones if asked, the end marker is put back
 neither                      samples up to the first fault that the tar shows; an index as for a tar of others
 Parquet with bad pages       row groups without a fault, if asked
@@ -20,15 +20,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from fastload.errors import CorruptError, FastloadError
+from fastload.errors import CorruptError, FastloadError, ShardIndexError
 from fastload.reshape.records import read_records, typed_fields
-from fastload.reshape.rescan import Walked, find_samples, rescan
-from fastload.shards.files import PARTIAL_SUFFIX
+from fastload.reshape.rescan import Rescanned, Walked, find_samples, rescan, rescan_foreign
+from fastload.reshape.trust import believed_idx
+from fastload.shards.files import PARTIAL_SUFFIX, write_atomic
 from fastload.shards.idx import Idx, IdxColumns, idx_path, write_idx
 from fastload.shards.index import FieldInfo, Index, ShardFile
 from fastload.shards.parquet import ParquetShardWriter
 from fastload.shards.parquetscan import fact_names, hash_file, open_parquet, scan_parquet
-from fastload.shards.tar import scan_tar
 from fastload.shards.ustar import END_MARKER
 from fastload.source import map_file
 
@@ -104,31 +104,20 @@ def _gone(name: str, wanted: Wanted, why: str) -> Salvage:
 
 def _tar(root: Path, name: str, wanted: Wanted) -> Salvage:
     path, about = root / name, wanted.about
-    size, digest = path.stat().st_size, hash_file(path)
-    idx = _idx(root, name, wanted, digest)
-    same = about is not None and (size, digest) == (about.bytes, about.xxh3)
-    if idx is not None and idx.tar_xxh3 == digest and _whole(path, idx).all():
+    found = ShardFile(name=name, samples=0, bytes=path.stat().st_size, xxh3=hash_file(path))
+    if found.bytes == 0:
+        return _gone(name, wanted, "is empty")
+    idx = believed_idx(root / idx_path(name), path, about, found, wanted.fields)
+    same = about is not None and (found.bytes, found.xxh3) == (about.bytes, about.xxh3)
+    if idx is not None and idx.tar_xxh3 == found.xxh3 and _whole(path, idx).all():
         known = about if same and about is not None else _described(name, idx)
         file = replace(known, index_xxh3=hash_file(Path(idx.path)))
         return Salvage(name=name, file=file, fields=idx.fields, what="" if about in (file, None) else "is whole")
-    if idx is not None:
-        return _by_idx(root, name, wanted, idx)
-    return _by_itself(root, name, wanted, ShardFile(name=name, samples=0, bytes=size, xxh3=digest))
+    return _by_itself(root, name, wanted, found) if idx is None else _by_idx(root, name, wanted, idx)
 
 
 def _described(name: str, idx: Idx) -> ShardFile:
     return ShardFile(name=name, samples=idx.samples, bytes=idx.tar_bytes, xxh3=idx.tar_xxh3)
-
-
-def _idx(root: Path, name: str, wanted: Wanted, tar_digest: str) -> Idx | None:
-    """The `.idx`, if it is the one that index.json knows, or that of the tar as it is; None for any other."""
-    try:
-        idx = Idx(str(root / idx_path(name)))
-    except FastloadError:
-        return None
-    about = wanted.about
-    known = about is not None and about.index_xxh3 == hash_file(Path(idx.path))
-    return idx if known or about is None or idx.tar_xxh3 == tar_digest else None
 
 
 def _by_idx(root: Path, name: str, wanted: Wanted, idx: Idx) -> Salvage:
@@ -219,8 +208,6 @@ def _new(path: Path) -> Path:
 def _by_itself(root: Path, name: str, wanted: Wanted, found: ShardFile) -> Salvage:
     """A tar without an `.idx` that can be trusted."""
     path = root / name
-    if found.bytes == 0:
-        return _gone(name, wanted, "is empty")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             walked = find_samples(data, name)
@@ -240,37 +227,44 @@ def _by_itself(root: Path, name: str, wanted: Wanted, found: ShardFile) -> Salva
 
 def _indexed(root: Path, name: str, wanted: Wanted, walked: Walked, shard: ShardFile) -> Salvage:
     """The `.idx` of a tar that was found to be whole, or was cut."""
-    torn, idx = walked.fault is not None, _new(root / idx_path(name))
+    torn, idx = walked.fault is not None, root / idx_path(name)
     lost = max(0, wanted.about.samples - shard.samples) if wanted.about is not None else 0
     what = f"{walked.fault}: cut after {shard.samples:,} samples, its " if torn else "its "
     what += "index is made again"
-    left: list[str] = []
-    fields = wanted.fields
-    if wanted.rehearse:
-        shard = shard if torn or wanted.about is None else wanted.about
-    else:
-        tar = _new(root / name) if torn else root / name
-        expected = wanted.about.index_xxh3 if wanted.about is not None and not torn else None
-        try:
-            if wanted.own and fields is not None:
-                digest, left = rescan(tar, idx, shard, fields, expected)
-                shard = replace(shard, index_xxh3=digest)
-            else:
-                scanned, fields = scan_tar(tar, idx)
-                shard = replace(scanned, name=name)
-        except FastloadError as error:
-            for path in (idx, _new(root / name)):
-                path.unlink(missing_ok=True)
-            return _gone(name, wanted, str(error))
+    if torn and wanted.rehearse:
+        return Salvage(name=name, file=shard, fields=wanted.fields, what=what, lost_samples=lost)
+    try:
+        made = _rescanned(_new(root / name) if torn else root / name, shard, wanted, torn)
+    except FastloadError as error:
+        _new(root / name).unlink(missing_ok=True)
+        return _gone(name, wanted, str(error))
+    there = idx.is_file() and hash_file(idx) == made.shard.index_xxh3
+    if there and not torn:  # the checksum in index.json is what was damaged
+        what = "" if wanted.about in (made.shard, None) else "is whole"
+        return Salvage(name=name, file=made.shard, fields=made.fields, what=what, left=made.faults)
+    if not wanted.rehearse:
+        write_atomic(_new(idx), made.content)
     return Salvage(
         name=name,
-        file=shard,
-        fields=fields,
+        file=made.shard,
+        fields=made.fields,
         what=what,
         lost_samples=lost,
-        left=tuple(left),
+        left=made.faults,
         write=(name, idx_path(name)) if torn else (idx_path(name),),
     )
+
+
+def _rescanned(tar: Path, shard: ShardFile, wanted: Wanted, torn: bool) -> Rescanned:
+    """The index of a whole tar; without index.json, that of one of others where the fields do not fit it."""
+    expected = wanted.about.index_xxh3 if wanted.about is not None and not torn else None
+    if wanted.own and wanted.fields is not None:
+        try:
+            return rescan(tar, shard, wanted.fields, expected)
+        except ShardIndexError:
+            if wanted.about is not None:
+                raise
+    return rescan_foreign(tar, shard.name)
 
 
 def _parquet(root: Path, name: str, wanted: Wanted) -> Salvage:

@@ -77,6 +77,13 @@ class IdxColumns:
 
 def write_idx(path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping[str, FieldInfo]) -> str:
     """Write one `.idx` atomically; returns its XXH3-64 as 16 hex digits. The same content gives the same bytes."""
+    content = idx_content(columns, shard, fields)
+    write_atomic(path, content)
+    return xxhash.xxh3_64_hexdigest(content)
+
+
+def idx_content(columns: IdxColumns, shard: ShardFile, fields: Mapping[str, FieldInfo]) -> bytes:
+    """The bytes of one `.idx`."""
     arrays: dict[str, pa.Array] = {
         "key": strings(columns.keys),
         "offset": numbers(np.asarray(columns.offsets, np.int64)),
@@ -104,9 +111,7 @@ def write_idx(path: Path, columns: IdxColumns, shard: ShardFile, fields: Mapping
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch(list(arrays.values()), schema=schema))
-    content = sink.getvalue()
-    write_atomic(path, content)
-    return xxhash.xxh3_64_hexdigest(content)
+    return bytes(memoryview(sink.getvalue()))
 
 
 class Idx:
@@ -131,6 +136,7 @@ class Idx:
         try:
             reader = pa.ipc.open_file(pa.BufferReader(buffer))
             self._batch = reader.get_batch(0)
+            self._batch.validate()  # columns that are longer than their bytes would be read beyond the map
             about = json.loads(reader.schema.metadata[METADATA_KEY])
             if about["version"] > INDEX_VERSION:
                 raise ShardIndexError(

@@ -79,19 +79,24 @@ def scan_tar(path: Path, idx: Path | None = None) -> tuple[ShardFile, dict[str, 
         CorruptError: cut off, a header with a wrong checksum, data after the end marker, or two members with one name
             in a sample.
     """
+    shard, columns, fields = read_tar(path)
+    digest = write_idx(idx or Path(idx_path(str(path))), columns, shard, fields)
+    return replace(shard, index_xxh3=digest), fields
+
+
+def read_tar(path: Path) -> tuple[ShardFile, IdxColumns, dict[str, FieldInfo]]:
+    """What `scan_tar` finds, without writing it."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise CorruptError("the tar is empty (0 bytes); copy or pack it again", shard=path.name)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 data.madvise(mmap.MADV_SEQUENTIAL)
-                shard, columns, fields = _Scan(data, path.name).run()
+                return _Scan(data, path.name).run()
     except FileNotFoundError:
         raise SourceError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    digest = write_idx(idx or Path(idx_path(str(path))), columns, shard, fields)
-    return replace(shard, index_xxh3=digest), fields
 
 
 def walk(data: mmap.mmap, name: str) -> Iterator[Member]:

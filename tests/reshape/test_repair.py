@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import random
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +32,7 @@ from fastload.shards.index import IndexFile, ShardFormat
 from fastload.shards.open import index_folder
 from fastload.verify import verify
 
-SECOND = "train/shard-000001.tar"
+FIRST_IDX, SECOND = "train/shard-000000.idx", "train/shard-000001.tar"
 
 
 @pytest.fixture
@@ -89,6 +92,58 @@ def test_an_idx_is_made_again_to_the_byte(out: Path, damage: str) -> None:
     assert files(out) == before
     if damage != "gone":
         assert (done.backup / "originals" / "train/shard-000001.idx").exists()
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_bit_that_flips_in_an_idx(out: Path, tmp_path: Path, with_index: bool, torn: bool) -> None:
+    """Whichever it is, the folder ends as it would have without: the `.idx` is not believed over its tar."""
+    if not with_index:
+        (out / "index.json").unlink()
+    if torn:
+        os.truncate(out / SECOND, 60_000)
+    shutil.copytree(out, tmp_path / "clean")
+    repair(tmp_path / "clean")
+    clean, chance = files(tmp_path / "clean"), random.Random(f"{with_index}{torn}")
+    content = (out / FIRST_IDX).read_bytes()
+    for at, bit in [
+        (content.index(b"owl"), 0),
+        *((chance.randrange(len(content)), chance.randrange(8)) for _ in range(9)),
+    ]:
+        damaged = tmp_path / f"{at}-{bit}"
+        shutil.copytree(out, damaged, copy_function=os.link)
+        (damaged / FIRST_IDX).unlink()
+        (damaged / FIRST_IDX).write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        assert repair(damaged, drop_damaged=True).left == ()
+        assert files(damaged) == clean, (at, bit)
+
+
+def test_a_label_that_flips_in_an_idx(out: Path) -> None:
+    before, idx = files(out), Idx(str(out / FIRST_IDX))
+    content = (out / FIRST_IDX).read_bytes()
+    samples.flip_byte(out / FIRST_IDX, content.index(idx.column("label").tobytes()) + 2)
+    assert not verify(out).ok
+    assert [one.name for one in rehearsed(out).mended] == [FIRST_IDX.replace(".idx", ".tar")]
+    assert files(out) == before
+
+
+def test_a_checksum_that_flips_in_the_index(out: Path) -> None:
+    before, index = files(out), IndexFile.load(out / "index.json")
+    wrong = replace(index.shards[0], index_xxh3="0123456789abcdef")
+    replace(index, shards=(wrong, *index.shards[1:])).save(out)
+    assert [one.name for one in rehearsed(out).mended] == [wrong.name, "index.json"]
+    assert files(out) == before
+
+
+def test_classes_that_as_many_indexes_deny(tmp_path: Path, out: Path) -> None:
+    (out / "index.json").unlink()
+    for path in sorted(out.glob("train/shard-*"))[4:]:
+        path.unlink()
+    (out / FIRST_IDX).write_bytes((out / FIRST_IDX).read_bytes().replace(b"owl", b"owk"))
+    before = files(out)
+    with pytest.raises(ShardIndexError, match=r"field 'label' has other classes .* delete the \.idx that is not"):
+        repair(out)
+    assert files(out) == before
 
 
 @pytest.mark.parametrize("damage", ["gone", "damaged"])
@@ -282,6 +337,22 @@ def test_nothing_to_repair_with(tmp_path: Path, out: Path) -> None:
         path.unlink()
     with pytest.raises(ShardIndexError, match="nothing is left of any shard; restore them"):
         repair(out, drop_damaged=True)
+    assert not (out / REPAIR_NAME).exists()
+
+
+def test_a_repair_that_fails_leaves_the_folder_as_it_was(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(out / SECOND, 60_000)
+    samples.flip_byte(out / FIRST_IDX, 900)
+    before = files(out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IndexFile, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            repair(out)
+    assert files(out) == before
     assert not (out / REPAIR_NAME).exists()
 
 
