@@ -55,6 +55,7 @@ def append(
     prefix: Annotated[str, typer.Option(help="Put before each new key, such as more/.")] = "",
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
     label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
+    label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     quiet: Quiet = False,
@@ -63,8 +64,8 @@ def append(
     from fastload.reshape import append as run
 
     started = time.perf_counter()
-    given: dict[str, Any] = {"split": split, "columns": columns, "label_regex": label_regex, "workers": workers}
-    given["kind"] = None if kind is None else kind.value
+    given: dict[str, Any] = {"split": split, "columns": columns, "workers": workers}
+    given |= {"label_regex": label_regex, "label_level": label_level, "kind": None if kind is None else kind.value}
     options = {name: value for name, value in given.items() if value is not None}
     made = run(source, out, prefix=prefix, progress=not quiet and sys.stderr.isatty(), **options)
     if not quiet:

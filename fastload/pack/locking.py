@@ -6,13 +6,32 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastload.errors import PackError
 
 LOCK_NAME = "lock"
+WRITING_NAME = ".fastload-writing"  # hidden, so that readers pass it over; holds the lock
 STRAGGLER_SECONDS = 20.0  # workers of a killed run end within one piece of work
 _POLL_SECONDS = 0.02
+
+
+@contextmanager
+def held(out: Path, doing: str) -> Iterator[None]:
+    """Be the only one that changes a packed folder, whatever it is that the others do.
+
+    Raises: as `acquire`.
+    """
+    folder = out / WRITING_NAME
+    descriptor = acquire(folder, out, doing)
+    try:
+        yield
+    finally:
+        (folder / LOCK_NAME).unlink()
+        folder.rmdir()
+        os.close(descriptor)
 
 
 def acquire(folder: Path, out: Path, doing: str) -> int:
@@ -29,7 +48,10 @@ def acquire(folder: Path, out: Path, doing: str) -> int:
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while True:
         folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # its holder finished and removed the folder
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same_file(descriptor, folder / LOCK_NAME):  # else its holder finished and removed it

@@ -2,7 +2,6 @@
 
 OUT/.fastload-append/         while an append is under way; hidden, so that readers pass it over
     plan.json                 what is appended, and to which index.json
-    lock                      whose it is
     packed/                   the new samples as a data set of their own
     fitted-.../               the same with keys and labels of OUT, where they differ
 
@@ -23,12 +22,12 @@ from typing import Any
 
 import xxhash
 
-from fastload.errors import ConfigError, PackError
+from fastload.errors import ConfigError, PackError, ShardIndexError
 from fastload.pack.cleaning import Cleaning
 from fastload.pack.job import pack
 from fastload.pack.journal import Journal
 from fastload.pack.lists import add_lists
-from fastload.pack.locking import LOCK_NAME, acquire
+from fastload.pack.locking import held
 from fastload.pack.objects import Samples
 from fastload.pack.prepare import Prepare
 from fastload.pack.splitting import Splitting
@@ -38,6 +37,7 @@ from fastload.reshape.shaping import Shape, write_shaped
 from fastload.reshape.sources import PackedSet, is_packed, open_set, set_of
 from fastload.reshape.unite import United, changer, unite
 from fastload.shards.files import write_atomic
+from fastload.shards.foreign import is_shard, names_below
 from fastload.shards.index import INDEX_NAME, IndexFile
 
 STAGING_NAME, PLAN_NAME = ".fastload-append", "plan.json"
@@ -57,7 +57,8 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
         out: the packed folder.
         prefix: put before each new key, such as "more/"; for sources whose samples are numbered from the start.
         options: of `pack` (split, columns, kind, workers, ...). What is not given is as the folder was packed: a split,
-            so that a sample goes where it would have gone then, and cleaning, whose lists of what was left out grow.
+            so that a sample goes where it would have gone then, where labels stand, columns and the kind if the source
+            is of the same form (a folder, a file of that ending), and cleaning, whose lists of what was left out grow.
             Cleaning compares new samples with each other, not with those that are there.
 
     Returns: what index.json says: `packed` has the number of the version and its history.
@@ -66,7 +67,8 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
         ConfigError: an option that does not fit, or no split where the folder has several and does not say how they
             were made.
         ShardIndexError: `out` is not packed, or its fields are others.
-        PackError: a key that is there already, or a faulty source; an append of something else is unfinished.
+        PackError: a key that is there already, or a faulty source; an append of something else is unfinished; another
+            process appends or repairs.
     """
     out = Path(os.path.abspath(out))
     before = IndexFile.load(out / INDEX_NAME)
@@ -86,24 +88,28 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """The folder for what is not finished, held by this process; left as it is after an error."""
+    """The folder for what is not finished. After an error it stays if a finished shard is in it, to go on with."""
     staging = out / STAGING_NAME
-    descriptor = acquire(staging, out, "appending to")
-    try:
-        yield staging
-    finally:
-        if os.listdir(staging) == [LOCK_NAME]:
-            (staging / LOCK_NAME).unlink()
-            staging.rmdir()
-        os.close(descriptor)
+    with held(out, "appending to or repairing"):
+        staging.mkdir(exist_ok=True)
+        try:
+            yield staging
+        finally:
+            if not _holds_shards(staging):
+                shutil.rmtree(staging)
+
+
+def _holds_shards(staging: Path) -> bool:
+    """Whether a shard, or the index of shards that have their new names already, is among what is not finished."""
+    return any(is_shard(name) or name.endswith(INDEX_NAME) for name in names_below(staging))
 
 
 def _clear(staging: Path) -> None:
-    """Remove all but the lock, the plan last: without it, nothing that is there would be known."""
+    """Remove all, the plan last: without it, nothing that is there would be known."""
     for path in sorted(staging.iterdir(), key=lambda path: path.name == PLAN_NAME):
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK_NAME:
+        else:
             path.unlink()
 
 
@@ -116,7 +122,7 @@ def _is_done_already(out: Path, staging: Path, plan: dict[str, Any], before: Ind
     noted: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     same = all(noted.get(name) == plan[name] for name in ("source", "options"))
     done = bool(noted) and _is_done(before, noted)
-    if done or not noted:
+    if done or not noted or not (same or _holds_shards(staging)):
         _clear(staging)
         if not (same and done):
             write_atomic(path, json.dumps(plan, indent=1).encode())
@@ -171,9 +177,7 @@ def _options(source: str | Path | Samples, before: IndexFile, given: Mapping[str
     """What `pack` gets: what was given, else as the folder was packed."""
     known = before.packed.get("options", {})
     options = {name: known[name] for name in INHERITED if known.get(name) is not None}
-    if isinstance(source, str | os.PathLike):
-        own = ("label_regex",) if os.path.isdir(source) else ("columns",)
-        options |= {name: known[name] for name in own if known.get(name) is not None}
+    options |= {name: known[name] for name in _of_its_form(source, before, given) if known.get(name) is not None}
     if known.get("clean"):
         options["clean"] = Cleaning.from_json(known["clean"])
     if known.get("prepare"):
@@ -181,6 +185,19 @@ def _options(source: str | Path | Samples, before: IndexFile, given: Mapping[str
     if "split" not in given:
         options["split"] = _same_splitting(before, known)
     return {**options, **given, "format": before.shard_format}
+
+
+def _of_its_form(source: str | Path | Samples, before: IndexFile, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options that say how the folder's source was read, as far as the new one is of the same form."""
+    name = str(before.packed.get("source", ""))
+    if not isinstance(source, str | os.PathLike):
+        return ("columns",) if type(source).__qualname__ == name else ()
+    labels = () if {"label_regex", "label_level"} & given.keys() else ("label_regex", "label_level")
+    ending = Path(name).suffix.lower()
+    if os.path.isdir(source):
+        return labels if ending else (*labels, "columns", "kind")
+    same = ending == Path(source).suffix.lower()
+    return ("columns", "kind") if same else ("columns",) if ending else ()
 
 
 def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
@@ -211,7 +228,11 @@ def _fitted(old: PackedSet, more: PackedSet, staging: Path, prefix: str, own: bo
     Args:
         own: the shards of `more` may be taken as they are.
     """
-    united = unite([old, more], old.shard_format)
+    try:
+        united = unite([old, more], old.shard_format)
+    except ShardIndexError:
+        _clear(staging)  # nothing that is asked of it will make it fit
+        raise
     change = changer(prefix, united.labels[1])
     for split in more.splits:
         advice = "pass a prefix for the new keys, or leave these samples out"

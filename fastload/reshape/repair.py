@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.errors import ShardIndexError
-from fastload.pack.locking import LOCK_NAME, acquire
+from fastload.pack.locking import held
 from fastload.reshape.salvage import NEW_SUFFIX, Salvage, Wanted, salvage
 from fastload.reshape.trust import agreed_fields
 from fastload.reshape.unite import class_statistics
@@ -93,26 +93,24 @@ def repair(
 
     Raises:
         ShardIndexError: no shards, or a packing run that was not finished: run `fastload pack` again.
-        PackError: another process repairs the folder.
+        PackError: another process repairs the folder, or appends to it.
         OSError: files cannot be read or written.
     """
     root = Path(os.path.abspath(out))
     refuse_unfinished(root)
     if dry_run:
         return _repair(root, None, drop_damaged, progress)
-    descriptor = acquire(root / REPAIR_NAME, root, "repairing")
-    try:
-        _put_back(root)
+    with held(root, "appending to or repairing"):
+        (root / REPAIR_NAME).mkdir(exist_ok=True)
         try:
+            _put_back(root)
             return _repair(root, _next_folder(root), drop_damaged, progress)
         except BaseException:
             _put_back(root)
             raise
-    finally:
-        (root / REPAIR_NAME / LOCK_NAME).unlink()
-        if not os.listdir(root / REPAIR_NAME):
-            (root / REPAIR_NAME).rmdir()
-        os.close(descriptor)
+        finally:
+            if not os.listdir(root / REPAIR_NAME):
+                (root / REPAIR_NAME).rmdir()
 
 
 def _next_folder(root: Path) -> Path:

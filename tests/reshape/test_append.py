@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pack_sources import tree
+from pack_sources import jpeg, png, tree
 from reshape_sources import make_everything
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
@@ -15,7 +15,8 @@ import fastload
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError, ShardIndexError, StateError
 from fastload.pack import pack
-from fastload.reshape import append
+from fastload.pack.locking import WRITING_NAME
+from fastload.reshape import append, repair
 from fastload.reshape.append import STAGING_NAME
 from fastload.shards.columns import read_columns
 from fastload.shards.index import IndexFile, ShardFormat
@@ -158,12 +159,67 @@ def test_an_append_that_failed_can_be_run_again_but_nothing_else(tmp_path: Path)
     with pytest.raises(PackError, match=r"s4\.wav"):
         append(source, out)
     assert {name: digest for name, digest in tree(out).items() if STAGING_NAME not in name} == before
-    other = make_everything(tmp_path / "s2", range(40, 44))
-    with pytest.raises(PackError, match=r"unfinished append with source '.*/s/m.jsonl' instead of '.*/s2/m.jsonl'"):
-        append(other, out)
     (source.parent / "s4.wav").write_bytes(lost)
-    assert append(source, out).samples("train") == 18
+    (source.parent / "clash.jsonl").write_text(source.read_text().replace("some/0003", "some/0021"))
+    clash, other = source.parent / "clash.jsonl", make_everything(tmp_path / "s2", range(40, 44))
+    with pytest.raises(PackError, match=r"have the key 'some/0021'"):
+        append(clash, out)
+    with pytest.raises(PackError, match=r"unfinished append with source '.*/clash.jsonl' instead of '.*/s2/m.jsonl'"):
+        append(other, out)
+    assert append(clash, out, prefix="b/").samples("train") == 18
     assert append(other, out).packed["version"] == 3
+    assert verify(out).ok
+
+
+def test_what_failed_before_its_first_shard_is_in_nobodys_way(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = pack(lines(tmp_path / "a.txt", 0, 4), out)
+    with pytest.raises(PackError, match="does not exist"):
+        append(tmp_path / "typo.txt", out)
+    assert not (out / STAGING_NAME).exists()
+    (out / STAGING_NAME / "packed").mkdir(parents=True)  # of a run that was killed
+    (out / STAGING_NAME / "plan.json").write_text('{"source": "/typo.txt", "options": {}, "base": "x"}')
+    assert append(lines(tmp_path / "b.txt", 4, 4), out, prefix="b/").samples("train") == before.samples("train") + 4
+
+
+def test_options_of_the_source_are_those_of_the_first(tmp_path: Path) -> None:
+    for number, folder in enumerate(("a/dog/pug", "a/dog/husky", "a/cat/manx", "b/dog/pug", "b/dog/chow")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{number}.txt").write_text(f"text {number}")
+        (tmp_path / folder / f"{number}.jpg").write_bytes(jpeg(number))
+    pack(tmp_path / "a", tmp_path / "deep", label_level=2, kind="text")
+    after = append(tmp_path / "b", tmp_path / "deep")
+    assert after.fields["label"].classes == ("cat/manx", "dog/husky", "dog/pug", "dog/chow")
+    assert set(after.fields) == {"text", "label"}
+    for number in range(2):
+        for folder in ("images", "masks"):
+            (tmp_path / f"scenes{number}" / folder).mkdir(parents=True)
+            (tmp_path / f"scenes{number}" / folder / f"{number}.png").write_bytes(png(number))
+    pack(tmp_path / "scenes0", tmp_path / "scenes", columns={"image": "images", "mask": "masks"})
+    assert append(tmp_path / "scenes1", tmp_path / "scenes").samples("train") == 2
+    pack([(f"a{i}", i) for i in range(4)], tmp_path / "pairs", columns=["__key__", "x"])
+    assert append([("b", 1)], tmp_path / "pairs").samples("train") == 5
+    (tmp_path / "q.txt").write_text("one\ntwo\n\nthree\n")
+    pack(lines(tmp_path / "p.txt", 0, 4), tmp_path / "paragraphs", kind="paragraphs")
+    assert append(tmp_path / "q.txt", tmp_path / "paragraphs", prefix="q/").samples("train") == 3
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """Repairs and appends keep out of each other's way, whichever came first."""
+    out = tmp_path / "out"
+    pack(lines(tmp_path / "a.txt", 0, 4), out)
+    told = []
+
+    def refused(*_: int) -> None:
+        for other in (lambda: repair(out), lambda: append(tmp_path / "b.txt", out)):
+            with pytest.raises(PackError, match="is appending to or repairing"):
+                other()
+            told.append(other)
+
+    append(lines(tmp_path / "b.txt", 4, 4), out, prefix="b/", progress=refused, workers=1)
+    repair(out, progress=refused)
+    assert len(told) > 3
+    assert not (out / WRITING_NAME).exists()
     assert verify(out).ok
 
 
@@ -178,7 +234,6 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     index = IndexFile.load(out / "index.json")
     del index.packed["options"]
     index.save(out)
-    (out / STAGING_NAME / "plan.json").unlink()
     with pytest.raises(ConfigError, match="there are the splits 'x', 'y': say which the new samples go to"):
         append(lines(tmp_path / "b.txt", 4, 4), out)
 
