@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import subprocess
 import sys
 import wave
@@ -92,6 +94,34 @@ def test_errors_are_one_line_and_set_the_exit_code(tmp_path: Path) -> None:
     usage = run("pack", tmp_path)
     assert (usage.exit_code, usage.stdout) == (2, "")
     assert "Missing argument 'out'" in usage.stderr
+
+
+def test_what_the_system_refuses_is_one_line(packed: Path, tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "missing/x.html", "No such file"), (packed / "index.json/x.html", "Not a directory")):
+        failed = run("inspect", packed, "--html", path)
+        assert (failed.exit_code, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+        assert failed.stderr.startswith(f"error: {path} cannot be read or written ({why}")
+    assert run("inspect", packed, "--html", tmp_path).exit_code == 2
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
+    (tmp_path / "index.json").mkdir()
+    failed = run("verify", tmp_path)
+    assert (failed.exit_code, failed.stderr) == (1, f"error: {tmp_path}/index.json cannot be read (Is a directory)\n")
+
+
+def test_no_space(packed: Path) -> None:
+    """Of files no larger than some bytes; what was begun is gone."""
+    shard = packed / "train/shard-000000.tar"
+    os.truncate(shard, shard.stat().st_size - 5000)
+    before = sorted(packed.rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        failed = run("repair", packed, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (failed.exit_code, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    assert failed.stderr.startswith(f"error: no space for {shard} (File too large); make space and run it again")
+    assert sorted(packed.rglob("*")) == before
 
 
 def test_help_is_quick_to_load() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ COMMANDS = (
     "bench",
     "demo",
 )  # as --help lists them
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PLAIN_WIDTH = 160  # of tables that do not go to a terminal, so that pipes get whole lines
 
 
@@ -61,9 +64,27 @@ class _Group(typer.core.TyperGroup):
             except FastloadError as error:
                 errors.print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
                 raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            except OSError as error:
+                if isinstance(error, BrokenPipeError) or _is_of_a_script(error):
+                    raise
+                errors.print(Text(f"error: {_os_text(error)}", style="bold red"), soft_wrap=True)
+                raise typer.Exit(1) from None
             finally:
                 for text in dict.fromkeys(str(warning.message) for warning in caught):
                     errors.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+
+
+def _is_of_a_script(error: OSError) -> bool:
+    """Whether a script of the user's raised it: its author needs to see where."""
+    return any(frame.f_globals.get("__name__") == "runpy" for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _os_text(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    why = error.strerror or str(error)
+    if error.errno in NO_SPACE:
+        return f"no space{f' for {error.filename}' if error.filename else ''} ({why}); make space and run it again"
+    return f"{error.filename} cannot be read or written ({why})" if error.filename else why
 
 
 app = typer.Typer(

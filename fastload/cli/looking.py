@@ -20,7 +20,9 @@ FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shar
 def inspect(
     data: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with samples and histograms here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write a page with samples and histograms here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show splits, fields, classes and sizes; no sample is read, but for the page."""

@@ -43,8 +43,10 @@ def profile(
     arguments: Annotated[str, typer.Option("--args", help="Arguments of the script, in quotes.")] = "",
     loader: Annotated[int, typer.Option(help="Which loader of the script, as it comes to them, from 1.")] = 1,
     try_advice: Annotated[bool, typer.Option("--try", help="Also try what is advised, where arguments do.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as a page here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write all numbers here.")] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", dir_okay=False, help="Write the report as a page here.")
+    ] = None,
 ) -> None:
     """Say which stage of loading limits, and what would help.
 
@@ -154,8 +156,8 @@ def bench(
         tuple[Path, Path] | None, typer.Option(help="Compare two results in place of measuring: before, after.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="The loss that --compare puts up with, as a share.")] = 0.05,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write all numbers here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", dir_okay=False, help="Write a page here.")] = None,
 ) -> None:
     """Measure how fast a data set loads here, or compare two results. Exit code 1: slower beyond the threshold."""
     from fastload.bench import Results, run

@@ -89,6 +89,14 @@ def salvage(root: Path, name: str, wanted: Wanted) -> Salvage:
     """
     if not (root / name).is_file():
         return _gone(name, wanted, "is missing")
+    try:
+        return _looked_at(root, name, wanted)
+    except OSError as error:
+        error.filename = error.filename or str(root / name)  # a disk that is full does not say of which file
+        raise
+
+
+def _looked_at(root: Path, name: str, wanted: Wanted) -> Salvage:
     other = wanted.others.get(hash_file(root / name)) if wanted.others else None
     if other is not None:
         swapped = f"holds the bytes of {other}: give the files their names back"

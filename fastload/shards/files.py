@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,14 +25,20 @@ def publish(partial: Path, final: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name beside `path`, sync, rename, sync the directory."""
+    """Write `content` under a temporary name beside `path`, sync, rename, sync the directory.
+
+    Raises: OSError that names `path`.
+    """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with open(partial, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        publish(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
-    publish(partial, path)

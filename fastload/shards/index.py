@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from fastload.errors import ShardIndexError
+from fastload.errors import ShardIndexError, SourceError
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
 from fastload.remote.cache import Cache, Cached
 from fastload.remote.fetch import Blob
@@ -219,6 +219,7 @@ class IndexFile:
 
         Raises:
             ShardIndexError: missing, damaged, or of a newer version.
+            SourceError: unreadable.
         """
         try:
             content = path.read_bytes()
@@ -226,6 +227,8 @@ class IndexFile:
             raise ShardIndexError(
                 f"{path} does not exist: packing was not finished, or this is another folder"
             ) from None
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read ({error.strerror or error})") from error
         return IndexFile.from_bytes(content, str(path))
 
     def split(self, name: str, root: str, cache: Cache | None = None) -> Index:
