@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fastload.errors import PackError
 from fastload.pack.rules import Cleaned, Note
 from fastload.shards.files import write_atomic
 from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME
@@ -38,6 +39,8 @@ def add_lists(out: Path, more: Path, prefix: str) -> None:
         out: the folder.
         more: the other; it may have none.
         prefix: put before each of its keys.
+
+    Raises: PackError for a list that cannot be read.
     """
     for name in (REJECTED_NAME, SUSPECTS_NAME):
         if (more / name).exists():
@@ -48,7 +51,10 @@ def add_lists(out: Path, more: Path, prefix: str) -> None:
 
 
 def _notes(path: Path) -> list[Note]:
-    return [Note(**row) for row in pq.read_table(path).select(_COLUMNS).to_pylist()]
+    try:
+        return [Note(**row) for row in pq.read_table(path).select(_COLUMNS).to_pylist()]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise PackError(f"{path} is no list that packing wrote ({error}); restore it, or move it away") from error
 
 
 def _parquet(notes: Sequence[Note]) -> bytes:

@@ -11,10 +11,11 @@ from typing import get_args
 
 from fastload.errors import ConfigError
 from fastload.pack.journal import Journal, refuse_foreign
+from fastload.pack.lists import add_lists
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
 from fastload.reshape.sources import PackedSet, open_set, refuse_inside
-from fastload.reshape.unite import United, changer, unite, united_statistics
+from fastload.reshape.unite import United, changer, unite, united_cleaning, united_statistics
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
@@ -86,7 +87,10 @@ def merge(
             },
         )
         result = {split: index.split(split, str(out)) for split in index.splits}
-        index = replace(index, statistics=united_statistics(sets, result))
+        index = replace(index, statistics=united_statistics(sets, result) | united_cleaning(sets))
+        for each, key_prefix in zip(sets, prefixes, strict=True):
+            if each.folder is not None:
+                add_lists(Path(out), each.folder, key_prefix)
         index.save(Path(out))
         journal.remove()
     return index

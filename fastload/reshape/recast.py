@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.pack.journal import Journal
+from fastload.pack.lists import add_lists
 from fastload.reshape.parts import all_facts, check_keys, set_parts, typed_bytes
 from fastload.reshape.shaping import OnShard, Shape, write_shaped
 from fastload.reshape.sources import PackedSet
@@ -67,6 +68,8 @@ def recast(
             statistics=source.statistics,
             packed=_packed(source, shard_format, converted),
         )
+        if source.folder is not None:
+            add_lists(out, source.folder, "")
         index.save(out)
         journal.remove()
     return index

@@ -38,6 +38,7 @@ class PackedSet:
         fields: of all splits.
         statistics, packed: as index.json has them; empty where there is none.
         own: fastload packed it, so that what can be known of each sample is in its index.
+        folder: with the lists of what packing left out; None where fastload did not pack it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PackedSet:
     statistics: dict[str, Any] = field(default_factory=dict)
     packed: dict[str, Any] = field(default_factory=dict)
     own: bool = False
+    folder: Path | None = None
 
     @property
     def samples(self) -> int:
@@ -128,6 +130,7 @@ def set_of(index: IndexFile, folder: Path) -> PackedSet:
         statistics=index.statistics,
         packed=index.packed,
         own=_is_own(index),
+        folder=folder if _is_own(index) else None,
     )
 
 

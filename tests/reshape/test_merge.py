@@ -203,3 +203,23 @@ def test_the_command(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "merged 36 samples (train " in done.output
     assert CliRunner().invoke(app, ["merge", str(two[0]), str(tmp_path / "o")]).exit_code == 2
+
+
+def test_what_was_left_out_stays_listed(tmp_path: Path) -> None:
+    """In what is converted, the list to the byte; in what is merged, both lists and their sums."""
+    clean = fastload.Cleaning(duplicates="drop", label_noise="report")
+    for name, words in (("a", ["x", "x", "y"]), ("b", ["z", "w", "w"])):
+        rows = [{"__key__": f"{name}{i}", "text": word, "label": f"of {word}"} for i, word in enumerate(words)]
+        pack(rows, tmp_path / name, clean=clean)
+    index = convert(tmp_path / "a", tmp_path / "there", format="parquet")
+    for name in ("rejected.parquet", "suspects.parquet"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    assert verify(tmp_path / "there").ok
+    assert index.statistics["cleaning"]["rejected"] == {"duplicate": 1}
+    both = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both", prefix=True)
+    assert both.statistics["cleaning"]["rejected"] == {"duplicate": 2}
+    assert pq.read_table(tmp_path / "both/rejected.parquet")["key"].to_pylist() == ["a/a1", "b/b2"]
+    assert len(pq.read_table(tmp_path / "both/suspects.parquet")) == 4
+    (tmp_path / "b/rejected.parquet").write_bytes(b"half")
+    with pytest.raises(PackError, match=r"b/rejected\.parquet is no list that packing wrote"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "more")
