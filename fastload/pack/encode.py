@@ -273,16 +273,18 @@ def _tally(chains: Mapping[str, Chain]) -> Tally:
 
 
 def hash_file(path: Path) -> str:
-    """XXH3-64 of a file, 16 hex digits, from its memory map: what was just written is not copied once more."""
+    """XXH3-64 of a file, 16 hex digits, from memory maps: what was just written is not copied once more.
+
+    One map at a time, of HASH_CHUNK bytes: pages of a map count as memory of this process until it is closed.
+    """
+    state = xxhash.xxh3_64()
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return xxhash.xxh3_64_hexdigest(b"")
-        state = xxhash.xxh3_64()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            for start in range(0, size, HASH_CHUNK):
-                state.update(view[start : start + HASH_CHUNK])
-        return state.hexdigest()
+        for start in range(0, size, HASH_CHUNK):
+            length = min(HASH_CHUNK, size - start)
+            with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as data:
+                state.update(data)
+    return state.hexdigest()
 
 
 def _sync(path: Path) -> None:

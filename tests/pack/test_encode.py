@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pytest
 from pack_sources import jpeg, photo, png, tree
 
@@ -104,3 +106,29 @@ def test_a_shard_that_is_not_what_was_written_is_noticed(lines: Path, tmp_path: 
         assert not is_whole(shard, file)
         path.write_bytes(raw)
         assert is_whole(shard, file)
+
+
+def test_a_worker_does_not_hold_its_shard(tmp_path: Path) -> None:
+    """A run of 4 MiB and a map of as much, of a tar of 64 MiB."""
+    (tmp_path / "source").mkdir()
+    for i in range(64):
+        np.save(tmp_path / "source" / f"{i}.npy", np.full(1 << 18, i, np.float32))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def work() -> None:
+        before = status("VmRSS")
+        pack(tmp_path / "source", tmp_path / "out", workers=1)
+        sender.send(status("VmHWM") - before)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert receiver.recv() < 40 << 20
+    assert [path.stat().st_size >> 20 for path in tmp_path.glob("out/train/*.tar")] == [64]
+
+
+def status(name: str) -> int:
+    """Bytes of memory of this process: VmRSS now, VmHWM at most so far."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) << 10
