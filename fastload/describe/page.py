@@ -18,6 +18,7 @@ from fastload.shards.open import Data
 
 SAMPLES = 24  # of a split on the sheet: 8 rows of 3 on a phone, 3 rows of 8 on a desk
 TOP_CLASSES = 30
+FEW_POWERS = 6  # sizes within 32 times show no shape in powers of two
 
 
 def save_page(data: Data, path: str | os.PathLike[str], split: str | None = None, *, samples: int = SAMPLES) -> None:
@@ -85,7 +86,7 @@ def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if "histogram" in size and size["count"]:
             title = f"{name}: bytes"
             summary = f"{size_text(size['min'])} to {size_text(size['max'])}, mean {size_text(round(size['mean']))}"
-            yield title, of_powers(size["histogram"], lambda value: size_text(round(value)), title), summary
+            yield title, _sizes_drawn(size, title), summary
         for what, numbers in about.get("numbers", {}).items():
             if what == "frames" and "seconds" in about["numbers"]:
                 continue  # the same, in a unit that says more
@@ -97,6 +98,19 @@ def _charts(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             quantiles = f"median {middle}, 90% between {low} and {high}"
             drawn = numbers["histogram"]
             yield title, of_edges(drawn["edges"], drawn["counts"], number, title), quantiles
+
+
+def _sizes_drawn(size: Mapping[str, Any], title: str) -> str:
+    """Sizes over their powers of two; over equal steps where these are few and the steps are known."""
+    text = lambda value: size_text(round(value))  # noqa: E731
+    columns = sum(map(bool, size["histogram"]))
+    if columns >= FEW_POWERS:
+        return of_powers(size["histogram"], text, title)
+    if size["min"] == size["max"] or (columns < 2 and "steps" not in size):
+        return ""
+    if "steps" in size:
+        return of_edges(size["steps"]["edges"], size["steps"]["counts"], text, title)
+    return of_powers(size["histogram"], text, title)
 
 
 _STYLE = """

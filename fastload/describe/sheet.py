@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from fastload.shards.index import FieldInfo, Index
 
 SIDE = 160  # pixels of a picture: twice what a phone shows in a third of its width
 TINY = 64  # pictures below it are shown with their pixels, not blurred
+MOST_CLASSES, IGNORED = 63, 255  # of a mask; a photograph as dark as that shows nothing as it is
 CHARACTERS, NUMBERS = 160, 16  # of a text, of an array
 SECONDS = 20.0  # of a sound that are drawn
 
@@ -104,10 +106,40 @@ def _short(text: str) -> str:
 
 def _thumbnail(content: bytes) -> npt.NDArray[np.uint8]:
     header = read_header(content)
+    numbers = _class_numbers(content) if header.kind != "jpeg" else None
+    if numbers is not None:
+        drawn = Image.fromarray(_palette()[numbers])
+        drawn.thumbnail((SIDE, SIDE), Image.Resampling.NEAREST)
+        return np.asarray(drawn)
     decode = decode_jpeg if header.kind == "jpeg" else decode_with_pillow
     picture = Image.fromarray(decode(content, header, "RGB"))
     picture.thumbnail((SIDE, SIDE))
     return np.asarray(picture)
+
+
+def _class_numbers(content: bytes) -> npt.NDArray[np.uint8] | None:
+    """The pixels [H, W] of a mask of class numbers, which would be drawn as black; None for any other picture.
+
+    That is a grey one with no level above MOST_CLASSES but 255, which often stands for none.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            if picture.mode not in ("L", "I", "I;16"):
+                return None
+            levels = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, EOFError):
+        return None  # the decoder says what is wrong with it
+    classes = levels[levels != IGNORED]
+    if not classes.size or not 0 <= classes.min() <= classes.max() <= MOST_CLASSES or not classes.max():
+        return None
+    return levels.astype(np.uint8)
+
+
+def _palette() -> npt.NDArray[np.uint8]:
+    """uint8 [256, 3]: the colours of the classes in PASCAL VOC: 0 black, 1 dark red, 2 green, ...; 255 a light one."""
+    classes = np.arange(256)
+    shades = [sum((classes >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)]
+    return np.stack(shades, 1).astype(np.uint8)
 
 
 def _wave(content: bytes) -> npt.NDArray[np.uint8]:

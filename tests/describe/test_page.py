@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import samples
 from samples import FORMATS
@@ -83,10 +87,42 @@ def test_what_does_not_decode_is_said(tmp_path: Path) -> None:
     assert "int32[3]: 2, 3, 4" in text_of(page)
 
 
+def test_a_png_that_is_cut_off(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    PIL.Image.effect_noise((64, 64), 50).save(file, "png")
+    folder = samples.make(tmp_path / "a", "tar", [2], ("image",), replace={1: {"image": file.getvalue()[:-2000]}})
+    assert to_html(folder).count("class=faulty") == 1
+
+
 def test_the_sheet_is_spread_evenly(tmp_path: Path) -> None:
     folder = samples.make(tmp_path / "a", "tar", [5, 1, 9], ("text", "label"))
     assert [one.key for one in sheet(open_index(folder), 3)] == [samples.key(i) for i in (0, 7, 14)]
     assert [one.caption for one in sheet(open_index(folder), 100)] == [f"label {i}" for i in range(15)]
+
+
+def test_masks_of_class_numbers_have_colours(tmp_path: Path) -> None:
+    """Grey pictures and masks of black and white stay as they are."""
+    rows = []
+    for name, levels in (("classes", (0, 1, 2, 255)), ("binary", (0, 255, 0, 255)), ("photo", (0, 30, 90, 200))):
+        pixels = np.repeat(np.array(levels, np.uint8), 20).reshape(8, 10)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        rows.append({"key": name, "image": f"{name}.png"})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pack(tmp_path / "m.jsonl", tmp_path / "out", shuffle=False)
+    drawn = {}
+    for one in sheet(open_index(tmp_path / "out"), 3):
+        content = base64.b64decode(one.cells[0].uri.partition(",")[2])
+        drawn[one.key] = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB"))[::2, 0].tolist()
+    assert drawn["classes"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [224, 224, 192]]
+    assert drawn["binary"] == [[level] * 3 for level in (0, 255, 0, 255)]
+    assert drawn["photo"] == [[level] * 3 for level in (0, 30, 90, 200)]
+
+
+def test_sizes_of_few_powers_are_drawn_in_equal_steps(tmp_path: Path) -> None:
+    for name, texts in (("near", [f"{'x' * (600 + i)}" for i in range(100)]), ("far", ["x" * 2**i for i in range(12)])):
+        pack([{"text": text} for text in texts], tmp_path / name)
+    assert to_html(tmp_path / "near").count("<rect") == 20
+    assert to_html(tmp_path / "far").count("<rect") == 12
 
 
 def test_histograms() -> None:
