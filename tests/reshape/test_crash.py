@@ -13,8 +13,9 @@ from pathlib import Path
 from pack_sources import tree
 
 from fastload.pack import pack
+from fastload.pack.cleaning import Cleaning
 from fastload.pack.convert import convert
-from fastload.reshape import append, repair
+from fastload.reshape import append, merge, repair
 from fastload.reshape.append import PLAN_NAME, STAGING_NAME
 from fastload.reshape.records import read_records
 from fastload.reshape.repair import ORIGINALS_NAME, REPAIR_NAME
@@ -76,6 +77,30 @@ def test_convert(tmp_path: Path) -> None:
         assert {name: digest for name, digest in tree(out).items() if JOURNAL_NAME not in name} == clean
     assert 20 < step < 999
     assert tree(out) == clean
+
+
+def test_merge(tmp_path: Path) -> None:
+    """Of sets with lists of what was left out, so that these are written too."""
+    clean = Cleaning(duplicates="drop")
+    for name in ("a", "b"):
+        pack(["x", name, "x"], tmp_path / name, columns=["text"], workers=1, clean=clean)
+    sources = [tmp_path / "a", tmp_path / "b"]
+    merge(sources, tmp_path / "clean", prefix=True)
+    clean_files = tree(tmp_path / "clean")
+    assert "rejected.parquet" in clean_files
+    for step in range(0, 1000, 3):  # convert is killed at each: the writer is the same
+        out = tmp_path / f"out{step}"
+
+        def work(out: Path = out) -> None:
+            merge(sources, out, prefix=True)
+
+        if survives(step, out, work):
+            break
+        if not (out / "index.json").exists():
+            work()
+        assert {name: digest for name, digest in tree(out).items() if JOURNAL_NAME not in name} == clean_files
+    assert 20 < step < 999
+    assert tree(out) == clean_files
 
 
 def test_append(tmp_path: Path) -> None:
