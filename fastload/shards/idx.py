@@ -137,6 +137,7 @@ class Idx:
             reader = pa.ipc.open_file(pa.BufferReader(buffer))
             self._batch = reader.get_batch(0)
             self._batch.validate()  # columns that are longer than their bytes would be read beyond the map
+            self._names = self._batch.schema.names  # which fails if one is not UTF-8
             about = json.loads(reader.schema.metadata[METADATA_KEY])
             if about["version"] > INDEX_VERSION:
                 raise ShardIndexError(
@@ -161,13 +162,13 @@ class Idx:
         self.key_text = memoryview(text) if text is not None else memoryview(b"")
 
     def __contains__(self, name: str) -> bool:
-        return name in self._batch.schema.names
+        return name in self._names
 
     @property
     def numbers(self) -> list[str]:
         """Names of the columns that hold a scalar field's values or a fact."""
         spans = {f"{name}{part}" for name in self.fields for part in (".offset", ".length")}
-        return [name for name in self._batch.schema.names if name not in spans | {"key", "offset", "size", "xxh3"}]
+        return [name for name in self._names if name not in spans | {"key", "offset", "size", "xxh3"}]
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as an array [n], without a copy where Arrow stores it as numpy does (not booleans)."""

@@ -192,3 +192,23 @@ def test_every_flipped_byte_is_found_by_the_checksum(path: Path) -> None:
             CorruptError, match=f"a.idx is not the file that index.json describes: checksum {GOLDEN_XXH3}"
         ):
             Idx(str(path), GOLDEN_XXH3)
+
+
+def test_bits_that_flip_are_errors_or_other_numbers(tmp_path: Path) -> None:
+    """Of a file that no index.json vouches for: nothing is read outside of it, nothing else is raised."""
+    write_idx(tmp_path / "a.idx", COLUMNS, SHARD, FIELDS)
+    content = (tmp_path / "a.idx").read_bytes()
+    failed = 0
+    for at in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[at // 8] ^= 1 << at % 8
+        try:
+            idx = Idx("a.idx", content=pa.py_buffer(bytes(flipped)))
+        except ShardIndexError:
+            failed += 1
+            continue
+        assert sum(len(column) for column in (idx.offsets, idx.sizes, idx.xxh3)) == 3 * idx.samples
+        assert idx.numbers is not None
+        for column in (idx.offsets, idx.sizes, idx.xxh3):
+            column.sum()
+    assert failed > 100
