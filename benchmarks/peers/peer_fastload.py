@@ -12,6 +12,8 @@ import fastload
 import fastload.augment
 import fastload.loader  # now and not at first use, as the other loaders are imported: the first batch is timed without
 
+pack = fastload.pack  # this imports the sharding tool, as the others' writers are
+
 FIELDS = {
     "images": {"image": fastload.Image(224, crop="random"), "label": fastload.Scalar()},
     "audio": {"audio": fastload.Audio(8000, seconds=CLIP / 8000), "label": fastload.Scalar()},
@@ -22,7 +24,7 @@ FIELDS = {
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
     source = raw / "tokens.npy" if workload == "tokens" else raw
-    fastload.pack(source, out, shard_size="64MiB")
+    pack(source, out, shard_size="64MiB")
 
 
 def _loader(workload: str, out: Path) -> fastload.DataLoader:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peer_fastload import epochs, resume
-
-import fastload
+from peer_fastload import epochs, pack, resume
 
 
 def prepare(workload: str, raw: Path, out: Path) -> None:
-    fastload.pack(raw, out, shard_size="64MiB", jpeg="keep")
+    pack(raw, out, shard_size="64MiB", jpeg="keep")
 
 
 __all__ = ["epochs", "prepare", "resume"]
