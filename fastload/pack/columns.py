@@ -39,7 +39,7 @@ def texts(table: Table, field: str, rows: Int64s) -> Sequence[str]:
 def origin(table: Table, row: int) -> str:
     """Where a sample is from, for people: the path of its first file, its line or its row."""
     for column in table.columns.values():
-        if isinstance(column, Files):
+        if isinstance(column, Files) and column.paths[row]:  # an empty cell names none
             return column.paths[row]
         if isinstance(column, Spans):
             return column.place(table.keys[row])

@@ -96,7 +96,9 @@ def _fill_files(column: Files, rows: Int64s, view: memoryview, starts: Int64s, l
             found.append(look(view[begin:end]))
     except DecodeError as error:
         path = os.path.join(column.root, paths[len(found)])
-        raise PackError(f"{path}: {error.message}; remove or mend the file, or skip such (on_error='skip')") from error
+        raise PackError(
+            f"{path}: {error.message}; remove or mend the file, or skip such (on_error='skip', --on-error skip)"
+        ) from error
     return found
 
 

@@ -123,7 +123,9 @@ def refuse_faulty(table: Table) -> None:
                 more = f" and {len(bad) - 1:,} more" if len(bad) > 1 else ""
                 broken = column.sizes[bad[0]] < 0
                 what = f"{path} is a broken link" if broken else f"{path}{more}: the file is empty (0 bytes)"
-                raise PackError(f"{what}; remove it or copy it again, or leave such samples out with on_error='skip'")
+                raise PackError(
+                    f"{what}; remove it or copy it again, or leave such out with on_error='skip' (--on-error skip)"
+                )
 
 
 def _open_folder(path: str) -> int:

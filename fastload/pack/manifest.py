@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +14,6 @@ from typing import Any, get_args
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.arrow import is_plain
 from fastload.pack.missing import Lenience, mend
 from fastload.pack.npyfiles import array_field, array_info, npy_bytes
 from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
@@ -25,19 +23,20 @@ from fastload.pack.table import (
     Inline,
     Table,
     Values,
-    check_keys,
     class_table,
     label_info,
     one_or_all,
+    settled,
     with_extensions,
 )
+from fastload.pack.tabular import read_cells
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import DEFAULT_NAMES, file_extension, sample_key
 from fastload.shards.members import KIND_OF_EXTENSION as KINDS
-from fastload.shards.parquetscan import open_parquet
 
 Columns = str | Mapping[str, str] | Sequence[str]
 _PATH_COLUMNS = ("path", "file", "filename", "file_name")
+_MEDIA_COLUMNS: tuple[Kind, ...] = ("image", "audio")  # names of columns of files that say the kind too
 _FILE_KINDS: tuple[Kind, ...] = ("image", "audio", "tensor", "text")
 
 
@@ -72,9 +71,10 @@ def parse_columns(columns: Columns | None) -> dict[str, str] | None:
 def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) -> Table:
     """The rows of a manifest.
 
-    A column whose values are names of image, audio, .npy or .txt files becomes that kind of field, one of numbers a
-    scalar, a text column for the field "label" a class label, lists and records JSON, anything else text. Keys come
-    from a column "key", else from the first file column, else they are row numbers.
+    A column holds names of image, audio, .npy or .txt files, and becomes that kind of field, if it is called "path",
+    "file", "filename", "file_name", "image" or "audio", if one of its values is such a file, or all look like one. One
+    of numbers becomes a scalar, a text column for the field "label" a class label, lists and records JSON, anything
+    else text. Keys come from a column "key", else from the first file column, else they are row numbers.
 
     Args:
         source: a .csv, .tsv, .jsonl, .ndjson or .parquet file; paths in it are relative to its folder.
@@ -85,16 +85,16 @@ def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) ->
         PackError: no rows, a row that is cut or lacks a value, a file that is missing or empty, keys that clash.
         ConfigError: an unknown column or kind.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
-    reader = readers.get(source.suffix.lower())
-    data: Mapping[str, Sequence[Any]] = _read_jsonl(source, lenience.mends) if reader is None else reader(source)
-    if not data or not next(iter(data.values())):
-        raise PackError(f"{source} has no rows")
-    key_column, wanted = _wanted(parse_columns(columns), data, source)
-    mended = mend(data, {want.field: want.column for want in wanted}, key_column, lenience)
+    cells = read_cells(source, lenience)
+    if not cells.numbers:
+        more = f" that can be read ({cells.left_out[0].place}: {cells.left_out[0].why})" if cells.left_out else ""
+        raise PackError(f"{source} has no rows{more}")
+    key_column, wanted = _wanted(parse_columns(columns), cells.data, source)
+    mended = mend(cells, {want.field: want.column for want in wanted}, key_column, lenience)
     data = mended.data
-    if not next(iter(data.values())):
-        raise PackError(f"{source}: every row lacks a value ({mended.left_out[0].why} in row 1)")
+    if not mended.numbers:
+        first = mended.left_out[0]
+        raise PackError(f"{source}: every row lacks a value ({first.why} in {first.place})")
     rows = _Rows(source, mended.numbers, lenience.faulty)
     found: dict[str, Column] = {}
     fields: dict[str, FieldInfo] = {}
@@ -109,13 +109,14 @@ def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) ->
             )
         found[name], fields[name] = column, info
     keys = rows.keys(key_column and data[key_column], found)
-    return Table(
+    table = Table(
         keys=keys,
         columns=found,
         fields=with_extensions(found, fields),
         numbers=mended.numbers,
         left_out=mended.left_out,
     )
+    return settled(table, rows.place, lenience.faulty)
 
 
 def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Path) -> tuple[str | None, list[_Wanted]]:
@@ -139,92 +140,16 @@ def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Pat
     return key, wanted
 
 
-def _open(source: Path) -> io.StringIO:
-    try:
-        return io.StringIO(source.read_text("utf-8-sig"), newline="")
-    except UnicodeDecodeError as error:
-        raise PackError(f"{source} is not UTF-8 ({error}); convert it") from error
-    except OSError as error:
-        raise PackError(f"{source} cannot be read: {error.strerror}") from error
-
-
-def _read_csv(source: Path) -> dict[str, list[str]]:
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(_open(source), delimiter="\t" if source.suffix.lower() == ".tsv" else ",", strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) < len(header) or "" in header:
-            raise PackError(f"{source}: the first line must name each column, once; it is {','.join(header)!r}")
-        columns: dict[str, list[str]] = {name: [] for name in header}
-        appends = [column.append for column in columns.values()]
-        for cells in reader:
-            if len(cells) != len(header):
-                if not cells:
-                    continue
-                raise PackError(
-                    f"{source}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)}"
-                )
-            for append, cell in zip(appends, cells, strict=True):
-                append(cell)
-    except csv.Error as error:
-        raise PackError(f"{source}, line {reader.line_num}: not CSV ({error})") from error
-    return columns
-
-
-def _read_jsonl(source: Path, ragged: bool) -> dict[str, list[Any]]:
-    """`ragged`: a row may lack columns; its values are None."""
-    columns: dict[str, list[Any]] = {}
-    for count, (number, row) in enumerate(_json_rows(source)):
-        if ragged:
-            for name in row.keys() - columns.keys():
-                columns[name] = [None] * count
-            row = {name: row.get(name) for name in columns}
-        if not columns:
-            columns = {str(name): [] for name in row}
-        if row.keys() != columns.keys():
-            differing = ", ".join(map(repr, sorted(row.keys() ^ columns.keys())))
-            raise PackError(f"{source}, line {number}: has other columns than the first row: {differing}")
-        for name, value in row.items():
-            columns[name].append(value)
-    return columns
-
-
-def _read_parquet(source: Path) -> dict[str, list[Any]]:
-    table = open_parquet(source, verify_pages=True).read()
-    for column in table.schema:
-        if not is_plain(column.type):
-            raise PackError(
-                f"{source}: column {column.name!r} is of type {column.type}, which a manifest cannot hold beside names"
-                " of files; pack the contents from files, or without the names (kind='shards')"
-            )
-    return {name: table.column(name).to_pylist() for name in table.schema.names}
-
-
-def _json_rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_open(source), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise PackError(f"{source}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict) or not row:
-            raise PackError(
-                f"{source}, line {number}: a row must be a JSON object with columns, not {line.strip()[:40]!r}"
-            )
-        yield number, row
-
-
 class _Rows:
     """Columns of one manifest.
 
     Args:
         source: the manifest.
-        numbers: what errors call each row; None: they count from 1.
+        numbers: what errors call each row.
         faulty: files may be empty or missing.
     """
 
-    def __init__(self, source: Path, numbers: Sequence[int] | None, faulty: bool) -> None:
+    def __init__(self, source: Path, numbers: Sequence[int], faulty: bool) -> None:
         self._numbers = numbers
         self._faulty = faulty
         self._source = source
@@ -244,7 +169,7 @@ class _Rows:
             return Values(values=labels), label_info(classes)
         if kind == "scalar":
             return self._scalars(want, values)
-        if kind == "text" and (want.kind is not None or not self._names_files(values)):
+        if kind == "text" and (want.kind is not None or not self._names_files(want, values)):
             return Inline(contents=[self._text(row, want, v).encode() for row, v in enumerate(values)]), FieldInfo(
                 kind="text"
             )
@@ -264,41 +189,66 @@ class _Rows:
                 if not key or key.startswith("/") or key.endswith("/"):
                     raise self._error(row, f"{given[row]!r} cannot be a key")
         elif files is not None and not any(path.startswith(("/", "../")) for path in files.paths):
-            keys = [sample_key(path) for path in files.paths]
+            keys = [sample_key(path) if path else self._numbered(row) for row, path in enumerate(files.paths)]
         else:
             rows = max(len(column.sizes) for column in columns.values())
-            return [f"{self._number(row):0{KEY_DIGITS}d}" for row in range(rows)]
-        check_keys(keys, lambda row: f"row {self._number(row)}")
+            return [self._numbered(row) for row in range(rows)]
         return keys
 
+    def place(self, row: int) -> str:
+        """What errors call a row."""
+        return f"{self._source}, row {self._number(row)}"
+
     def _error(self, row: int, what: str) -> PackError:
-        return PackError(f"{self._source}, row {self._number(row)}: {what}")
+        return PackError(f"{self.place(row)}: {what}")
+
+    def _numbered(self, row: int) -> str:
+        return f"{self._number(row):0{KEY_DIGITS}d}"
 
     def _number(self, row: int) -> int:
-        return row + 1 if self._numbers is None else self._numbers[row]
+        return self._numbers[row]
 
     def _infer(self, want: _Wanted, values: Sequence[Any]) -> str:
         if all(isinstance(v, bool) for v in values) or all(_is_number(v) for v in values):
             return "scalar"
         if any(isinstance(v, list | dict) for v in values):
             return "tokens" if want.field == "tokens" else "json"
-        strings = [str(v) for v in values]
-        if self._names_files(strings):
-            kinds = {KINDS.get(file_extension(v)) for v in strings} & set(_FILE_KINDS)
-            if len(kinds) > 1:
-                raise PackError(
-                    f"{self._source}: column {want.column!r} names files of several kinds"
-                    f" ({', '.join(sorted(map(str, kinds)))});"
-                    f" force one with {want.field}:{want.column}:kind"
-                )
-            kind = str(next(iter(kinds)))
-            return "tokens" if kind == "tensor" and want.field == "tokens" else kind
+        if all(_is_number(v) or v == "" for v in values) and any(v != "" for v in values):
+            what = f"column {want.column!r} is empty, among numbers; fill it (--fill {want.field}=0), leave such rows"
+            what += f" out (--drop-missing), or make it text ({want.field}:{want.column}:text)"
+            raise self._error(list(values).index(""), what)
+        if self._names_files(want, values):
+            return self._file_kind(want, [str(v) for v in values])
         return "label" if want.field == DEFAULT_NAMES["scalar"] else "text"
 
-    def _names_files(self, values: Sequence[Any]) -> bool:
-        """Whether a column holds names of files: all look like it, or the first does and is there."""
+    def _file_kind(self, want: _Wanted, paths: Sequence[str]) -> str:
+        kinds = {KINDS.get(file_extension(path)) for path in paths} & set(_FILE_KINDS)
+        named = next((kind for kind in _MEDIA_COLUMNS if kind in (want.field, want.column)), None)
+        if len(kinds) > 1:
+            raise PackError(
+                f"{self._source}: column {want.column!r} names files of several kinds"
+                f" ({', '.join(sorted(map(str, kinds)))});"
+                f" force one with {want.field}:{want.column}:kind"
+            )
+        if not kinds and named is None:
+            raise PackError(
+                f"{self._source}: column {want.column!r} names files, such as {paths[0]!r}, and no ending tells of what"
+                f" kind; force one, as in {want.field}:{want.column}:image, or {want.field}:{want.column}:text for the"
+                " names themselves"
+            )
+        kind = str(next(iter(kinds), named))
+        return "tokens" if kind == "tensor" and want.field == "tokens" else kind
+
+    def _names_files(self, want: _Wanted, values: Sequence[Any]) -> bool:
+        """Whether a column holds names of files: it is called so, all look like it, or one does and is there."""
+        if {want.field, want.column} & {*_PATH_COLUMNS, *_MEDIA_COLUMNS}:
+            return True
         look = [isinstance(v, str) and KINDS.get(file_extension(v)) in _FILE_KINDS for v in values]
-        return all(look) or (look[0] and os.path.isfile(os.path.join(self._root, values[0])))
+        return all(look) or any(
+            os.path.isfile(os.path.join(self._root, value))
+            for value, looks in zip(values, look, strict=True)
+            if looks and "\0" not in value
+        )
 
     def _scalars(self, want: _Wanted, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
         if all(isinstance(v, bool) for v in values):
@@ -340,18 +290,12 @@ class _Rows:
     def _files(self, want: _Wanted, kind: Kind, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
         sizes, mtimes, paths = [], [], []
         for row, value in enumerate(values):
-            path = os.path.normpath(value) if isinstance(value, str) and value else ""
-            try:
-                about = os.stat(os.path.join(self._root, path))
-                if not path or not os.path.isfile(os.path.join(self._root, path)):
-                    raise self._error(row, f"column {want.column!r}: {value!r} is not a file")
-                size, mtime = about.st_size, about.st_mtime_ns
-            except OSError as error:
-                if not self._faulty:
-                    raise self._error(row, f"{value!r} cannot be read: {error.strerror}") from error
-                size, mtime = -1, 0
-            if size == 0 and not self._faulty:
-                raise self._error(row, f"{value!r} is empty (0 bytes)")
+            path, size, mtime, wrong = self._file(value)
+            if wrong and not self._faulty:
+                hint = "mend it, or leave such rows out with on_error='skip' (--on-error skip)"
+                if want.kind is None:
+                    hint += f"; if these are no names of files, pass {want.field}:{want.column}:text"
+                raise self._error(row, f"column {want.column!r}: {value!r} {wrong}; {hint}")
             paths.append(path)
             sizes.append(size)
             mtimes.append(mtime)
@@ -363,10 +307,21 @@ class _Rows:
             types=one_or_all([file_extension(path) for path in paths]),
         )
         if kind in ("tensor", "tokens"):
-            return files, array_field(
-                files, kind, lambda row: f"{self._source}, row {self._number(row)}: {files.paths[row]!r}"
-            )
+            return files, array_field(files, kind, lambda row: f"{self.place(row)}: {files.paths[row]!r}")
         return files, FieldInfo(kind=kind)
+
+    def _file(self, value: Any) -> tuple[str, int, int, str]:
+        """Path, size (-1 where there is no file), time, and what is wrong."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            return "", -1, 0, "is no name of a file"
+        path = os.path.normpath(value)
+        try:
+            about = os.stat(os.path.join(self._root, path))
+        except OSError as error:
+            return path, -1, 0, f"cannot be read: {error.strerror}"
+        if not stat.S_ISREG(about.st_mode):
+            return path, -1, 0, "is not a file"
+        return path, about.st_size, about.st_mtime_ns, "" if about.st_size else "is empty (0 bytes)"
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastload.errors import ConfigError, PackError
@@ -19,7 +19,8 @@ class Lenience:
     """Which faults of a source are not errors.
 
     Attributes:
-        faulty: files that are empty or not there are listed, for cleaning to leave out.
+        faulty: files that are empty or not there are listed, for cleaning to leave out; what cannot even be listed is
+            left out.
         drop: rows of a manifest that lack a value are left out.
         fill: field or column -> what stands for its missing values.
     """
@@ -38,26 +39,26 @@ STRICT = Lenience()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
-    """What is left of a manifest.
+class Cells:
+    """The rows of a manifest.
 
     Attributes:
         data: column -> values.
-        numbers: of the rows in the manifest, from 1; None for all.
+        numbers: of the rows in the manifest, from 1.
         left_out: the others.
     """
 
     data: Mapping[str, Sequence[Any]]
-    numbers: Sequence[int] | None = None
+    numbers: Sequence[int]
     left_out: tuple[LeftOut, ...] = ()
 
 
-def mend(data: Mapping[str, Sequence[Any]], fields: Mapping[str, str], key: str | None, lenience: Lenience) -> Mended:
+def mend(cells: Cells, fields: Mapping[str, str], key: str | None, lenience: Lenience) -> Cells:
     """Fill missing values, then leave out rows that still lack one. Missing are null, empty text and NaN; "nan" as text
     in a column of numbers.
 
     Args:
-        data: column -> values.
+        cells: the rows.
         fields: field -> the column that it is made of; others are not looked at.
         key: the column of keys.
         lenience: what is to be done.
@@ -68,8 +69,8 @@ def mend(data: Mapping[str, Sequence[Any]], fields: Mapping[str, str], key: str 
         if name not in fields and name not in fields.values():
             raise ConfigError(f"fill: there is no field or column {name!r}; there are {', '.join(map(repr, fields))}")
     if not lenience.mends:
-        return Mended(data=data)
-    made = dict(data)
+        return cells
+    made = dict(cells.data)
     lacking: dict[int, str] = {}  # row -> column
     for name, column in fields.items():
         values = made[column]
@@ -81,18 +82,22 @@ def mend(data: Mapping[str, Sequence[Any]], fields: Mapping[str, str], key: str 
         elif lenience.drop:
             for row in missing:
                 lacking.setdefault(row, column)
-    kept = [row for row in range(len(next(iter(data.values())))) if row not in lacking]
-    return Mended(
-        data={column: [values[row] for row in kept] for column, values in made.items()} if lacking else made,
-        numbers=[row + 1 for row in kept],
-        left_out=tuple(
-            LeftOut(
-                key=str(data[key][row]) if key is not None and data[key][row] else f"{row + 1:0{KEY_DIGITS}d}",
-                place=f"row {row + 1}",
-                why=f"column {column!r} is empty",
-            )
-            for row, column in sorted(lacking.items())
-        ),
+    if not lacking:
+        return replace(cells, data=made)
+    kept = [row for row in range(len(cells.numbers)) if row not in lacking]
+    keys = cells.data[key] if key is not None else [None] * len(cells.numbers)
+    left_out = [
+        LeftOut(
+            key=str(keys[row]) if keys[row] else f"{cells.numbers[row]:0{KEY_DIGITS}d}",
+            place=f"row {cells.numbers[row]}",
+            why=f"column {column!r} is empty",
+        )
+        for row, column in sorted(lacking.items())
+    ]
+    return Cells(
+        data={column: [values[row] for row in kept] for column, values in made.items()},
+        numbers=[cells.numbers[row] for row in kept],
+        left_out=(*cells.left_out, *left_out),
     )
 
 

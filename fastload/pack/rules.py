@@ -129,7 +129,7 @@ class _Rules:
         self.asked = questions(self.table, self.cleaning)
         self.alive = np.ones(len(self.table.keys), np.bool_)
         for left in self.table.left_out or ():
-            self.rejected.append(Note(key=left.key, source=left.place, reason="missing", detail=left.why))
+            self.rejected.append(Note(key=left.key, source=left.place, reason=left.reason, detail=left.why))
 
     def result(self) -> Cleaned:
         rows = np.flatnonzero(self.alive)
@@ -170,14 +170,15 @@ class _Rules:
             more = f" (and {len(faults) - 1:,} more)" if len(faults) > 1 else ""
             raise PackError(
                 f"{origin(self.table, row)}: {why}{more}; remove or mend it, or leave such samples out with"
-                " on_error='skip'",
+                " on_error='skip' (--on-error skip)",
                 key=self.table.keys[row],
             )
-        if cleaning.max_errors is not None and len(faults) > cleaning.max_errors:
-            shown = "; ".join(f"{origin(self.table, row)}: {why}" for row, why in faults[:_SHOWN])
+        places = [f"{left.place}: {left.why}" for left in self.table.left_out or () if left.reason == "unreadable"]
+        places += [f"{origin(self.table, row)}: {why}" for row, why in faults]
+        if cleaning.max_errors is not None and len(places) > cleaning.max_errors:
             raise PackError(
-                f"{len(faults):,} samples cannot be read, more than max_errors={cleaning.max_errors}: {shown}"
-                f"{' ...' if len(faults) > _SHOWN else ''}; mend them, or raise max_errors"
+                f"{len(places):,} samples cannot be read, more than max_errors={cleaning.max_errors}:"
+                f" {'; '.join(places[:_SHOWN])}{' ...' if len(places) > _SHOWN else ''}; mend them, or raise max_errors"
             )
         for row, why in faults:
             self.note(row, "unreadable", why)

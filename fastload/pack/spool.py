@@ -30,10 +30,10 @@ from fastload.pack.table import (
     Spans,
     Table,
     Values,
-    check_keys,
     class_table,
     label_info,
     one_or_all,
+    settled,
     with_extensions,
 )
 from fastload.pack.tasks import Tell
@@ -96,20 +96,20 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         raise PackError(f"{stream.name} has no samples{lacking}")
     if not columns:
         raise PackError(f"{stream.name}: its samples have a key and no field")
-    check_keys(keys, lambda row: f"sample {row + 1} of {stream.name}")
     mender.check(columns)
     about = path.stat()
     made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
     contents = {name: column for name, (column, _) in made.items()}
     extended = with_extensions(contents, fields)
-    return Table(
+    table = Table(
         keys=keys,
         columns=contents,
         fields=extended,
         ignored_files=stream.ignored_files,
         left_out=tuple(mender.left_out),
     )
+    return settled(table, lambda row: f"sample {row + 1} of {stream.name}", lenience.faulty)
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:

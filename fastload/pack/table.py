@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from fastload.shards.index import FieldInfo
 from fastload.shards.members import content_extension, member_prefixes, scalar_bytes
 
 Int64s = npt.NDArray[np.int64]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -129,11 +130,12 @@ Column = Files | Values | Inline | Spans
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """A sample that is not in the table: its key, where it is from, and why it is left out."""
+    """A sample that is not in the table: its key, where it is from, why it is left out, and that in one word."""
 
     key: str
     place: str
     why: str
+    reason: str = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class Table:
         fields: field -> what the index says of it; the same names in the same order.
         ignored_files: files of a folder that are no samples.
         numbers: rows of the manifest, from 1, where some are left out; None: all in order.
-        left_out: rows of a manifest that lack a value; None for a source that is no manifest.
+        left_out: samples that are left out already; None for a source whose samples cannot lack a value.
     """
 
     keys: Sequence[str]
@@ -162,6 +164,7 @@ class Table:
             self,
             keys=[self.keys[row] for row in rows.tolist()],
             columns={name: column.take(rows) for name, column in self.columns.items()},
+            numbers=None if self.numbers is None else [self.numbers[row] for row in rows.tolist()],
         )
 
     @property
@@ -195,30 +198,60 @@ def file_types(column: Column) -> str | Sequence[str]:
 
 
 def check_keys(keys: Sequence[str], place: Callable[[int], str]) -> None:
-    """Every key once, and UTF-8.
+    """Every key once, UTF-8, and without control characters, which tools that list or extract archives trip over.
 
     Args:
         keys: [n].
         place: what errors call the origin of a row's key.
 
     Raises:
-        PackError: naming both places of a key that comes twice.
+        PackError: naming the place of a key that cannot be one, or both places of one that comes twice.
     """
-    try:
-        "\n".join(keys).encode()
-    except UnicodeEncodeError:
-        bad = next(key for key in keys if any("\ud800" <= c <= "\udfff" for c in key))
-        raise PackError(f"the name {bad!r} is not UTF-8; rename the file") from None
-    if len(set(keys)) == len(keys):
+    for row, why in _key_faults(keys, place):
+        raise PackError(f"{_printable(place(row))}: {why}")
+
+
+def settled(table: Table, place: Callable[[int], str], faulty: bool) -> Table:
+    """The table with keys that `check_keys` takes; `faulty`: samples with others are left out, and no error."""
+    if not faulty:
+        check_keys(table.keys, place)
+        return table
+    faults = dict(_key_faults(table.keys, place))
+    if not faults:
+        return table
+    left_out = [
+        LeftOut(key=table.keys[row], place=_printable(place(row)), why=why, reason="unreadable")
+        for row, why in faults.items()
+    ]
+    kept = np.array([row for row in range(len(table.keys)) if row not in faults], np.int64)
+    return replace(table.take(kept), left_out=(*(table.left_out or ()), *left_out))
+
+
+def _key_faults(keys: Sequence[str], place: Callable[[int], str]) -> Iterator[tuple[int, str]]:
+    """Rows whose keys cannot be theirs, and why."""
+    if len(set(keys)) == len(keys) and _is_plain("".join(keys)):
         return
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
-        if key in first:
-            raise PackError(
-                f"two samples have the key {key!r}: {place(first[key])} and {place(row)}; rename one"
-                " (a key is the path without its extension, dots in the name count as '_')"
-            )
-        first[key] = row
+        if not _is_plain(key):
+            wrong = "has control characters" if _CONTROL.search(key) else "is not UTF-8"
+            yield row, f"the key {key!r} {wrong}; rename it"
+        elif first.setdefault(key, row) != row:
+            other = place(first[key])
+            hint = "a key is the path without its extension, dots in the name count as '_'"
+            yield row, f"the key {key!r} is that of {other} too; rename one ({hint})"
+
+
+def _printable(place: str) -> str:
+    return place.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _CONTROL.search(text) is None
 
 
 def with_extensions(columns: Mapping[str, Column], fields: Mapping[str, FieldInfo]) -> dict[str, FieldInfo]:

@@ -12,8 +12,10 @@ import pytest
 from pack_sources import jpeg, png, wav
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack.columns import origin
 from fastload.pack.inputs import open_source
 from fastload.pack.manifest import parse_columns
+from fastload.pack.missing import Lenience
 from fastload.pack.table import Files, Inline, Spans, Table, Values
 from fastload.shards.index import FieldInfo
 
@@ -132,8 +134,8 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
         ({"a.jpg": b"x", "b.jpg": b"", "c.jpg": b""}, "s/b.jpg and 1 more: the file is empty"),
         ({"d/a.jpg": b"x", "b.jpg": b"x"}, r"files beside its class folders \('b.jpg' is one of 1\)"),
         ({"d/a.jpg": b"x", "e/notes.md": b"x"}, "the class folder 'e' of .* has no samples"),
-        ({"a.jpg": b"x", "a.png": b"x"}, "two samples have the key 'a': a.jpg and a.png"),
-        ({"a.b.jpg": b"x", "a_b.jpg": b"x"}, "two samples have the key 'a_b': a.b.jpg and a_b.jpg"),
+        ({"a.jpg": b"x", "a.png": b"x"}, "a.png: the key 'a' is that of a.jpg too"),
+        ({"a.b.jpg": b"x", "a_b.jpg": b"x"}, "a_b.jpg: the key 'a_b' is that of a.b.jpg too"),
     ],
 )
 def test_faulty_folders_are_named(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
@@ -153,7 +155,7 @@ def test_broken_links_and_names_that_are_not_utf8(tmp_path: Path) -> None:
         read_source(source)
     (source / "c.jpg").unlink()
     (tmp_path / "s" / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
-    with pytest.raises(PackError, match="is not UTF-8; rename the file"):
+    with pytest.raises(PackError, match=r"\\udcff.jpg: the key .* is not UTF-8; rename it"):
         read_source(source)
 
 
@@ -286,11 +288,15 @@ def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
     [
         ("path\n", None, "m.csv has no rows"),
         ("", None, "m.csv has no rows"),
-        ("path,label\ni/a.jpg,x\ni/c.jpg,y\n", None, "m.csv, row 2: 'i/c.jpg' cannot be read: No such file"),
-        ("path,label\nq/a.jpg,x\n", None, "m.csv, row 1: 'q/a.jpg' cannot be read: No such file"),
-        ('path\ni/a.jpg\n""\n', None, "m.csv, row 2: column 'path': '' is not a file"),
+        (
+            "path,label\ni/a.jpg,x\ni/c.jpg,y\n",
+            None,
+            "m.csv, row 2: column 'path': 'i/c.jpg' cannot be read: No",
+        ),
+        ("path,label\nq/a.jpg,x\n", None, "m.csv, row 1: column 'path': 'q/a.jpg' cannot be read: No such file"),
+        ('path\ni/a.jpg\n""\n', None, "m.csv, row 2: column 'path': '' is no name of a file"),
         ("path\ni/a.jpg\ns/a.wav\n", None, r"column 'path' names files of several kinds \(audio, image\)"),
-        ("path\ni/a.jpg\ni/a.jpg\n", None, "two samples have the key 'i/a': row 1 and row 2"),
+        ("path\ni/a.jpg\ni/a.jpg\n", None, "m.csv, row 2: the key 'i/a' is that of .*m.csv, row 1 too"),
         ("a,b\n1\n", None, "m.csv, line 2: 1 cells where the header has 2"),
         ("a,a\n1,2\n", None, "the first line must name each column, once"),
         ('a\n"x\n', None, "not CSV"),
@@ -305,6 +311,15 @@ def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
         ("path\nn.txt\n", "v:path:tensor", "row 1: 'n.txt' is not a .npy file of numbers"),
         ("j\n{\n", "j:j:json", "row 1: column 'j' is not JSON"),
         ("a b,label\n1,2\n", None, "a field cannot be called 'a b'"),
+        ("path,n\ngone.jpg,1\ni/a.jpg,2\n,3\n", None, "row 1: column 'path': 'gone.jpg' cannot be read"),
+        ("picture,n\ngone,1\ni/a.jpg,2\n", None, "row 1: column 'picture': 'gone' .*; if these are no names of files"),
+        ("path,n\ni/a,1\n", None, "column 'path' names files, such as 'i/a', and no ending tells of what kind"),
+        ("image,n\ni/a,1\n", None, "row 1: column 'image': 'i/a' cannot be read"),
+        ("path,n\n/etc/passwd,1\ni/a,1\n", None, "column 'path' names files, such as '/etc/passwd', and no ending"),
+        ("path,n\ni,1\ni/a.jpg,2\n", None, "row 1: column 'path': 'i' is not a file"),
+        ("n,t\n1,a\n2.5,b\nnan,c\n,d\n", None, r"row 4: column 'n' is empty, among numbers; fill it \(--fill n=0\)"),
+        ('key,t\n"a\nb",x\n', None, r"row 1: the key 'a\\nb' has control characters; rename it"),
+        ("key,t\na\0b,x\n", None, r"row 1: the key 'a\\x00b' has control characters; rename it"),
     ],
 )
 def test_faulty_manifests_are_named(media: Path, text: str, columns: str | None, message: str) -> None:
@@ -318,6 +333,7 @@ def test_faulty_manifests_are_named(media: Path, text: str, columns: str | None,
         ('{"a": 1}\n{"b": 1}\n', "m.jsonl, line 2: has other columns than the first row: 'a', 'b'"),
         ('{"a": 1}\n\n[1]\n', "m.jsonl, line 3: a row must be a JSON object"),
         ('{"a": 1}\n{"a":\n', "m.jsonl, line 2: not JSON"),
+        ('{"a": "x"}\n{"a": "\\ud800 y"}\n', r"m.jsonl, line 2: '\\ud800' is half a character"),
         ('{"a": "x"}\n{"a": null}\n', "m.jsonl, row 2: column 'a' is null"),
         ('{"tokens": [1]}\n{"tokens": [1.5]}\n', "row 2: column 'tokens': tokens are one list of integers"),
     ],
@@ -327,9 +343,46 @@ def test_faulty_json_lines_are_named(tmp_path: Path, text: str, message: str) ->
         read_source(manifest(tmp_path, text, "m.jsonl"))
 
 
+def test_rows_that_cannot_be_read_are_left_out(media: Path) -> None:
+    skip = Lenience(faulty=True)
+    table = read_source(
+        manifest(media, "path,n\ngone.jpg,1\ni/b.jpg,2\ni/a.jpg,3,4\n,5\n,6\ni/b.jpg,7\n"), lenience=skip
+    )
+    column = table.columns["image"]
+    assert isinstance(column, Files)
+    assert table.keys == ["gone", "i/b", "000000004", "000000005"]
+    assert list(column.paths) == ["gone.jpg", "i/b.jpg", "", ""]
+    assert (column.sizes > 0).tolist() == [False, True, False, False]
+    assert [origin(table, row) for row in range(4)] == ["gone.jpg", "i/b.jpg", "row 4", "row 5"]
+    assert table.left_out is not None
+    assert [(left.key, left.place.rpartition("/")[2], left.reason) for left in table.left_out] == [
+        ("000000003", "line 4", "unreadable"),
+        ("i/b", "m.csv, row 6", "unreadable"),
+    ]
+    table = read_source(manifest(media, '{"a": 1}\n{"a"\n7\n{"a": 2}\n', "m.jsonl"), lenience=skip)
+    assert (table.keys, values(table, "a")) == (["000000001", "000000004"], [1, 2])
+    assert table.left_out is not None
+    assert [left.place for left in table.left_out] == ["line 2", "line 3"]
+    with pytest.raises(PackError, match=r"has no rows that can be read \(line 1: not JSON"):
+        read_source(manifest(media, "{\n", "m.jsonl"), lenience=skip)
+
+
+def test_line_breaks_in_quoted_cells_stay(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b'text,n\r\n"a\r\nb",1\r\n"c\rd\ne",2\r\n')
+    table = read_source(tmp_path / "m.csv")
+    assert inline(table, "text") == [b"a\r\nb", b"c\rd\ne"]
+    assert values(table, "n") == [1, 2]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_csv_of_spreadsheets(media: Path, mark: str) -> None:
+    table = read_source(manifest(media, f"path{mark}label\ni/a.jpg{mark}x,y\ni/b.jpg{mark}z\n"))
+    assert (table.keys, labels(table)) == (["i/a", "i/b"], ["x,y", "z"])
+
+
 def test_an_empty_file_of_a_manifest(media: Path) -> None:
     (media / "i/b.jpg").write_bytes(b"")
-    with pytest.raises(PackError, match=r"row 2: 'i/b.jpg' is empty \(0 bytes\)"):
+    with pytest.raises(PackError, match=r"row 2: column 'path': 'i/b.jpg' is empty \(0 bytes\)"):
         read_source(manifest(media, "path\ni/a.jpg\ni/b.jpg\n"))
 
 

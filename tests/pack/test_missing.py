@@ -19,7 +19,7 @@ from fastload import Cleaning, StreamingDataset
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
-from fastload.pack.missing import Lenience, mend
+from fastload.pack.missing import Cells, Lenience, mend
 from fastload.shards.index import IndexFile
 
 
@@ -34,23 +34,27 @@ def rejected(out: Path) -> list[tuple[str, ...]]:
 values = st.one_of(st.none(), st.just(""), st.just("  "), st.just("x"), st.floats(width=16), st.integers(0, 9))
 
 
+def cells(data: dict[str, list[Any]]) -> Cells:
+    return Cells(data=data, numbers=range(1, len(next(iter(data.values()))) + 1))
+
+
 @given(st.lists(st.tuples(values, values), min_size=1, max_size=30))
 def test_what_is_left_lacks_nothing_and_nothing_else_is_left_out(rows: list[tuple[Any, Any]]) -> None:
     data = {"a": [a for a, _ in rows], "b": [b for _, b in rows], "unused": [None] * len(rows)}
-    found = mend(data, {"a": "a", "b": "b"}, None, Lenience(drop=True))
+    found = mend(cells(data), {"a": "a", "b": "b"}, None, Lenience(drop=True))
 
     def whole(value: Any) -> bool:
         return value is not None and value == value and str(value).strip() != ""
 
     expected = [number for number, row in enumerate(rows, 1) if all(map(whole, row))]
-    assert found.numbers == expected
+    assert list(found.numbers) == expected
     assert found.data["a"] == [rows[number - 1][0] for number in expected]
     assert len(found.left_out) == len(rows) - len(expected)
 
 
 def test_nan_as_text_is_missing_among_numbers_only() -> None:
-    assert mend({"x": ["1", "nan", ""]}, {"x": "x"}, None, Lenience(drop=True)).numbers == [1]
-    assert mend({"x": ["bread", "Nan", ""]}, {"x": "x"}, None, Lenience(drop=True)).numbers == [1, 2]
+    assert mend(cells({"x": ["1", "nan", ""]}), {"x": "x"}, None, Lenience(drop=True)).numbers == [1]
+    assert mend(cells({"x": ["bread", "Nan", ""]}), {"x": "x"}, None, Lenience(drop=True)).numbers == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_nan_as_text_is_missing_among_numbers_only() -> None:
 def test_what_stands_for_a_missing_value_has_the_type_of_the_others(
     column: list[Any], wanted: Any, expected: list[Any]
 ) -> None:
-    found = mend({"x": column}, {"x": "x"}, None, Lenience(fill={"x": wanted}))
+    found = mend(cells({"x": column}), {"x": "x"}, None, Lenience(fill={"x": wanted}))
     assert found.data["x"] == expected
     assert found.left_out == ()
 
@@ -170,7 +174,7 @@ def test_empty_and_missing_files_of_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "1.npy").write_bytes(b"")
     (tmp_path / "2.jpg").unlink()
     (tmp_path / "m.csv").write_text("image,array\n" + "".join(f"{i}.jpg,{i}.npy\n" for i in range(4)))
-    with pytest.raises(PackError, match=r"row 3: '2.jpg' cannot be read: No such file"):
+    with pytest.raises(PackError, match=r"row 3: column 'image': '2.jpg' cannot be read: No such file"):
         pack(tmp_path / "m.csv", tmp_path / "out", workers=1)
     index = pack(tmp_path / "m.csv", tmp_path / "out", clean=Cleaning(on_error="skip"), workers=1)
     assert samples(tmp_path / "out").keys() == {"0", "3"}

@@ -1,0 +1,138 @@
+"""Manifests as they are on disk, CSV, JSON Lines and Parquet: columns of cells."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from fastload.errors import PackError
+from fastload.pack.arrow import is_plain
+from fastload.pack.missing import Cells, Lenience
+from fastload.pack.streams import KEY_DIGITS
+from fastload.pack.table import LeftOut
+from fastload.shards.parquetscan import open_parquet
+
+
+def read_cells(source: Path, lenience: Lenience) -> Cells:
+    """The rows of a .csv, .tsv, .jsonl, .ndjson or .parquet file.
+
+    Args:
+        source: the manifest.
+        lenience: with `lenience.faulty`, rows that cannot be read are left out; with `lenience.mends`, JSON rows may
+            lack columns, whose values are then None.
+
+    Raises: PackError for a file that is not what its name says, or a row that is cut.
+    """
+    match source.suffix.lower():
+        case ".csv" | ".tsv":
+            return _read_csv(source, lenience.faulty)
+        case ".parquet":
+            return _read_parquet(source)
+    return _read_jsonl(source, lenience)
+
+
+def _open(source: Path) -> io.StringIO:
+    """The text, its line breaks as they are: those in quoted cells are contents."""
+    try:
+        return io.StringIO(source.read_bytes().decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise PackError(f"{source} is not UTF-8 ({error}); convert it") from error
+    except OSError as error:
+        raise PackError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _read_csv(source: Path, faulty: bool) -> Cells:
+    csv.field_size_limit(1 << 30)
+    text = _open(source)
+    reader = csv.reader(text, delimiter=_delimiter(source, text), strict=True)
+    numbers: list[int] = []
+    left_out: list[LeftOut] = []
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header) or "" in header:
+            raise PackError(f"{source}: the first line must name each column, once; it is {','.join(header)!r}")
+        columns: dict[str, list[str]] = {name: [] for name in header}
+        appends = [column.append for column in columns.values()]
+        for number, cells in enumerate(filter(None, reader), 1):
+            if len(cells) != len(header):
+                why = f"{len(cells)} cells where the header has {len(header)}"
+                left_out.append(_left_out(source, number, reader.line_num, why, faulty))
+                continue
+            numbers.append(number)
+            for append, cell in zip(appends, cells, strict=True):
+                append(cell)
+    except csv.Error as error:
+        raise PackError(f"{source}, line {reader.line_num}: not CSV ({error})") from error
+    return Cells(data=columns, numbers=numbers if left_out else range(1, len(numbers) + 1), left_out=tuple(left_out))
+
+
+def _delimiter(source: Path, text: io.StringIO) -> str:
+    """Tabs in a .tsv file; in a .csv file a comma, or what spreadsheets write where numbers have commas."""
+    if source.suffix.lower() == ".tsv":
+        return "\t"
+    first = text.readline()
+    text.seek(0)
+    return next((mark for mark in (",", ";", "\t") if mark in first), ",")
+
+
+def _left_out(source: Path, number: int, line: int, why: str, faulty: bool) -> LeftOut:
+    """A row that cannot be read; PackError where that is an error."""
+    if not faulty:
+        raise PackError(f"{source}, line {line}: {why}")
+    return LeftOut(key=f"{number:0{KEY_DIGITS}d}", place=f"line {line}", why=why, reason="unreadable")
+
+
+def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
+    columns: dict[str, list[Any]] = {}
+    numbers: list[int] = []
+    left_out: list[LeftOut] = []
+    lines = ((line, text) for line, text in enumerate(_open(source), 1) if text.strip())
+    for number, (line, text) in enumerate(lines, 1):
+        row, why = _row(text)
+        if row is None:
+            left_out.append(_left_out(source, number, line, why, lenience.faulty))
+            continue
+        if lenience.mends:
+            for name in row.keys() - columns.keys():
+                columns[name] = [None] * len(numbers)
+            row = {name: row.get(name) for name in columns}
+        if not columns:
+            columns = {str(name): [] for name in row}
+        if row.keys() != columns.keys():
+            differing = ", ".join(map(repr, sorted(row.keys() ^ columns.keys())))
+            raise PackError(f"{source}, line {line}: has other columns than the first row: {differing}")
+        numbers.append(number)
+        for name, value in row.items():
+            columns[name].append(value)
+    return Cells(data=columns, numbers=numbers if left_out else range(1, len(numbers) + 1), left_out=tuple(left_out))
+
+
+def _row(text: str) -> tuple[dict[str, Any] | None, str]:
+    """The columns of one line of JSON; or None, and why there are none."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON ({error})"
+    if not isinstance(row, dict) or not row:
+        return None, f"a row must be a JSON object with columns, not {text.strip()[:40]!r}"
+    if "\\u" in text:  # only an escape can make what no text holds
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            return None, f"{error.object[error.start : error.end]!r} is half a character; correct the escape"
+    return row, ""
+
+
+def _read_parquet(source: Path) -> Cells:
+    table = open_parquet(source, verify_pages=True).read()
+    for column in table.schema:
+        if not is_plain(column.type):
+            raise PackError(
+                f"{source}: column {column.name!r} is of type {column.type}, which a manifest cannot hold beside names"
+                " of files; pack the contents from files, or without the names (kind='shards')"
+            )
+    data = {name: table.column(name).to_pylist() for name in table.schema.names}
+    return Cells(data=data, numbers=range(1, table.num_rows + 1))
