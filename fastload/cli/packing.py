@@ -223,7 +223,7 @@ def pack(
     )
     if not quiet:
         done = "".join(f"; {text}" for text in prepared_texts(index.statistics))
-        done += jpegs(index) + cleaned(index)
+        done += jpegs(index) + cleaned(index) + passed_over(index)
         say(f"packed {contents(index)} into {out}, {time.perf_counter() - started:.1f} s{done}")
 
 
@@ -267,6 +267,21 @@ def jpegs(index: IndexFile) -> str:
         kept.update(split["kept"])
     counts = {"seekable": sum(split["seekable"] for split in splits), "kept": dict(sorted(kept.items()))}
     return f"; {jpeg_text(counts)}" if splits else ""
+
+
+def passed_over(index: IndexFile) -> str:
+    """Files that are no samples, and what became of splits that the source had; empty if there are neither."""
+    endings = index.packed.get("ignored_endings", {})
+    total, texts = sum(endings.values()), []
+    if endings:
+        named = ", ".join(f"{'.' + ending if ending else 'none'} {count:,}" for ending, count in endings.items())
+        texts.append(f"{total:,} {'files' if total > 1 else 'file'} of other kinds ignored ({named})")
+    match index.packed.get("source_splits"):
+        case "kept":
+            texts.append("splits are those of the source (--split train=1 makes them one)")
+        case "joined":
+            texts.append("the source's own splits are joined and shared out anew")
+    return "".join(f"; {text}" for text in texts)
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from fastload.errors import PackError
-from fastload.pack.classes import ClassNaming, class_names
+from fastload.pack.classes import ClassNaming, read_names
 from fastload.pack.joined import joined_table
 from fastload.pack.listing import KINDS, Listing, list_files
+from fastload.pack.missing import Lenience
 from fastload.pack.npyfiles import array_field
-from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info, with_extensions
+from fastload.pack.table import Column, Table, Values, class_table, label_info, settled, with_extensions
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import KIND_OF_EXTENSION, sample_keys
 
 FolderKind = Literal["image", "audio", "text", "tensor"]
 
 
-def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> Table:
+def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming, lenience: Lenience) -> Table:
     """The samples of a folder.
 
     Files that have their name up to the first dot in common are one sample (`joined.py`), unless `kind` is given. Else
@@ -28,6 +29,7 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> 
         source: the folder; hidden files and folders in it are ignored, links are followed.
         kind: which files are samples, each on its own; None: whichever kind is there.
         naming: where a sample's class stands.
+        lenience: which faults are no errors.
 
     Files of arrays (.npy) are samples where there is nothing else.
 
@@ -35,30 +37,36 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming) -> 
         PackError: no files of the kind, several kinds that are not joined, a zero-byte file, an empty class folder,
             files beside class folders, names that clash or do not match.
     """
-    found, ignored = list_files(source)
+    found = list_files(source, lenience.faulty)
     if kind is None:
-        table = joined_table(source, found, naming)
+        table = joined_table(source, found, naming, lenience)
         if table is not None:
-            return replace(table, ignored_files=ignored)
-    kind = kind or _detect(found, source)
-    listing = found.pop(kind, None)
+            return replace(table, ignored=found.ignored)
+    kind = kind or _detect(found.kinds, source)
+    listing = found.kinds.get(kind)
     if listing is None:
         raise PackError(
             f"{source} has no {kind} files ({', '.join('.' + e for e, k in KIND_OF_EXTENSION.items() if k == kind)})"
         )
-    ignored += sum(len(other.paths) for other in found.values())
     files = listing.column(source)
     keys = sample_keys(listing.paths)
-    check_keys(keys, listing.paths.__getitem__)
     columns: dict[str, Column] = {kind: files}
     fields: dict[str, FieldInfo] = {kind: FieldInfo(kind=kind)}
     if kind == "tensor":
         fields[kind] = array_field(files, kind, lambda row: str(source / listing.paths[row]))
-    names = class_names(source, listing.paths, naming)
-    if names is not None:
-        classes, labels = class_table(names)
+    named = read_names(source, listing.paths, naming, lenience.faulty)
+    if named.classes is not None:
+        classes, labels = class_table(named.classes)
         columns["label"], fields["label"] = Values(values=labels), label_info(classes)
-    return Table(keys=keys, columns=columns, fields=with_extensions(columns, fields), ignored_files=ignored)
+    table = Table(
+        keys=keys,
+        columns=columns,
+        fields=with_extensions(columns, fields),
+        ignored=found.others(kind),
+        left_out=(*found.irregular, *named.empty) or None,
+        splits=named.splits,
+    )
+    return settled(table, listing.paths.__getitem__, lenience.faulty)
 
 
 def _detect(found: dict[Kind, Listing], source: Path) -> FolderKind:

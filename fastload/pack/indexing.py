@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from fastload.pack.steps import Recipe
 from fastload.pack.tally import Counts
 from fastload.pack.writing import class_counts, tallies
 from fastload.shards.index import IndexFile
+from fastload.shards.members import file_extension
 
 
 def make_index(
@@ -40,8 +42,15 @@ def make_index(
         shards=tuple(shard.file for shard in shards),
         splits=plan.splits,
         statistics={**_statistics(plan, shards, recipes), **counted},
-        packed={"fastload": own_version(), **packed, "ignored_files": plan.table.ignored_files},
+        packed={"fastload": own_version(), **packed, **_ignored(plan.table.ignored)},
     )
+
+
+def _ignored(paths: Sequence[str]) -> dict[str, Any]:
+    """How many files are no samples, and by ending, most first."""
+    endings = Counter(file_extension(path) for path in paths)
+    by_ending = dict(sorted(endings.items(), key=lambda item: (-item[1], item[0])))
+    return {"ignored_files": len(paths), **({"ignored_endings": by_ending} if by_ending else {})}
 
 
 def _statistics(plan: Plan, shards: Sequence[Finished], recipes: Mapping[str, Recipe]) -> dict[str, Any]:

@@ -70,10 +70,12 @@ def open_source(
         ConfigError: arguments that do not fit the source.
     """
     opened = _open(source, kind, columns, label_regex, label_level, lenience)
-    if lenience.mends and isinstance(opened, Table) and opened.left_out is None:
+    mended = not isinstance(opened, Table) or (opened.left_out is not None if not lenience.fill else opened.numbers)
+    if lenience.mends and not mended:
         raise ConfigError(
             f"drop_missing and fill are for manifests ({', '.join(MANIFESTS)}) and streams of samples; files and lines"
-            " have no values that could be missing"
+            " have no values that could be missing, but for files that belong together, of which drop_missing leaves"
+            " out those that lack one"
         )
     if isinstance(opened, Table) and not lenience.faulty:
         refuse_faulty(opened)
@@ -108,7 +110,7 @@ def _open(
     if not source.is_dir():
         return _of_file(source, kind, wanted, lenience)
     asked = label_regex is not None or label_level is not None
-    naming = ClassNaming(level=1 if label_level is None else label_level, regex=label_regex)
+    naming = ClassNaming(level=label_level, regex=label_regex)
     return _of_folder(source, kind, wanted, naming, lenience, of_files=asked)
 
 
@@ -136,9 +138,9 @@ def _of_folder(
     if described is not None:
         return described
     if columns is not None and kind is None:
-        return parallel_table(source, columns, naming)
+        return parallel_table(source, columns, naming, lenience)
     _refuse_columns(source, columns)
-    return folder_table(source, cast("FolderKind | None", kind), naming)  # other kinds are streams
+    return folder_table(source, cast("FolderKind | None", kind), naming, lenience)  # other kinds are streams
 
 
 def _written(folder: Path) -> str | None:

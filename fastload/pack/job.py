@@ -83,7 +83,8 @@ def pack(
         format: "tar" (WebDataset) or "parquet".
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
             which adds 1 to 4% to theirs; with `prepare`, about what the samples become, judged by 64 of them.
-        split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: all in "train". Which
+        split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: the source's own, if its
+            folders or shards are named for such (train, val, valid, validation, dev, test), else all in "train". Which
             one a sample goes to depends on its key and the seed alone. Or a `Splitting`: stratified, by groups, by
             ranges of dates or numbers, by a column, in folds.
         seed: of the shuffle and the split.
@@ -95,8 +96,8 @@ def pack(
             folder: field -> folder in it. Of dicts and whatever else has fields: field -> name in the source. Of
             tuples: the names of their parts, in order.
         label_regex: of a folder: the first group, searched in the file name, is the class.
-        label_level: of a folder: the class is the path of the first so many folders: 1 (as without it) "dog", 2
-            "dog/poodle"; 0 the path of all folders that a file is in.
+        label_level: of a folder: the class is the path of the first so many folders: 1 "dog", 2 "dog/poodle"; 0 the
+            path of all folders that a file is in. None: 1, below folders that are named for splits.
         kind: of a folder with several kinds of files, or of a file whose ending does not tell.
         clean: what to leave out: samples that cannot be read, values that are missing, outliers, duplicates, doubtful
             labels. OUT/rejected.parquet lists what was left out and why, OUT/suspects.parquet what was only reported.
@@ -186,6 +187,7 @@ def pack(
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
         kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
+        own_splits = table.splits is not None
         sharing = share_out(table, splitting, seed=seed, rows=kept, contents=contents)
         sequences = None if vocabulary is None else prepare.sequences(vocabulary)
         rows = None if sequences is None else _joined(table, sharing, sequences, journal, lookers, progress)
@@ -197,6 +199,8 @@ def pack(
         plan = make_plan(table, sharing, shard_format=format, shard_size=size, seed=seed, shuffle=shuffle)
         origin = opened.origin if isinstance(opened, Stream) else None
         about: dict[str, Any] = {"source": origin or name, "options": options}
+        if own_splits:
+            about["source_splits"] = "joined" if splitting.asked else "kept"
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = _has_kernel()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}

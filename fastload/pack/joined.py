@@ -10,18 +10,29 @@ dots (IMG.0001.jpg) have none. Every sample needs the same fields. A .cls file i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.classes import ClassNaming, class_names
-from fastload.pack.listing import Listing, list_files
+from fastload.pack.classes import ClassNaming, Named, own_splits, read_names
+from fastload.pack.listing import Found, Listing, list_files
+from fastload.pack.missing import Lenience
 from fastload.pack.npyfiles import array_field
-from fastload.pack.table import Column, Table, Values, check_keys, class_table, label_info, with_extensions
+from fastload.pack.table import (
+    Column,
+    LeftOut,
+    Table,
+    Values,
+    check_keys,
+    class_table,
+    label_info,
+    settled,
+    with_extensions,
+)
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import DEFAULT_NAMES, field_of_extension, sample_key
 
@@ -45,12 +56,13 @@ class _File:
 _Samples = dict[str, dict[str, _File]]  # key -> field -> file
 
 
-def joined_table(source: Path, found: Mapping[Kind, Listing], naming: ClassNaming) -> Table | None:
+def joined_table(source: Path, everything: Found, naming: ClassNaming, lenience: Lenience) -> Table | None:
     """The samples of a folder in which files belong together by their names; None where none do.
 
     Raises:
         PackError: a sample that lacks a field, two files of one field, a faulty file.
     """
+    found = everything.kinds
     paths = [path for listing in found.values() for path in listing.paths]
     if len(found) == 1 and not any(path.count(".") > 1 and _is_dotted(path) for path in paths):
         return None
@@ -73,7 +85,8 @@ def joined_table(source: Path, found: Mapping[Kind, Listing], naming: ClassNamin
         raise PackError(f"{one} and {other} are the same field {field!r} of a sample; rename one")
     kinds = [kind for kind in ("image", "audio", "text") if kind in found]
     alone = f", or pass kind={kinds[0]!r} to make each {kinds[0]} file a sample" if kinds else ""
-    return _table({field: source for fields in samples.values() for field in fields}, samples, source, naming, alone)
+    roots = {field: source for fields in samples.values() for field in fields}
+    return _table(roots, samples, source, naming, lenience, alone, everything.irregular)
 
 
 def _is_dotted(path: str) -> bool:
@@ -85,24 +98,30 @@ def _companions(fields: Mapping[str, _File]) -> bool:
     return len(fields) > 1 and not all(_is_dotted(file.path) for file in fields.values())
 
 
-def parallel_table(source: Path, columns: Mapping[str, str], naming: ClassNaming) -> Table:
+def parallel_table(source: Path, columns: Mapping[str, str], naming: ClassNaming, lenience: Lenience) -> Table:
     """The samples of folders side by side: files of the same path in each, up to the last dot.
 
     Args:
         source: the folder that they are in.
         columns: field -> folder.
         naming: where a sample's class stands, in the paths below each folder.
+        lenience: which faults are no errors.
 
     Raises:
         ConfigError: a folder that is not there.
         PackError: a sample that is not in all folders, a folder with files of several kinds or none.
     """
     samples: _Samples = {}
+    irregular: list[LeftOut] = []
+    ignored: list[str] = []
     for field, folder in columns.items():
         root = source / folder
         if not root.is_dir():
             raise ConfigError(f"columns: {source} has no folder {folder!r}, which is to hold the field {field!r}")
-        found, _ = list_files(root)
+        everything = list_files(root, lenience.faulty)
+        found = everything.kinds
+        irregular += everything.irregular
+        ignored += [f"{folder}/{path}" for path in everything.ignored]
         if len(found) != 1:
             kinds = " and ".join(f"{len(found[kind].paths)} {kind} files" for kind in found) or "no files of any kind"
             raise PackError(f"{root} has {kinds}; the folder of a field holds files of one kind")
@@ -113,10 +132,19 @@ def parallel_table(source: Path, columns: Mapping[str, str], naming: ClassNaming
         for row, key in enumerate(keys):
             samples.setdefault(key, {})[field] = _File(kind, listing, row)
     roots = {field: source / folder for field, folder in columns.items()}
-    return _table(roots, samples, source / next(iter(columns.values())), naming, "")
+    table = _table(roots, samples, source / next(iter(columns.values())), naming, lenience, "", irregular)
+    return replace(table, ignored=ignored)
 
 
-def _table(roots: Mapping[str, Path], samples: _Samples, source: Path, naming: ClassNaming, alone: str) -> Table:
+def _table(
+    roots: Mapping[str, Path],
+    samples: _Samples,
+    source: Path,
+    naming: ClassNaming,
+    lenience: Lenience,
+    alone: str,
+    irregular: Sequence[LeftOut],
+) -> Table:
     """The table of complete samples.
 
     Args:
@@ -124,9 +152,18 @@ def _table(roots: Mapping[str, Path], samples: _Samples, source: Path, naming: C
         samples: key -> field -> file.
         source: what classes' folders are in.
         naming: where the classes stand.
+        lenience: with `faulty` or `drop`, incomplete samples are left out.
         alone: what else can be done about incomplete samples.
+        irregular: what is left out already.
     """
-    _check_complete(roots, samples, alone)
+    lacking = {key: roots.keys() - files.keys() for key, files in samples.items() if len(files) < len(roots)}
+    if lacking and (len(lacking) == len(samples) or not (lenience.faulty or lenience.drop)):
+        raise _incomplete(lacking, samples, alone)
+    left_out = [*irregular]
+    for key, absent in lacking.items():
+        place, why = next(iter(samples[key].values())).path, f"has no {', no '.join(sorted(absent))}"
+        left_out.append(LeftOut(key=sample_key(f"{key}.x"), place=place, why=why))
+    samples = {key: files for key, files in samples.items() if key not in lacking}
     kinds = _kinds(samples)
     first = min(kinds, key=lambda field: (_ORDER.index(kinds[field]), field != DEFAULT_NAMES[kinds[field]], field))
     ordered = dict(sorted(samples.items(), key=lambda item: item[1][first].row))
@@ -137,26 +174,32 @@ def _table(roots: Mapping[str, Path], samples: _Samples, source: Path, naming: C
         columns[field], fields[field] = _column(listing, kinds[field], roots[field])
     keys = [sample_key(f"{stem}.x") for stem in ordered]
     paths = [files[first].path for files in ordered.values()]
-    check_keys(keys, paths.__getitem__)
     label = DEFAULT_NAMES["scalar"]
-    names = class_names(source, paths, naming) if label not in fields else None
-    if names is not None:
-        classes, labels = class_table(names)
+    if label in fields:
+        named = Named(classes=None, splits=own_splits(paths, naming))
+    else:
+        named = read_names(source, paths, naming, lenience.faulty)
+    if named.classes is not None:
+        classes, labels = class_table(named.classes)
         columns[label], fields[label] = Values(values=labels), label_info(classes)
-    return Table(keys=keys, columns=columns, fields=with_extensions(columns, fields))
+    table = Table(
+        keys=keys,
+        columns=columns,
+        fields=with_extensions(columns, fields),
+        left_out=(*left_out, *named.empty),
+        splits=named.splits,
+    )
+    return settled(table, paths.__getitem__, lenience.faulty)
 
 
-def _check_complete(roots: Mapping[str, Path], samples: _Samples, alone: str) -> None:
-    lacking = {key: roots.keys() - files.keys() for key, files in samples.items() if len(files) < len(roots)}
-    if not lacking:
-        return
+def _incomplete(lacking: Mapping[str, set[str]], samples: _Samples, alone: str) -> PackError:
     named = "; ".join(
         f"{next(iter(samples[key].values())).path!r} has no {', no '.join(sorted(fields))}"
         for key, fields in islice(lacking.items(), _NAMED)
     )
-    raise PackError(
+    return PackError(
         f"{len(lacking)} of {len(samples)} samples are incomplete: {named}{'; ...' if len(lacking) > _NAMED else ''};"
-        f" add what is missing, or remove what is there{alone}"
+        f" add what is missing, remove what is there, or leave such out with on_error='skip' (--on-error skip){alone}"
     )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from fastload.errors import PackError
 from fastload.pack.files import stat_files
-from fastload.pack.table import Files, Table, one_or_all
+from fastload.pack.table import Files, LeftOut, Table, one_or_all
 from fastload.shards.index import Kind
-from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension
+from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension, sample_key
 
 # what is a sample on its own; the rest of KIND_OF_EXTENSION only belongs to one
 KINDS: dict[str, Kind] = {
@@ -70,14 +70,37 @@ class Listing:
         )
 
 
-def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
-    """The files below a folder by kind, and how many are of no kind; hidden ones are left out, links are followed.
+@dataclass(slots=True)
+class Found:
+    """What is below a folder.
+
+    Attributes:
+        kinds: the files by kind.
+        ignored: paths of files of no kind.
+        irregular: what is named as a file, and is a pipe, a device or a socket.
+    """
+
+    kinds: dict[Kind, Listing] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    irregular: list[LeftOut] = field(default_factory=list)
+
+    def others(self, kind: Kind) -> list[str]:
+        """Paths of all files that are not of one kind."""
+        return [*self.ignored, *(path for name, one in self.kinds.items() if name != kind for path in one.paths)]
+
+
+def list_files(source: Path, faulty: bool = False) -> Found:
+    """The files below a folder; hidden ones are left out, links are followed.
+
+    Args:
+        source: the folder.
+        faulty: what is no regular file is no error.
 
     Raises:
         PackError: a folder that cannot be listed, a link to a folder that it is in, a name that is no regular file's.
     """
-    found: dict[Kind, Listing] = {}
-    ignored = 0
+    everything = Found()
+    found = everything.kinds
     # path below source, and the real paths of the folders it is in
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(source),))]
     while waiting:
@@ -100,9 +123,12 @@ def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
                     found[kind].paths.append(prefix + name)
                     found[kind].types.append(file_type)
                 elif plain:
-                    ignored += 1
+                    everything.ignored.append(prefix + name)
                 elif known is not None:
-                    raise PackError(f"{source / prefix / entry.name} is no regular file; remove or mend it")
+                    if not faulty:
+                        raise PackError(f"{source / prefix / name} is no regular file; remove or mend it")
+                    key, why = sample_key(prefix + name), "is no regular file"
+                    everything.irregular.append(LeftOut(key=key, place=prefix + name, why=why, reason="unreadable"))
             for listing in found.values():
                 listing.measure(descriptor, prefix)
         except OSError as error:
@@ -110,7 +136,7 @@ def list_files(source: Path) -> tuple[dict[Kind, Listing], int]:
         finally:
             os.close(descriptor)
         waiting += reversed(below)
-    return found, ignored
+    return everything
 
 
 def refuse_faulty(table: Table) -> None:

@@ -37,6 +37,7 @@ def medical_stream(source: Path) -> Stream:
     names = sorted(names_below(source), key=natural_key) if source.is_dir() else [""]
     paths = [source / name for name in names]
     files = [path for path in paths if is_medical(path.name) or _has_mark(path)]
+    taken = set(files)
     if not files:
         raise PackError(f"{source} has no DICOM or NIfTI files ({', '.join((*DICOM, *NIFTI))}, or marked 'DICM')")
 
@@ -50,7 +51,9 @@ def medical_stream(source: Path) -> Stream:
             seen[key] = path
             yield Sample(str(path), {"__key__": key, **values})
 
-    return Stream(name=str(source), read=read, ignored_files=len(paths) - len(files), origin=ORIGIN)
+    return Stream(
+        name=str(source), read=read, ignored=[str(path) for path in paths if path not in taken], origin=ORIGIN
+    )
 
 
 def _has_mark(path: Path) -> bool:

@@ -161,7 +161,7 @@ def join_documents(
         keys=list(_keys([table.keys[order[document]] for document in documents])),
         columns={tokens: rows.column(path)},
         fields={tokens: _with_extension(tokens, info)},
-        ignored_files=table.ignored_files,
+        ignored=table.ignored,
     )
     numbers = np.repeat(np.arange(len(splits)), [len(split.documents) for split in splits])
     return Joined(

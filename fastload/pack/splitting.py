@@ -6,6 +6,7 @@ shares, stratify   a hash within each class, cut so that every class has the sha
 folds              shares of 1/k each, with either of the above
 ranges, by         the range that a field's number or date is in
 column             a field's value is the split's name
+nothing asked for  the source's own splits, where its folders or files are named for such; else all in "train"
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fastload.pack.columns import numbers, texts
 from fastload.pack.ranges import Range, is_date, parse_range
 from fastload.pack.splits import assign, assign_stratified
 from fastload.pack.table import Int64s, Table
+from fastload.shards.foreign import SPLIT_NAMES
 
 DEFAULT_SPLIT = "train"
 _NAME = re.compile(r"\w[\w.-]*")
@@ -79,6 +81,11 @@ class Splitting:
         if self.group_regex is not None:
             _compiled(self.group_regex)
         _ = self.ratios, self.bounds
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is said of splits."""
+        return any(way is not None for way in (self.shares, self.folds, self.ranges, self.column))
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -200,6 +207,8 @@ def share_out(
         names, found = tuple(splitting.bounds), _by_range(table, splitting.by, splitting.bounds, rows)
     elif splitting.column is not None:
         names, found = _by_column(table, splitting.column, rows)
+    elif table.splits is not None and not splitting.asked:
+        names, found = _as_they_are([table.splits[row] for row in rows.tolist()])
     else:
         names, found = tuple(splitting.ratios), _by_hash(table, splitting, seed, rows, contents)
     for name, count in zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True):
@@ -221,6 +230,12 @@ def _by_hash(table: Table, splitting: Splitting, seed: int, rows: Int64s, conten
     if splitting.stratify is not None:
         return assign_stratified(tokens, texts(table, splitting.stratify, rows), ratios, seed)
     return assign(tokens, ratios, seed)
+
+
+def _as_they_are(splits: Sequence[str]) -> tuple[tuple[str, ...], Int64s]:
+    names = tuple(sorted(set(splits), key=SPLIT_NAMES.index))
+    numbered = {name: number for number, name in enumerate(names)}
+    return names, np.array([numbered[split] for split in splits], np.int64)
 
 
 def _groups(table: Table, regex: str, rows: Int64s) -> list[str]:

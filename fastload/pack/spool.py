@@ -66,6 +66,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
             keys that clash; or the file cannot be written.
     """
     keys: list[str] = []
+    splits: list[str | None] = []
     columns: dict[str, _Contents | _Numbers | _Classes] = {}
     told = 0
     with open(path, "wb", buffering=0) as opened:
@@ -86,6 +87,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
             except (PackError, DecodeError) as error:
                 raise PackError(f"{sample.where}: {error.message}") from error
             keys.append(key)
+            splits.append(sample.split)
             if number % _TOLD_SAMPLES == 0:
                 tell(_TOLD_SAMPLES, file.size - told)
                 told = file.size
@@ -106,8 +108,9 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         keys=keys,
         columns=contents,
         fields=extended,
-        ignored_files=stream.ignored_files,
+        ignored=stream.ignored,
         left_out=tuple(mender.left_out),
+        splits=[split or "" for split in splits] if any(splits) else None,
     )
     return settled(table, lambda row: f"sample {row + 1} of {stream.name}", lenience.faulty)
 

@@ -1,13 +1,13 @@
 """Shards as a source: WebDataset tars, Parquet of any writer, what fastload packed.
 
-So shards are split, sized and made crop-seekable anew. A folder that has several splits is refused: pass one of them.
+So shards are sized and made crop-seekable anew. A folder of several splits keeps them, unless others are asked for; it
+is refused if their names are not those of splits (`SPLIT_NAMES`): pass one of them.
 """
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from fastload.fields import Tokens
 from fastload.pack.arrow import BATCH_ROWS, ArrowColumns, batch_samples, damaged
 from fastload.pack.streams import Sample, Stream, chosen
 from fastload.pack.values import Blob, Document, Picture, Sound, Value
-from fastload.shards.foreign import find_splits, natural_key, refuse_unfinished
+from fastload.shards.foreign import SPLIT_NAMES, find_splits, natural_key, refuse_unfinished
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile
 from fastload.shards.open import expand_braces, open_index
 from fastload.shards.parquetscan import KEY_COLUMN, METADATA_KEY, fact_names, features_of, open_parquet, scan_parquet
@@ -43,24 +43,36 @@ def shard_stream(source: Path, columns: Mapping[str, str] | None) -> Stream:
         columns: field -> name in the source; of Parquet, no other column is read. None: all.
 
     Raises:
-        PackError: no files, several splits, files of both formats; when it is read, a sample that lacks a field.
+        PackError: no files, several splits of unusual names, files of both formats; when it is read, a sample that
+            lacks a field.
         CorruptError: a file that is not what its name says, or damaged.
     """
-    files = _shard_files(source)
+    splits = _shard_files(source)
+    files = [path for some in splits.values() for path in some]
     endings = sorted({path.suffix for path in files})
     if endings == [".parquet"]:
-        return chosen(_parquet_stream(source, files, columns), columns)
+        return chosen(_parquet_stream(source, splits, columns), columns)
     if endings != [".tar"]:
         raise PackError(f"{source}: pass .tar files or .parquet files, not {' and '.join(endings)}")
-    index = open_index([str(path) for path in files]) if not source.is_dir() else open_index(str(source))
-    classes = {name: info.classes for name, info in index.fields.items() if info.classes is not None}
-    return chosen(Stream(name=str(source), read=partial(_tar_samples, index), classes=classes), columns)
+    if source.is_dir():
+        indexes = {split: open_index(str(source), split or None) for split in splits}
+    else:
+        indexes = {"": open_index([str(path) for path in files])}
+    fields = next(iter(indexes.values())).fields
+    classes = {name: info.classes for name, info in fields.items() if info.classes is not None}
+
+    def read() -> Iterator[Sample]:
+        for split, index in indexes.items():
+            for sample in _tar_samples(index):
+                yield sample._replace(split=split or None)
+
+    return chosen(Stream(name=str(source), read=read, classes=classes), columns)
 
 
-def _shard_files(source: Path) -> list[Path]:
-    """The shards that a file, a folder or a pattern stands for, in natural order."""
+def _shard_files(source: Path) -> dict[str, list[Path]]:
+    """The shards that a file, a folder or a pattern stands for, by split, in natural order; "" is the only one."""
     if source.is_file():
-        return [source]
+        return {"": [source]}
     if not source.is_dir():
         found = [
             sorted((Path(path) for path in glob.glob(name, recursive=True)), key=natural_key)
@@ -68,17 +80,19 @@ def _shard_files(source: Path) -> list[Path]:
         ]
         if not all(found):
             raise PackError(f"{source}: no file matches")
-        return [path for one in found for path in one]
+        return {"": [path for one in found for path in one]}
     refuse_unfinished(source)
     if (source / INDEX_NAME).is_file():
         index = IndexFile.load(source / INDEX_NAME)
         splits = {split: [source / shard.name for shard in index.shards[a:b]] for split, (a, b) in index.splits.items()}
     else:
         splits = find_splits(source)
-    if len(splits) > 1:
+    if len(splits) == 1:
+        return {"": next(iter(splits.values()))}
+    if not splits.keys() <= set(SPLIT_NAMES):
         names = ", ".join(map(repr, splits))
         raise PackError(f"{source} has the splits {names}: pass one of its folders, or a pattern of its files")
-    return next(iter(splits.values()))
+    return splits
 
 
 def _tar_samples(index: Index) -> Iterator[Sample]:
@@ -124,32 +138,35 @@ def _value(where: str, raw: Raw, info: FieldInfo) -> Value:
         raise PackError(f"{where}: {error}") from error
 
 
-def _parquet_stream(source: Path, files: Sequence[Path], columns: Mapping[str, str] | None) -> Stream:
+def _parquet_stream(source: Path, splits: Mapping[str, Sequence[Path]], columns: Mapping[str, str] | None) -> Stream:
     """The rows of some Parquet files, in order.
 
     Args:
         source: what errors call them.
-        files: with the same columns.
+        splits: files with the same columns, by split.
         columns: field -> column, to read no others; None: all.
 
     Raises:
         PackError: a column that is not there; when it is read, as of `arrow.batch_samples`.
         CorruptError: a file that is no Parquet file, or damaged.
     """
-    first = open_parquet(files[0])
+    files = [(split, path) for split, some in splits.items() for path in some]
+    first_path = files[0][1]
+    first = open_parquet(first_path)
     about = ArrowColumns(
-        features=features_of(files[0], (first.schema_arrow.metadata or {}).get(_HUGGINGFACE)),
-        own=scan_parquet(files[0])[1] if METADATA_KEY in (first.schema_arrow.metadata or {}) else None,
-        folder=files[0].parent,
+        features=features_of(first_path, (first.schema_arrow.metadata or {}).get(_HUGGINGFACE)),
+        own=scan_parquet(first_path)[1] if METADATA_KEY in (first.schema_arrow.metadata or {}) else None,
+        folder=first_path.parent,
     )
 
     def read() -> Iterator[Sample]:
-        for path in files:
+        for split, path in files:
             file = open_parquet(path, verify_pages=True)
             names = _names(file.schema_arrow, columns, path, set(fact_names(file)))
             with damaged(path):
                 batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False)
-                yield from batch_samples(batches, about, str(path))
+                for sample in batch_samples(batches, about, str(path)):
+                    yield sample._replace(split=split or None)
 
     return Stream(name=str(source), read=read, classes=about.classes())
 

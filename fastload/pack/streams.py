@@ -6,7 +6,7 @@ Foreign shards, Arrow and Parquet, arrays, compressed documents, medical picture
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,12 +24,13 @@ class Sample(NamedTuple):
     """One sample of a stream: where it comes from, as errors say it, and its values by field.
 
     A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
-    each is where nothing is to be done about it.
+    each is where nothing is to be done about it. `split` is that of the source, where it has several.
     """
 
     where: str
     values: dict[str, Value]
     lacking: Mapping[str, str] = MappingProxyType({})
+    split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +41,14 @@ class Stream:
         name: what errors call the source.
         read: gives the samples, anew with each call where the source can be read again.
         classes: field -> names of the classes that its numbers mean.
-        ignored_files: files of a folder that are no samples.
+        ignored: files of a folder that are no samples.
         origin: what index.json calls the source; None: by its name.
     """
 
     name: str
     read: Callable[[], Iterator[Sample]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ignored_files: int = 0
+    ignored: Sequence[str] = ()
     origin: str | None = None
 
 
@@ -90,7 +91,7 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
             values = {new: sample.values[name] for new, name in columns.items() if name in sample.values}
             values |= {name: value for name, value in key.items() if value is not None}
             lacking = {new: sample.lacking[name] for new, name in columns.items() if name in sample.lacking}
-            yield Sample(sample.where, values, lacking)
+            yield Sample(sample.where, values, lacking, sample.split)
 
     classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
     return replace(stream, read=read, classes=classes)

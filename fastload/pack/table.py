@@ -146,17 +146,19 @@ class Table:
         keys: [n], each once.
         columns: field -> where its contents come from.
         fields: field -> what the index says of it; the same names in the same order.
-        ignored_files: files of a folder that are no samples.
+        ignored: files of a folder that are no samples.
         numbers: rows of the manifest, from 1, where some are left out; None: all in order.
         left_out: samples that are left out already; None for a source whose samples cannot lack a value.
+        splits: the split that the source has each sample in, [n]; None where its names do not say.
     """
 
     keys: Sequence[str]
     columns: Mapping[str, Column]
     fields: Mapping[str, FieldInfo]
-    ignored_files: int = 0
+    ignored: Sequence[str] = ()
     numbers: Sequence[int] | None = None
     left_out: tuple[LeftOut, ...] | None = None
+    splits: Sequence[str] | None = None
 
     def take(self, rows: Int64s) -> Table:
         """Some of the samples, in the order of `rows`, with absolute paths: a table that can be sent elsewhere."""
@@ -165,6 +167,7 @@ class Table:
             keys=[self.keys[row] for row in rows.tolist()],
             columns={name: column.take(rows) for name, column in self.columns.items()},
             numbers=None if self.numbers is None else [self.numbers[row] for row in rows.tolist()],
+            splits=None if self.splits is None else [self.splits[row] for row in rows.tolist()],
         )
 
     @property

@@ -43,8 +43,12 @@ ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are calle
 _URL_OR_ITS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
-# how the Hugging Face hub names files: train-00000-of-00012.parquet
-_HUB_NAME = re.compile(r"(?P<split>[A-Za-z][\w.]*)-\d{5}-of-\d{5}")
+SPLIT_NAMES = ("train", "val", "valid", "validation", "dev", "test")
+# how the Hugging Face hub names files: train-00000-of-00012.parquet; others: val.tar, val_0001.tar, val-000000.tar
+_NAMED_FOR_A_SPLIT = (
+    re.compile(r"(?P<split>[A-Za-z][\w.]*)-\d{5}-of-\d{5}"),
+    re.compile(rf"(?P<split>{'|'.join(SPLIT_NAMES)})([-_.]\d.*)?\.[a-z]+"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,8 @@ def refuse_compressed(name: str) -> None:
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
-    """All shards below a folder, by split: the subfolder's name, else the hub's file names, else all in one.
+    """All shards below a folder, by split: the subfolder's name; within one folder, what all file names begin with if
+    that is a split's name; else all in one. A folder of several that has files of several splits gives "folder/split".
 
     Raises:
         ShardIndexError: no shards, an unfinished one, or some in the folder and some in its subfolders.
@@ -128,11 +133,25 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             f"{folder} has shards of its own and others in {others}; keep each split in one subfolder"
         )
     splits: dict[str, list[Path]] = {}
-    hub = [_HUB_NAME.match(os.path.basename(name)) for name in shards]
-    for name, match in zip(shards, hub, strict=True):
-        by_name = match["split"] if parents == [""] and match is not None and None not in hub else ONLY_SPLIT
-        splits.setdefault(os.path.dirname(name) or by_name, []).append(folder / name)
+    named = [_split_of(os.path.basename(name)) for name in shards]
+    in_folder = {
+        parent: {split for name, split in zip(shards, named, strict=True) if os.path.dirname(name) == parent}
+        for parent in parents
+    }
+    for name, split in zip(shards, named, strict=True):
+        parent = os.path.dirname(name)
+        if None in named or split is None or (len(parents) > 1 and len(in_folder[parent]) == 1):
+            split = parent or ONLY_SPLIT
+        elif len(parents) > 1:
+            split = f"{parent}/{split}"
+        splits.setdefault(split, []).append(folder / name)
     return splits
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a file is named for."""
+    matches = (pattern.match(name) for pattern in _NAMED_FOR_A_SPLIT)
+    return next((match["split"] for match in matches if match is not None), None)
 
 
 def shards_among(names: Iterable[str]) -> list[str]:

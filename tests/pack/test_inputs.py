@@ -72,7 +72,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert column.sizes.tolist() == [1, 2, 1]
     assert list(column.types) == ["jpg", "png", "jpg"]
     assert table.fields["image"] == FieldInfo(kind="image")
-    assert table.ignored_files == 1
+    assert list(table.ignored) == ["cat/notes.md"]
     assert table.endings == {"image": ["jpg", "png", "jpg"], "label": "cls"}
 
 
@@ -106,6 +106,33 @@ def test_names_that_webdataset_would_skip_or_cut_are_changed(tmp_path: Path) -> 
     table = read_source(make(tmp_path / "s", {"__background__/a.b.c.jpg": b"x", "x.y/__z__.jpg": b"x"}))
     assert table.keys == ["_background__/a_b_c", "x.y/__z__"]
     assert labels(table) == ["__background__", "x.y"]
+
+
+def test_folders_that_are_named_for_splits_are_no_classes(tmp_path: Path) -> None:
+    files = {"test/cat/b.jpg": b"x", "train/cat/a.jpg": b"x", "train/dog/a.jpg": b"x"}
+    table = read_source(make(tmp_path / "s", files))
+    assert table.keys == ["test/cat/b", "train/cat/a", "train/dog/a"]
+    assert labels(table) == ["cat", "cat", "dog"]
+    assert table.splits == ["test", "train", "train"]
+    told = read_source(tmp_path / "s", label_level=1)
+    assert (labels(told), told.splits) == (["test", "train", "train"], None)
+    flat = read_source(make(tmp_path / "flat", {"train/a.jpg": b"x", "val/a.jpg": b"x"}))
+    assert (list(flat.fields), flat.splits) == (["image"], ["train", "val"])
+    other = read_source(make(tmp_path / "s", {"extra/cat/a.jpg": b"x"}))
+    assert (other.fields["label"].classes, other.splits) == (("extra", "test", "train"), None)
+    with pytest.raises(PackError, match=r"the class folder 'eel' of .*flat2/val has no samples"):
+        read_source(make(tmp_path / "flat2", {"train/dog/a.jpg": b"x", "val/dog/a.jpg": b"x", "val/eel/a.md": b"x"}))
+
+
+def test_what_cannot_be_listed_is_left_out(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {"dog/a.jpg": b"x", "dog/a.png": b"x", "eel/notes.md": b"x"})
+    os.mkfifo(source / "dog" / "c.jpg")
+    table = read_source(source, lenience=Lenience(faulty=True))
+    assert (table.keys, labels(table)) == (["dog/a"], ["dog"])
+    assert table.left_out is not None
+    assert {(left.key, left.reason) for left in table.left_out} == {
+        ("dog/a", "unreadable"), ("dog/c", "unreadable"), ("eel", "empty_class")
+    }  # fmt: skip
 
 
 def test_links_are_followed_and_rings_refused(tmp_path: Path) -> None:
@@ -162,7 +189,7 @@ def test_broken_links_and_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_kind_picks_one_of_several(tmp_path: Path) -> None:
     source = make(tmp_path / "s", {"a.jpg": b"x", "b.wav": b"x"})
     table = read_source(source, kind="audio")
-    assert (table.keys, table.ignored_files) == (["b"], 1)
+    assert (table.keys, list(table.ignored)) == (["b"], ["a.jpg"])
     with pytest.raises(PackError, match="has no text files"):
         read_source(source, kind="text")
     with pytest.raises(ConfigError, match="kind='video': pass one of 'image', 'audio'"):

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pack_sources import check_alike, jpeg, photo, png, wav
 from test_inputs import labels, make, read_source, values
 
 import fastload
+from fastload.cli.packing import passed_over
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
+from fastload.pack.cleaning import Cleaning
 from fastload.pack.table import Files
 from fastload.shards.index import FieldInfo
 
@@ -100,7 +103,7 @@ def test_sounds_with_their_transcripts(tmp_path: Path) -> None:
     assert {name: info.kind for name, info in table.fields.items()} == {"audio": "audio", "text": "text"}
     assert paths(table, "text") == ["0.txt", "1.txt", "2.txt"]
     alone = read_source(tmp_path / "s", kind="audio")
-    assert (set(alone.fields), alone.ignored_files) == ({"audio"}, 3)
+    assert (set(alone.fields), len(alone.ignored)) == ({"audio"}, 3)
 
 
 def test_tokens_and_two_pictures_of_one_type(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_files_without_companions_are_samples_of_their_own(tmp_path: Path, names
     table = read_source(make(tmp_path / "s", dict.fromkeys(names, b"x")))
     pictures = [name for name in names if name.endswith(("jpg", "png"))]
     assert paths(table, "image") == pictures
-    assert table.ignored_files == len(names) - len(pictures)
+    assert len(table.ignored) == len(names) - len(pictures)
 
 
 @pytest.mark.parametrize(
@@ -213,3 +216,19 @@ def test_the_level_is_an_option_of_the_run(nested: Path, tmp_path: Path) -> None
     index = pack(nested, tmp_path / "out", label_level=2, workers=1)
     assert index.packed["options"]["label_level"] == 2
     assert index.fields["label"].classes == ("cat/black", "dog/black", "dog/poodle")
+
+
+def test_samples_that_lack_a_file_are_left_out(tmp_path: Path) -> None:
+    files = {f"a/{name}.jpg": jpeg(1) for name in "123"} | {"a/1.txt": b"x", "a/3.txt": b"y", "a/n.heic": b"x"}
+    for name, content in files.items():
+        (tmp_path / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(content)
+    for number, clean in enumerate((Cleaning(on_error="skip"), Cleaning(drop_missing=True))):
+        index = pack(tmp_path / "s", tmp_path / f"out{number}", workers=1, clean=clean)
+        assert index.samples("train") == 2
+        assert index.statistics["cleaning"]["rejected"] == {"missing": 1}
+        rows = pq.read_table(tmp_path / f"out{number}" / "rejected.parquet").to_pylist()
+        assert rows == [{"key": "a/2", "source": "a/2.jpg", "reason": "missing", "detail": "has no text"}]
+        assert passed_over(index) == "; 1 file of other kinds ignored (.heic 1)"
+    with pytest.raises(PackError, match="1 of 3 samples are incomplete: 'a/2.jpg' has no text"):
+        pack(tmp_path / "s", tmp_path / "out", workers=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,9 @@ def test_files_patterns_and_splits(tars: Path, tmp_path: Path) -> None:
     assert keys(tars / "part-1.tar", "a") == expected[8:16]
     assert keys(tars / "part-{2..2}.tar", "b") == expected[16:]
     assert keys(tars / "part-[01].tar", "c") == expected[:16]
-    packed = pack(tars, tmp_path / "both", split="train=0.5,val=0.5", workers=1)
-    assert len(keys(tmp_path / "both" / "val", "d")) == packed.samples("val")
-    with pytest.raises(PackError, match=r"both has the splits 'train', 'val': pass one of its folders, or a pattern"):
+    packed = pack(tars, tmp_path / "both", split="a=0.5,b=0.5", workers=1)
+    assert len(keys(tmp_path / "both" / "b", "d")) == packed.samples("b")
+    with pytest.raises(PackError, match=r"both has the splits 'a', 'b': pass one of its folders, or a pattern"):
         keys(tmp_path / "both", "e")
     with pytest.raises(PackError, match=r"part-7\*.tar: no file matches"):
         keys(tars / "part-7*.tar", "f")
@@ -159,6 +160,34 @@ def test_mds_and_litdata_are_packed_as_they_are_converted(tmp_path: Path, name: 
     check_common(stream(tmp_path / "out"))
     assert len(index.shards) > 1
     assert index.packed["source"] == "source"
+
+
+def test_the_splits_of_a_source_are_kept_unless_others_are_asked_for(tars: Path, tmp_path: Path) -> None:
+    packed = pack(tars, tmp_path / "both", split="train=0.5,val=0.5", workers=1)
+    again = pack(tmp_path / "both", tmp_path / "again", workers=1)
+    for split in ("train", "val"):
+        assert again.samples(split) == packed.samples(split)
+        assert sorted(s["__key__"] for s in stream(tmp_path / "again" / split)) == sorted(
+            s["__key__"] for s in stream(tmp_path / "both" / split)
+        )
+    assert again.packed["source_splits"] == "kept"
+    (tmp_path / "flat").mkdir()
+    for number, name in enumerate(("train-000000", "train-000001", "val-000000")):
+        shutil.copy(tars / f"part-{number}.tar", tmp_path / "flat" / f"{name}.tar")
+    flat = pack(tmp_path / "flat", tmp_path / "c", workers=1)
+    assert {name: flat.samples(name) for name in flat.splits} == {"train": 16, "val": 8}
+    one = pack(tmp_path / "flat", tmp_path / "d", workers=1, split="a=0.5,b=0.5")
+    assert (sum(one.samples(name) for name in one.splits), one.packed["source_splits"]) == (24, "joined")
+
+
+def test_splits_of_the_hub_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for name, start, stop in (("train", 0, 5), ("test", 5, 8)):
+        table = pa.table({"text": [f"t{i}" for i in range(start, stop)]})
+        pq.write_table(table, tmp_path / "hub" / "data" / f"{name}-00000-of-00001.parquet")
+    index = pack(tmp_path / "hub", tmp_path / "out", workers=1)
+    assert {name: index.samples(name) for name in index.splits} == {"train": 5, "test": 3}
+    assert sorted(s["text"] for s in stream(tmp_path / "out" / "test")) == ["t5", "t6", "t7"]
 
 
 def test_several_splits_of_mds_are_refused_by_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.errors import ConfigError, CorruptError, FastloadError, ShardIndexError, SourceError
-from fastload.shards.foreign import cached_idx, natural_key
+from fastload.shards.foreign import cached_idx, find_splits, natural_key
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, Index, IndexFile
 from fastload.shards.open import expand_braces, index_folder, open_index
@@ -233,6 +233,23 @@ def test_names_of_the_hub_are_splits(tmp_path: Path) -> None:
     assert open_index(tmp_path / "data", "test").samples == 2
     with pytest.raises(ShardIndexError, match=r"several splits \('test', 'train'\)"):
         open_index(tmp_path / "data")
+
+
+def test_names_of_files_are_splits_in_any_one_folder(tmp_path: Path) -> None:
+    for name in ("data/train-00000-of-00001", "data/test-00000-of-00001"):
+        write(tmp_path / "hub" / f"{name}.parquet")
+    for name in ("train-000000", "train-000001", "val"):
+        write(tmp_path / "flat" / f"{name}.tar")
+    assert {name: len(files) for name, files in find_splits(tmp_path / "hub").items()} == {"train": 1, "test": 1}
+    assert {name: len(files) for name, files in find_splits(tmp_path / "flat").items()} == {"train": 2, "val": 1}
+    write(tmp_path / "flat" / "training.tar")  # one name that says nothing
+    assert list(find_splits(tmp_path / "flat")) == ["train"]
+    for name in ("en/train-00000-of-00001", "en/test-00000-of-00001", "de/train-00000-of-00001"):
+        write(tmp_path / "several" / f"{name}.parquet")
+    assert sorted(find_splits(tmp_path / "several")) == ["de", "en/test", "en/train"]
+    write(tmp_path / "folders/train/train-000000.tar")
+    write(tmp_path / "folders/val/val-000000.tar")
+    assert sorted(find_splits(tmp_path / "folders")) == ["train", "val"]
 
 
 def test_hidden_folders_are_not_looked_into(tmp_path: Path) -> None:
