@@ -25,7 +25,7 @@ class Cleaning:
     """What `pack` leaves out, and how it finds it. Each rule sees what the ones before it have left.
 
     Classes of which nothing is left keep their numbers, but for classes of rows that lack a value. Copies that are only
-    reported are on one side of a split (`Splitting`); near duplicates that are only reported may be on two.
+    reported are on one side of a split (`Splitting`), and so is a near duplicate with the one that it is near.
 
     What is left out is listed in OUT/rejected.parquet (key, source, reason, detail) and counted in index.json; what is
     only reported, in OUT/suspects.parquet. Where a rule needs contents, each is read once before packing begins, and
@@ -48,7 +48,8 @@ class Cleaning:
         near_bits: pictures are nearly equal if their perceptual hashes differ in at most this many of 64 bits, and
             their colours are alike.
         near_text: texts are nearly equal if their shingles have this Jaccard similarity, as MinHash estimates it.
-        compare: the fields that make samples duplicates; None: all but numbers and labels.
+        compare: the fields that make samples duplicates; None: all but numbers, labels, and what splits group or
+            stratify by.
         label: the field of class names that `label_noise` looks at.
         label_noise: samples that may be labelled wrong: one content under two labels (all of them), or the only member
             of a class. "drop" or "report".

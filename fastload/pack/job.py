@@ -26,11 +26,13 @@ from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
 from fastload.pack.rows import Sequences
 from fastload.pack.rules import Cleaned, apply_rules, questions
+from fastload.pack.sameness import digests, in_memory
 from fastload.pack.sequences import Joined, join_documents
 from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
 from fastload.pack.streams import Stream
 from fastload.pack.survey import survey
+from fastload.pack.surveyor import Questions
 from fastload.pack.table import Table
 from fastload.pack.telling import OnProgress, telling
 from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
@@ -85,8 +87,9 @@ def pack(
             which adds 1 to 4% to theirs; with `prepare`, about what the samples become, judged by 64 of them.
         split: share of each split, as {"train": 0.9, "val": 0.1} or "train=0.9,val=0.1"; None: the source's own, if its
             folders or shards are named for such (train, val, valid, validation, dev, test), else all in "train". Which
-            one a sample goes to depends on its key and the seed alone. Or a `Splitting`: stratified, by groups, by
-            ranges of dates or numbers, by a column, in folds.
+            one a sample goes to depends on its content and the seed alone, so that copies are on one side; files are
+            read once more for that. Or a `Splitting`: stratified, by groups, by ranges of dates or numbers, by a
+            column, in folds.
         seed: of the shuffle and the split.
         shuffle: spread samples over the shards; False keeps the source's order.
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
@@ -118,8 +121,8 @@ def pack(
         address: of the Ray cluster; None: the one that is connected to, else RAY_ADDRESS, else one that runs on this
             machine, else a new one for this run.
         progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done); first
-            of those that were looked at, if cleaning reads contents, and tokenized, if documents are joined, then of
-            those that were packed.
+            of those that were looked at, if cleaning or splits need contents, and tokenized, if documents are joined,
+            then of those that were packed.
 
     Returns: what index.json says.
 
@@ -185,10 +188,14 @@ def pack(
     with Journal(out, {"source": place, **options, **made_with}) as journal:
         table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
-        cleaned = None if clean is None else _clean(table, clean, journal, out, lookers, progress)
-        kept, contents = (None, None) if cleaned is None else (cleaned.rows, cleaned.contents)
+        rules, apart = clean or Cleaning(), splitting.apart
+        asked = questions(table, rules, digests=splitting.by_content and not in_memory(table), apart=apart)
+        cleaned = _clean(table, rules, asked, journal, out, lookers, progress)
+        contents = cleaned.contents
+        if splitting.by_content and contents is None:
+            contents = digests(table, cleaned.rows, apart)
         own_splits = table.splits is not None
-        sharing = share_out(table, splitting, seed=seed, rows=kept, contents=contents)
+        sharing = share_out(table, splitting, seed=seed, rows=cleaned.rows, contents=contents)
         sequences = None if vocabulary is None else prepare.sequences(vocabulary)
         rows = None if sequences is None else _joined(table, sharing, sequences, journal, lookers, progress)
         if rows is not None:
@@ -216,7 +223,7 @@ def pack(
                 counted: dict[str, Any] = {}
                 if rows is not None:
                     counted["tokens"], about["left_out_fields"] = rows.counts, list(rows.left_out)
-                if cleaned is not None:
+                if clean is not None:
                     write_lists(out, cleaned)
                     counted["cleaning"] = cleaned.counts()
                 index = make_index(plan, shards, recipes, counted, about)
@@ -281,10 +288,16 @@ def _local_pool(carrier: Carrier, pieces: int, workers: int | None, journal: Jou
 
 
 def _clean(
-    table: Table, clean: Cleaning, journal: Journal, out: Path, workers: int, progress: bool | OnProgress
+    table: Table,
+    clean: Cleaning,
+    asked: Questions | None,
+    journal: Journal,
+    out: Path,
+    workers: int,
+    progress: bool | OnProgress,
 ) -> Cleaned:
-    """What is left of a table; looks at its contents where a rule needs it."""
-    asked, findings = questions(table, clean), None
+    """What is left of a table; looks at its contents for what is asked."""
+    findings = None
     if asked is not None:
         with telling(progress, "looking", len(table.keys)) as tell:
             try:
@@ -294,7 +307,7 @@ def _clean(
                 raise
             except OSError as error:
                 raise unwritable(error, out, "what was found out is kept") from error
-    return apply_rules(table, clean, findings)
+    return apply_rules(table, clean, findings, asked)
 
 
 def _has_kernel() -> bool:

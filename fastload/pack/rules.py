@@ -9,7 +9,7 @@ missing values -> unreadable -> ranges -> standard deviations -> label noise -> 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from fastload.pack.columns import origin, texts
 from fastload.pack.duplicates import Equal, Finder, Judge, NearPictures, NearTexts, near_repeats, repeats
 from fastload.pack.findings import Findings
 from fastload.pack.measures import measure
+from fastload.pack.sameness import as_one
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Int64s, Table, Values
 
@@ -43,7 +44,8 @@ class Cleaned:
 
     Attributes:
         rows: of the table, increasing, int64 [m].
-        contents: a digest of each one's compared contents, [m]; None where contents were not read.
+        contents: a digest of each one's compared contents, [m], near duplicates having that of the earlier one; None
+            where contents were not read.
         rejected: samples that are left out, by key.
         suspects: samples that were to be reported, by key and reason; another rule may have left some of them out.
     """
@@ -59,15 +61,23 @@ class Cleaned:
         return {"rejected": dict(sorted(rejected.items())), "reported": dict(sorted(reported.items()))}
 
 
-def questions(table: Table, cleaning: Cleaning) -> Questions | None:
-    """What the survey has to find out; None if no rule needs it.
+def questions(
+    table: Table, cleaning: Cleaning, *, digests: bool = False, apart: Collection[str] = ()
+) -> Questions | None:
+    """What the survey has to find out; None if nothing needs it.
+
+    Args:
+        table: the samples.
+        cleaning: the rules.
+        digests: contents are to be compared whatever the rules are.
+        apart: fields that make no difference to what is the same, unless the rules name the fields that do.
 
     Raises: ConfigError for fields that are not there, or that cannot be compared.
     """
-    if not cleaning.reads_contents:
+    if not cleaning.reads_contents and not digests:
         return None
     contents = [name for name, column in table.columns.items() if not isinstance(column, Values)]
-    compare = tuple(contents if cleaning.compare is None else cleaning.compare)
+    compare = tuple(n for n in contents if n not in apart) if cleaning.compare is None else cleaning.compare
     for name in compare:
         if name not in contents:
             known = ", ".join(map(repr, contents))
@@ -87,20 +97,21 @@ def questions(table: Table, cleaning: Cleaning) -> Questions | None:
     )
 
 
-def apply_rules(table: Table, cleaning: Cleaning, findings: Findings | None) -> Cleaned:
+def apply_rules(table: Table, cleaning: Cleaning, findings: Findings | None, asked: Questions | None = None) -> Cleaned:
     """Go through the rules.
 
     Args:
         table: the samples.
         cleaning: what to leave out.
         findings: of all contents of the table; None where `questions` asks for none.
+        asked: what they answer; None: what `questions` asks for.
 
     Raises:
         ConfigError: a field or measure that is not there.
         PackError: a content that cannot be read, where that is not to be skipped; more of them than `max_errors`; no
             sample is left.
     """
-    rules = _Rules(table, cleaning, findings)
+    rules = _Rules(table, cleaning, findings, asked or questions(table, cleaning))
     if findings is not None:
         rules.unreadable(findings)
     rules.ranges()
@@ -120,13 +131,13 @@ class _Rules:
     table: Table
     cleaning: Cleaning
     findings: Findings | None
-    asked: Questions | None = field(init=False)
+    asked: Questions | None
     alive: npt.NDArray[np.bool_] = field(init=False)
     rejected: list[Note] = field(default_factory=list)
     suspects: list[Note] = field(default_factory=list)
+    near: dict[int, int] = field(default_factory=dict)  # row -> that of the earlier one
 
     def __post_init__(self) -> None:
-        self.asked = questions(self.table, self.cleaning)
         self.alive = np.ones(len(self.table.keys), np.bool_)
         for left in self.table.left_out or ():
             self.rejected.append(Note(key=left.key, source=left.place, reason=left.reason, detail=left.why))
@@ -140,6 +151,7 @@ class _Rules:
         contents = None
         if self.findings is not None and self.asked is not None and self.asked.compare:
             contents = [digest.tobytes() for digest in self.findings.values["digest"][rows]]
+            contents = as_one(contents, self.near, rows)
         return Cleaned(
             rows=rows,
             contents=contents,
@@ -239,6 +251,7 @@ class _Rules:
         rows = [row for row in self.by_key() if (self.table.keys[row], "duplicate") not in known]
         for row, (first, how) in near_repeats(rows, finder, others).items():
             self.note(row, "near_duplicate", f"like {self.table.keys[first]}: {how}", verdict)
+            self.near[row] = first
 
     def lonely(self) -> None:
         """Classes of one member: often a misspelt name."""

@@ -1,6 +1,6 @@
 """Which split something goes to: a keyed hash of its token, so that adding samples never moves one that was there.
 
-A token is what decides together: a sample's key, its content's hash, or the group that it belongs to.
+A token is what decides together: a sample's content, by its hash, or the group that it belongs to.
 """
 
 from __future__ import annotations

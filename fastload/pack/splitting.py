@@ -1,7 +1,8 @@
 """How samples are shared out over splits, as asked for, and which split each of a table's samples goes to.
 
-shares             a hash of the key     (of the content where it is known: one content is never on two sides)
-shares, group_by   a hash of the group's value: all of one value on one side (group_regex: of a part of the key)
+shares             a hash of the content, so that one content is never on two sides
+shares, group_by   a hash of the group's value: all of one value on one side (group_regex: of a part of the key); groups
+                   that share a content are one
 shares, stratify   a hash within each class, cut so that every class has the shares
 folds              shares of 1/k each, with either of the above
 ranges, by         the range that a field's number or date is in
@@ -22,6 +23,7 @@ import numpy as np
 from fastload.errors import ConfigError, PackError
 from fastload.pack.columns import numbers, texts
 from fastload.pack.ranges import Range, is_date, parse_range
+from fastload.pack.sameness import tied
 from fastload.pack.splits import assign, assign_stratified
 from fastload.pack.table import Int64s, Table
 from fastload.shards.foreign import SPLIT_NAMES
@@ -36,15 +38,18 @@ class Splitting:
     """How samples are shared out over splits.
 
     Attributes:
-        shares: `"train=0.9,val=0.1"` or a mapping, summing to 1. Which split a sample goes to depends on its key and
-            the seed alone, so that samples that are added move none that were there. Where cleaning reads contents, it
-            depends on the content instead, so that copies of one content are on one side.
+        shares: `"train=0.9,val=0.1"` or a mapping, summing to 1. Which split a sample goes to depends on its content
+            (the fields of `Cleaning.compare`; numbers and labels, where there is nothing else) and the seed alone:
+            copies are on one side, and samples that are added, wherever in the source, move none that were there.
+            Files are read once more for it, before packing. Near duplicates that cleaning reports go with the earlier
+            one, by key.
         stratify: field whose every class (or value) has the shares, to less than one sample. Samples added to a class
             move a few of its old ones (`splits.assign_stratified`); without `stratify` none move, and classes have the
             shares on average.
         group_by: field, such as a patient or a speaker, all of whose samples of one value are on one side; the shares
-            are then of the groups, not of the samples. Adding samples moves none. One content in two groups stays in
-            both.
+            are then of the groups, not of the samples. Groups that share a content are on one side, under the name of
+            the first; leave copies out with `Cleaning(duplicates="drop")` where that ties too many. Adding samples
+            moves none, unless it ties groups together that were not.
         group_regex: likewise, of what its first group finds in the key, as r"^(patient\\d+)_"; every key must have it.
         folds: this many splits of equal shares, fold-0, fold-1, ...; read several as one by giving a dataset a list.
         ranges: `"train=..2023-12-31,val=2024-01-01.."` or a mapping, with `by`; both ends are included.
@@ -86,6 +91,16 @@ class Splitting:
     def asked(self) -> bool:
         """Whether anything is said of splits."""
         return any(way is not None for way in (self.shares, self.folds, self.ranges, self.column))
+
+    @property
+    def by_content(self) -> bool:
+        """Whether samples are shared out by a hash, so that contents count."""
+        return len(self.ratios) > 1
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Fields that say where a sample belongs, and are no content."""
+        return tuple(name for name in (self.group_by, self.stratify) if name is not None)
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -196,7 +211,7 @@ def share_out(
         splitting: how.
         seed: of the hashes.
         rows: which samples are packed, increasing, int64 [m]; None: all.
-        contents: a digest of each one's content, [m], where contents were read: copies then are on one side.
+        contents: a digest of each one's content, [m], of those with the same one on the same side; None: by keys.
 
     Raises:
         ConfigError: a field that is not there, or whose values do not fit.
@@ -214,7 +229,10 @@ def share_out(
     for name, count in zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True):
         if count == 0:
             wider = "a wider range" if splitting.by is not None else "a larger ratio"
-            raise PackError(f"the split {name!r} gets none of {len(rows)} samples; give it {wider}, or leave it out")
+            why = _too_few(table, splitting, rows, contents)
+            raise PackError(
+                f"the split {name!r} gets none of {len(rows)} samples; give it {wider}, or leave it out{why}"
+            )
     return Sharing(names=names, rows=rows, numbers=found)
 
 
@@ -222,10 +240,9 @@ def _by_hash(table: Table, splitting: Splitting, seed: int, rows: Int64s, conten
     ratios = splitting.ratios
     if len(ratios) == 1:
         return np.zeros(len(rows), np.int64)
-    if splitting.group_by is not None:
-        return assign(texts(table, splitting.group_by, rows), ratios, seed)
-    if splitting.group_regex is not None:
-        return assign(_groups(table, splitting.group_regex, rows), ratios, seed)
+    groups = _groups(table, splitting, rows)
+    if groups is not None:
+        return assign(groups if contents is None else tied(groups, contents), ratios, seed)
     tokens = contents if contents is not None else [table.keys[row] for row in rows.tolist()]
     if splitting.stratify is not None:
         return assign_stratified(tokens, texts(table, splitting.stratify, rows), ratios, seed)
@@ -238,8 +255,27 @@ def _as_they_are(splits: Sequence[str]) -> tuple[tuple[str, ...], Int64s]:
     return names, np.array([numbered[split] for split in splits], np.int64)
 
 
-def _groups(table: Table, regex: str, rows: Int64s) -> list[str]:
-    """What a regular expression finds in each key."""
+def _too_few(table: Table, splitting: Splitting, rows: Int64s, contents: Sequence[bytes] | None) -> str:
+    """Why there may be too few different samples for all splits."""
+    groups = _groups(table, splitting, rows)
+    if contents is None or not splitting.by_content:
+        return ""
+    if groups is not None:
+        alone, together = len(set(groups)), len(set(tied(groups, contents)))
+        what = f"{alone} groups are {together}, by contents that they share"
+    else:
+        alone, together = len(contents), len(set(contents))
+        what = f"the contents of {alone} samples are {together}, with copies on one side"
+    return f" ({what}; duplicates='drop', --duplicates drop, leaves copies out)" if together < alone else ""
+
+
+def _groups(table: Table, splitting: Splitting, rows: Int64s) -> Sequence[str] | None:
+    """The group of each sample: a field's value, or what a regular expression finds in its key."""
+    if splitting.group_by is not None:
+        return texts(table, splitting.group_by, rows)
+    regex = splitting.group_regex
+    if regex is None:
+        return None
     pattern, found = _compiled(regex), []
     for row in rows.tolist():
         match = pattern.search(table.keys[row])

@@ -135,15 +135,57 @@ def test_what_is_kept_is_packed_as_if_the_rest_had_not_been_there(dirty: Path, t
 def test_copies_never_straddle_splits(images: Path, tmp_path: Path) -> None:
     for i in range(40):
         shutil.copy(images / f"class{i % 3}/{i % 7:03d}.jpg", images / f"class{(i + 1) % 3}/copy{i}.jpg")
-    clean = Cleaning(duplicates="report")
-    for number, split in enumerate((Splitting(folds=4), Splitting(shares="a=0.5,b=0.5", stratify="label"))):
-        index = pack(images, tmp_path / f"{number}", clean=clean, split=split, workers=1)
+    splits = (Splitting(folds=4), Splitting(shares="a=0.5,b=0.5", stratify="label"))
+    for number, split in enumerate(splits):
+        index = pack(images, tmp_path / f"{number}", split=split, workers=1)
         sides = [{s["image"].tobytes() for s in raw(tmp_path / f"{number}", name)} for name in index.splits]
         assert sum(map(len, sides)) == len(set.union(*sides)) == 60
-        assert index.statistics["cleaning"] == {"rejected": {}, "reported": {"duplicate": 40}}
-    plain = pack(images, tmp_path / "plain", split=Splitting(folds=4), workers=1)
-    sides = [{s["image"].tobytes() for s in raw(tmp_path / "plain", name)} for name in plain.splits]
-    assert sum(map(len, sides)) > 60  # without the survey they do
+        assert "cleaning" not in index.statistics
+        assert not (tmp_path / f"{number}" / "rejected.parquet").exists()
+    clean = Cleaning(duplicates="report")
+    same = pack(images, tmp_path / "same", split=splits[0], clean=clean, workers=1)
+    assert same.statistics["cleaning"] == {"rejected": {}, "reported": {"duplicate": 40}}
+    assert [shard.xxh3 for shard in same.shards] == [
+        shard.xxh3 for shard in IndexFile.load(tmp_path / "0" / "index.json").shards
+    ]
+
+
+def test_copies_of_text_never_straddle_splits_nor_do_rows_that_come_before_move_others(tmp_path: Path) -> None:
+    def sides(name: str, lines: list[str], **options: Any) -> dict[str, set[str]]:
+        (tmp_path / f"{name}.csv").write_text("".join(["text,who,n\n", *lines]))
+        splitting = Splitting(shares="train=0.5,val=0.5", **options)
+        pack(tmp_path / f"{name}.csv", tmp_path / name, split=splitting, workers=1)
+        return texts_of(tmp_path / name)
+
+    rows = [f"text {i % 20},w{i},{i}\n" for i in range(200)]
+    with pytest.raises(PackError, match=r"200 groups are 1, by contents|gets none of 200 samples"):
+        sides("one", [f"text,w{i},{i}\n" for i in range(200)], group_by="who")
+    grouped = sides("grouped", rows, group_by="who")
+    assert not grouped["train"] & grouped["val"]
+    by_content = Cleaning(compare=("text",), on_error="skip")
+    pack(tmp_path / "grouped.csv", tmp_path / "plain", split="train=0.5,val=0.5", clean=by_content, workers=1)
+    train, val = texts_of(tmp_path / "plain").values()
+    assert (len(train & val), len(train | val)) == (0, 20)
+    alone = [f"text {i},w,1\n" for i in range(100)]
+    before, after = sides("before", alone), sides("after", ["new,w,1\n", *alone])
+    assert all(before[split] <= after[split] for split in before)
+
+
+def test_near_copies_that_are_reported_go_with_the_earlier_one(tmp_path: Path) -> None:
+    words = [f"{i} " + " ".join(f"w{(7 * i + j) % 101}x{i}" for j in range(60)) for i in range(12)]
+    lines = [f'{{"text": "{text}{end}"}}\n' for text in words for end in ("", " more", " else")]
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    clean = Cleaning(near_duplicates="report")
+    index = pack(tmp_path / "m.jsonl", tmp_path / "out", split="a=0.5,b=0.5", clean=clean, workers=1)
+    assert index.statistics["cleaning"]["reported"] == {"near_duplicate": 24}
+    a, b = ({text.split()[0] for text in texts} for texts in texts_of(tmp_path / "out").values())
+    assert (len(a & b), len(a | b)) == (0, 12)
+
+
+def texts_of(out: Path) -> dict[str, set[str]]:
+    """Split -> its texts."""
+    splits = IndexFile.load(out / "index.json").splits
+    return {split: {sample["text"] for sample in StreamingDataset(out, split=split)} for split in splits}
 
 
 def raw(out: Path, split: str) -> list[dict[str, Any]]:

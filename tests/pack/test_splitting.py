@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastload import DataLoader, Splitting, StreamingDataset
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
+from fastload.pack.sameness import tied
 from fastload.pack.splits import assign, assign_stratified
 from fastload.pack.splitting import Sharing, share_out
 from fastload.pack.table import Inline, Table, Values
@@ -149,6 +150,25 @@ def test_group_by_keeps_values_together() -> None:
         found = sides(share_out(table, Splitting(shares="train=0.6,val=0.4", group_by=field), seed=0))
         assert not {of(row) for row in found["train"]} & {of(row) for row in found["val"]}
         assert len(found["train"]) + len(found["val"]) == 300
+
+
+def test_groups_that_share_a_content_are_on_one_side() -> None:
+    groups = [f"g{i}" for i in range(40) for _ in range(3)]
+    contents = [b"%d" % i for i in range(120)]
+    table, splitting = table_of(who=groups), Splitting(shares="a=0.5,b=0.5", group_by="who")
+    alone = share_out(table, splitting, seed=0, contents=contents).numbers
+    assert alone.tolist() == share_out(table, splitting, seed=0).numbers.tolist()
+    assert tied(["b", "a", "c", "d"], [b"1", b"1", b"2", b"3"]) == ["a", "a", "c", "d"]
+    assert tied(["d", "c", "c", "b", "b", "a"], [b"1", b"1", b"2", b"2", b"3", b"3"]) == ["a"] * 6
+    contents[0] = contents[60] = contents[119]
+    found = share_out(table, splitting, seed=0, contents=contents).numbers
+    assert len({found[0], found[60], found[119]}) == 1
+    others = [row for row in range(120) if groups[row] not in ("g0", "g20", "g39")]
+    assert found[others].tolist() == alone[others].tolist()
+    with pytest.raises(
+        PackError, match=r"gets none of .*40 groups are 1, by contents that they share; duplicates='drop'"
+    ):
+        share_out(table, splitting, seed=0, contents=[b"same"] * 120)
 
 
 def test_a_part_of_the_key_makes_groups() -> None:

@@ -1,0 +1,64 @@
+"""Which samples have the same contents, so that splits keep them on one side: digests, and groups that share one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import xxhash
+
+from fastload.pack.table import Inline, Int64s, Table, Values
+
+
+def in_memory(table: Table) -> bool:
+    """Whether contents can be compared without reading anything."""
+    return all(isinstance(column, Inline | Values) for column in table.columns.values())
+
+
+def digests(table: Table, rows: Int64s, apart: Collection[str]) -> list[bytes]:
+    """XXH3-128 of what samples hold but for some fields, [m], of a table in memory: as a survey has it of the same
+    contents; of all numbers and labels where there is nothing else."""
+    contents = [c for name, c in table.columns.items() if isinstance(c, Inline) and name not in apart]
+    if not contents:
+        lists = [c.values[rows].tolist() for c in table.columns.values() if isinstance(c, Values)]
+        lists = lists or [[table.keys[row] for row in rows.tolist()]]
+        return [xxhash.xxh3_128_digest(repr(values).encode()) for values in zip(*lists, strict=True)]
+    found = []
+    for row in rows.tolist():
+        state = xxhash.xxh3_128()
+        for column in contents:
+            content = column.contents[row]
+            state.update(len(content).to_bytes(8, "little"))
+            state.update(content)
+        found.append(state.digest())
+    return found
+
+
+def as_one(contents: Sequence[bytes], near: Mapping[int, int], kept: Int64s) -> list[bytes]:
+    """The digests, with that of the sample that it is near in place of each near one's, and of its copies'.
+
+    Args:
+        contents: a digest of each sample that is kept, [m].
+        near: row of a sample -> row of the one that it is near.
+        kept: their rows, increasing, int64 [m].
+    """
+    place = {row: at for at, row in enumerate(kept.tolist())}
+    other = {
+        contents[place[row]]: contents[place[first]] for row, first in near.items() if row in place and first in place
+    }
+    return [other.get(digest, digest) for digest in contents]
+
+
+def tied(groups: Sequence[str], contents: Sequence[bytes]) -> list[str]:
+    """For each sample the first, by name, of all groups that are tied to its own by contents that they share."""
+    parents = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parents[group] != group:
+            parents[group] = group = parents[parents[group]]
+        return group
+
+    holders: dict[bytes, str] = {}
+    for group, content in zip(groups, contents, strict=True):
+        low, high = sorted((root(group), root(holders.setdefault(content, group))))
+        parents[high] = low
+    return [root(group) for group in groups]
