@@ -17,6 +17,7 @@ import pytest
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
+import fastload.pack
 from fastload import __version__
 from fastload.cli import app
 from fastload.cli.looking import FAULTS_SHOWN
@@ -180,6 +181,16 @@ def test_wrong_options_of_pack_are_usage_errors(photos: Path, tmp_path: Path, op
     assert done.exit_code == 2
     assert option.strip("-").replace("-", "_") in done.stderr.replace("-", "_")
     assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_an_interrupted_run_says_how_it_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastload.pack, "pack", interrupted)
+    done = run("pack", photos, tmp_path / "out")
+    assert done.exit_code == 130
+    assert done.stderr.startswith("interrupted; the same command goes on with what is finished in")
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from fastload.cli.app import Format, Quiet, app, bar, contents, say
 from fastload.errors import ConfigError
@@ -178,7 +180,8 @@ def pack(
         label=label_field,
         label_noise=label_noise.value,
     )
-    index = run(
+    pack_into = partial(
+        run,
         source,
         out,
         format=format.value,
@@ -221,6 +224,12 @@ def pack(
         address=address,
         progress=not quiet and sys.stderr.isatty(),
     )
+    try:
+        index = pack_into()
+    except KeyboardInterrupt:
+        text = f"interrupted; the same command goes on with what is finished in {out}"
+        Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
+        raise typer.Exit(130) from None
     if not quiet:
         done = "".join(f"; {text}" for text in prepared_texts(index.statistics))
         done += jpegs(index) + cleaned(index) + passed_over(index)

@@ -28,8 +28,9 @@ class Cleaning:
     reported are on one side of a split (`Splitting`), and so is a near duplicate with the one that it is near.
 
     What is left out is listed in OUT/rejected.parquet (key, source, reason, detail) and counted in index.json; what is
-    only reported, in OUT/suspects.parquet. Where a rule needs contents, each is read once before packing begins, and
-    once more to be packed; what was found out stays in OUT until packing is done, also after an error.
+    only reported, and which files are no samples, in OUT/suspects.parquet. Where a rule needs contents, each is read
+    once before packing begins, and once more to be packed; what was found out stays in OUT until packing is done, also
+    after an error.
 
     Attributes:
         drop_missing: leave out rows of a manifest, and samples of a stream (Parquet, a data set of Python, ...), with a

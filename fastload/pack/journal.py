@@ -76,7 +76,8 @@ class Journal:
         except FastloadError:
             raise
         except OSError as error:
-            raise unwritable(error, out, "what is finished is kept") from error
+            kept = "what is finished is kept" if (out / JOURNAL_NAME).exists() else "nothing was written"
+            raise unwritable(error, out, kept) from error
 
     def _open(self, out: Path, identity: Mapping[str, Any]) -> None:
         self._out = out

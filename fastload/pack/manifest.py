@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class _Wanted:
 
     field: str
     column: str
-    kind: Kind | None
+    kind: Kind | Literal["label"] | None
 
 
 def parse_columns(columns: Columns | None) -> dict[str, str] | None:
@@ -74,7 +74,8 @@ def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) ->
     A column holds names of image, audio, .npy or .txt files, and becomes that kind of field, if it is called "path",
     "file", "filename", "file_name", "image" or "audio", if one of its values is such a file, or all look like one. One
     of numbers becomes a scalar, a text column for the field "label" a class label, lists and records JSON, anything
-    else text. Keys come from a column "key", else from the first file column, else they are row numbers.
+    else text. Integers stay as they are, also in "label"; the kind "label" makes classes of them, numbered from 0 in
+    their order. Keys come from a column "key", else from the first file column, else they are row numbers.
 
     Args:
         source: a .csv, .tsv, .jsonl, .ndjson or .parquet file; paths in it are relative to its folder.
@@ -129,8 +130,8 @@ def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Pat
         column, _, kind = (text, "", "") if text in data else text.rpartition(":") if ":" in text else (text, "", "")
         if column not in data:
             raise ConfigError(f"{source} has no column {column!r}; it has {', '.join(map(repr, data))}")
-        if kind and kind not in get_args(Kind):
-            raise ConfigError(f"columns: {kind!r} is no kind of field; pass one of {', '.join(get_args(Kind))}")
+        if kind and kind not in (*get_args(Kind), "label"):
+            raise ConfigError(f"columns: {kind!r} is no kind of field; pass one of {', '.join(get_args(Kind))}, label")
         if name in KEY_NAMES:
             key = column
         else:
@@ -163,9 +164,9 @@ class _Rows:
         strings = all(isinstance(value, str) for value in values)
         if kind == "label":
             for row, value in enumerate(values):
-                if not isinstance(value, str):
+                if not isinstance(value, str) and not (want.kind is not None and isinstance(value, int)):
                     raise self._error(row, f"column {want.column!r} has {value!r} among class names; write it as text")
-            classes, labels = class_table(values)
+            classes, labels = class_table([str(value) for value in values])
             return Values(values=labels), label_info(classes)
         if kind == "scalar":
             return self._scalars(want, values)

@@ -99,6 +99,8 @@ class Prepare:
                 raise ConfigError(f"{name}={getattr(self, name)!r} needs {needed}")
         if self.last_row != "drop" and self.sequence_length is None:
             raise ConfigError(f"last_row={self.last_row!r} needs sequence_length")
+        if self.quality != DEFAULT_QUALITY and self._resize is None:
+            raise ConfigError(f"quality={self.quality} is of resized pictures: pass resize_longer or resize_shorter")
         if self.masks is not None and self._resize is None:
             raise ConfigError(f"masks={self.masks!r} needs resize_longer or resize_shorter")
 

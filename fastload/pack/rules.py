@@ -24,6 +24,7 @@ from fastload.pack.measures import measure
 from fastload.pack.sameness import as_one
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Int64s, Table, Values
+from fastload.shards.members import sample_key
 
 _SHOWN = 3  # faults that an error lists
 
@@ -139,6 +140,9 @@ class _Rules:
 
     def __post_init__(self) -> None:
         self.alive = np.ones(len(self.table.keys), np.bool_)
+        for path in self.table.ignored:
+            detail = "of a kind that is no sample"
+            self.suspects.append(Note(key=sample_key(path), source=path, reason="ignored_file", detail=detail))
         for left in self.table.left_out or ():
             self.rejected.append(Note(key=left.key, source=left.place, reason=left.reason, detail=left.why))
 

@@ -131,7 +131,7 @@ def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
     """File type and stored bytes of a value that is no number; PackError if it is of another kind than the field."""
     match value:
         case str() if info.kind == "text":
-            return "", value.encode()
+            return "", _utf8(name, value)
         case Document() if info.kind == "json":
             return "", value.content
         case Picture() if info.kind == "image":
@@ -145,6 +145,14 @@ def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
         case np.ndarray() if info.kind in ("tokens", "tensor") and value.dtype.name == info.dtype:
             return "", npy_bytes(value)
     raise unlike(name, value, info)
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start : error.end]
+        raise PackError(f"field {name!r}: {half!r} is half a character, which no text file holds") from error
 
 
 def _file_type(content: bytes) -> str:

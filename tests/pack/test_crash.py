@@ -38,15 +38,29 @@ def run(source: Path, out: Path, workers: int, way: str = "seekable") -> None:
     pack(source, out, shard_size="40KiB", split=SPLIT, workers=workers, jpeg=jpeg, format=shard_format)
 
 
-def run_and_kill(source: Path, out: Path, workers: int, way: str, seconds: float) -> None:
-    """Start a packing process and kill it after a while; its workers are left to find that out."""
+def run_and_kill(source: Path, out: Path, workers: int, way: str, seconds: float) -> bool:
+    """Start a packing process and kill it after a while; its workers are left to find that out. Whether it was running
+    still."""
     child = FORK.Process(target=run, args=(source, out, workers, way))
     child.start()
     assert child.pid is not None
     time.sleep(seconds)
     os.kill(child.pid, signal.SIGKILL)
     child.join()
+    code = child.exitcode
     child.close()
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def seconds_of(source: Path, out: Path, workers: int, way: str) -> float:
+    """How long a packing process takes whose source and code are in memory."""
+    started = time.perf_counter()
+    child = FORK.Process(target=run, args=(source, out, workers, way))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    return time.perf_counter() - started
 
 
 def check_what_is_there(out: Path, scratch: Path) -> None:
@@ -66,17 +80,17 @@ def check_what_is_there(out: Path, scratch: Path) -> None:
 def test_killed_at_random_moments(images: Path, tmp_path: Path, way: str) -> None:
     for number in range(12):  # some that take their time
         (images / f"class{number % 3}" / f"large{number}.jpg").write_bytes(photo(number))
-    started = time.perf_counter()
     run(images, tmp_path / "clean", 1, way)
-    whole_seconds = time.perf_counter() - started
     clean = tree(tmp_path / "clean")
+    whole = {workers: seconds_of(images, tmp_path / f"warm{workers}", workers, way) for workers in (1, 2, 3)}
     choose = random.Random(5)
     kills = rounds = 0
     while kills < KILLS:
+        assert rounds < KILLS
         out, rounds = tmp_path / f"out{rounds}", rounds + 1
         for _ in range(4):
-            run_and_kill(images, out, choose.choice([1, 2, 3]), way, choose.uniform(0, 1.5 * whole_seconds))
-            kills += 1
+            workers = choose.choice([1, 2, 3])
+            kills += run_and_kill(images, out, workers, way, choose.uniform(0, whole[workers]))
             check_what_is_there(out, tmp_path / "scan.idx")
             if (out / "index.json").exists() and not (out / JOURNAL_NAME / RECORDS_NAME).exists():
                 break

@@ -429,6 +429,21 @@ def test_texts_become_class_numbers_under_any_column_name(tmp_path: Path) -> Non
     assert labels(table) == ["a, b", "ünï", "a, b"]
 
 
+def test_integers_become_classes_where_that_is_asked_for(tmp_path: Path) -> None:
+    sources = {
+        "m.csv": "text,label\na,10\nb,2\nc,10\n",
+        "m.jsonl": '{"text":"a","label":10}\n{"text":"b","label":2}\n',
+    }
+    for name, text in sources.items():
+        source = manifest(tmp_path, text, name)
+        assert values(read_source(source), "label")[:2] == [10, 2]
+        table = read_source(source, columns="text,label:label:label")
+        assert table.fields["label"].classes == ("2", "10")
+        assert values(table, "label")[:2] == [1, 0]
+    with pytest.raises(PackError, match=r"row 1: column 'label' has 0.5 among class names"):
+        read_source(manifest(tmp_path, '{"label": 0.5}\n', "f.jsonl"), columns="label:label:label")
+
+
 def test_a_hundred_thousand_classes(tmp_path: Path) -> None:
     names = [f"class {(7919 * i) % 100_003}" for i in range(100_003)]
     table = read_source(manifest(tmp_path, "".join(["text,label\n", *(f"t,{name}\n" for name in names)])))

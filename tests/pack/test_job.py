@@ -328,6 +328,8 @@ def test_folders_in_use_are_refused(images: Path, tmp_path: Path) -> None:
         pack(images, tmp_path / "done", workers=1)
     with pytest.raises(PackError, match="is a file; pass a folder"):
         pack(images, out / "thesis.tex", workers=1)
+    with pytest.raises(PackError, match=r"/proc/out cannot be written \(.*\); nothing was written; run"):
+        pack(images, "/proc/out", workers=1)
     with pytest.raises(PackError, match="inside the source"):
         pack(images, images / "out", workers=1)
 

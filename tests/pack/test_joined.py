@@ -229,6 +229,8 @@ def test_samples_that_lack_a_file_are_left_out(tmp_path: Path) -> None:
         assert index.statistics["cleaning"]["rejected"] == {"missing": 1}
         rows = pq.read_table(tmp_path / f"out{number}" / "rejected.parquet").to_pylist()
         assert rows == [{"key": "a/2", "source": "a/2.jpg", "reason": "missing", "detail": "has no text"}]
+        rows = pq.read_table(tmp_path / f"out{number}" / "suspects.parquet").to_pylist()
+        assert [(row["source"], row["reason"]) for row in rows] == [("a/n.heic", "ignored_file")]
         assert passed_over(index) == "; 1 file of other kinds ignored (.heic 1)"
     with pytest.raises(PackError, match=r"1 of 3 samples are incomplete: 'a/2.jpg' has no text"):
         pack(tmp_path / "s", tmp_path / "out", workers=1)

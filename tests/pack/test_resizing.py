@@ -320,6 +320,7 @@ def test_pairs_of_pictures_and_masks(tmp_path: Path) -> None:
         ({"resize_longer": 0}, "resize_longer=0: pass a whole number from 1 to 65536"),
         ({"resize_longer": True}, "resize_longer=True: pass a whole number"),
         ({"quality": 101}, "quality=101: pass a whole number from 1 to 100"),
+        ({"quality": 80}, "quality=80 is of resized pictures: pass resize_longer or resize_shorter"),
         ({"masks": ["mask"]}, r"masks=\['mask'\] needs resize_longer or resize_shorter"),
         ({"masks": "mask", "resize_longer": 9}, "masks='mask': pass a list of fields"),
     ],

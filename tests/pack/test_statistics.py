@@ -87,6 +87,8 @@ def test_normalize_from_the_index(photos: Path, tmp_path: Path) -> None:
         normalize = Normalize.from_index(given)
         assert (normalize.mean, normalize.std) == (pixels.mean, pixels.std)  # type: ignore[union-attr]
     assert Normalize.from_index(out, split="val").mean != normalize.mean
+    with pytest.raises(ConfigError, match="a list has no index: pass the packed folder, or the data set"):
+        Normalize.from_index([])  # type: ignore[arg-type]
     half = Normalize.from_index(out, dtype=torch.float16)
     loader = fastload.DataLoader(dataset, batch_size=4, augment=[half])
     (image, *_) = (batch["image"] for batch in loader)
