@@ -41,6 +41,7 @@ def _image(raw: memoryview) -> Facts:
         header = read_header(raw)
         size = header.width, header.height
         if header.kind != "jpeg":
+            _refuse_cut(header.kind, raw)
             return size
     if raw[-2:] != _END_OF_IMAGE and not _has_end(raw):
         raise DecodeError(f"JPEG of {len(raw)} bytes has no end: it was cut off")
@@ -92,6 +93,45 @@ def _has_end(raw: memoryview) -> bool:
         else:
             position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
     return bytes(raw[position:]).find(_END_OF_IMAGE) >= 0
+
+
+def _refuse_cut(kind: str, raw: memoryview) -> None:
+    """Raise DecodeError for a BMP or GIF that ends before its pixels do."""
+    try:
+        end = {"bmp": _bmp_end, "gif": _gif_end}.get(kind, len)(raw)
+    except (struct.error, IndexError):
+        end = len(raw) + 1
+    if end > len(raw):
+        raise DecodeError(f"{kind.upper()} of {len(raw)} bytes ends before its pixels do: it was cut off")
+
+
+def _bmp_end(raw: memoryview) -> int:
+    """Where the rows of a picture that is not compressed end."""
+    start, header = struct.unpack_from("<II", raw, 10)
+    if header < 40:
+        return 0
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", raw, 18)
+    rows_bytes = (width * bits + 31) // 32 * 4 * abs(height)
+    return int(start + rows_bytes) if compression in (0, 3) else 0
+
+
+def _gif_end(raw: memoryview) -> int:
+    """Where the first picture's blocks end; later ones are those of an animation."""
+    flags, position = raw[10], 13
+    position += 3 << (flags & 7) + 1 if flags & 0x80 else 0
+    while raw[position] == 0x21:  # extensions
+        position = _after_blocks(raw, position + 2)
+    if raw[position] != 0x2C:
+        return 0
+    flags = raw[position + 9]
+    position += 10 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    return _after_blocks(raw, position + 1)
+
+
+def _after_blocks(raw: memoryview, position: int) -> int:
+    while raw[position]:
+        position += 1 + raw[position]
+    return position + 1
 
 
 def _audio(raw: memoryview) -> Facts:

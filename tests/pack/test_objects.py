@@ -214,7 +214,7 @@ class _Half:
         ([{"tokens": [1.5]}], {}, "field 'tokens': tokens are one list of integers"),
         ([{"image": jpeg(1)}, {"image": jpeg(2)[:-200]}], {}, "sample 2 of list: field 'image': JPEG of .* cut off"),
         ([{"image": PIL.Image.new("CMYK", (2, 2))}], {}, "sample 1 of list: a picture of mode 'CMYK' cannot"),
-        ([{"key": "a", "n": 1}, {"key": "a", "n": 2}], {}, "sample 2 of list: the key 'a' is that of sample 1 of list too"),
+        ([{"key": "a", "n": 1}, {"key": "a", "n": 2}], {}, "sample 2 of list: the key 'a' is that of sample 1 of"),
         ([{"key": "a/", "n": 1}], {}, "sample 1 of list: 'a/' cannot be a key"),
         ([{"a b": 1}], {}, "a field cannot be called 'a b'"),
     ],
