@@ -297,7 +297,7 @@ def channels_of(
 
 def _index_file(data: str | os.PathLike[str] | Indexed) -> tuple[IndexFile, str]:
     """The index.json of some data, and what errors call it."""
-    if not isinstance(data, str | os.PathLike) and not hasattr(data, "index"):
+    if not isinstance(data, str | os.PathLike) and not hasattr(getattr(data, "index", None), "paths"):
         raise ConfigError(f"a {type(data).__name__} has no index: pass the packed folder, or the data set")
     named = os.fspath(data if isinstance(data, str | os.PathLike) else (*data.index.paths, ".")[0])
     if is_url(named):
