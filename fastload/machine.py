@@ -23,6 +23,15 @@ def memory_bytes() -> int:
     return whole
 
 
+def free_bytes() -> int:
+    """Memory that is free or that the page cache would give up, as far as the system says it; else all of it."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(memory_bytes(), int(line.split()[1]) << 10)
+    return memory_bytes()
+
+
 def queued_seconds() -> float:
     """How long the threads of this process that run now have been ready to run and had no processor, summed; 0 where
     the system does not say, which only Linux does.

@@ -144,11 +144,11 @@ def sleeping(seconds: float) -> Callable[[Batch], Batch]:
     return operation
 
 
-def make(data: Path, slow: str, workers: int = 1, augment: bool = True) -> DataLoader:
+def make(data: Path, slow: str, workers: int = 1, augment: bool = True, rows: int = ROWS) -> DataLoader:
     """A loader with a slow stage; copying needs another device, for which "meta" does, where nothing is stored."""
     chain = [sleeping(LONG if slow == "augment" else SHORT / 2)] if augment else []
     device = "meta" if slow == "copy" else None
-    return DataLoader(Slowed(data, slow), ROWS, num_workers=workers, augment=chain, device=device)
+    return DataLoader(Slowed(data, slow), rows, num_workers=workers, augment=chain, device=device)
 
 
 def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
@@ -196,13 +196,17 @@ class Case:
 
 def _more_workers(slow: str) -> Callable[[Path, Advice], LoaderAndStep]:
     def followed(data: Path, advice: Advice) -> LoaderAndStep:
-        return make(data, slow, advice.setting["num_workers"]), sleeping(SHORT)
+        return make(data, slow, int(advice.setting["num_workers"])), sleeping(SHORT)
 
     return followed
 
 
 def _usual(data: Path, advice: Advice) -> LoaderAndStep:
     return make(data, ""), sleeping(SHORT)
+
+
+def _larger_batches(data: Path, advice: Advice) -> LoaderAndStep:
+    return make(data, "assemble", rows=int(advice.setting["batch_size"])), sleeping(SHORT)
 
 
 def _without_augmenting(data: Path, advice: Advice) -> LoaderAndStep:
@@ -212,7 +216,7 @@ def _without_augmenting(data: Path, advice: Advice) -> LoaderAndStep:
 CASES = {
     "slow disk": Case(slow="read", limit="read", followed=_more_workers("read")),
     "slow decode": Case(slow="decode", limit="decode", followed=_more_workers("decode")),
-    "slow collate": Case(slow="assemble", limit="assemble", followed=_usual),
+    "slow collate": Case(slow="assemble", limit="assemble", followed=_larger_batches),
     "slow copy": Case(slow="copy", limit="copy", followed=_usual),
     "slow augment": Case(slow="augment", limit="augment", followed=_without_augmenting),
     "slow model": Case(slow="step", limit="step"),

@@ -20,6 +20,7 @@ from fastload.profile.rig import ReadJob, Recording, Rig, Run
 
 WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 MOST_THREADS = 4  # times the cores, for stages that wait
+READ_AND_DECODE = "read and decode"
 _CHUNK = 1 << 20
 
 
@@ -96,10 +97,12 @@ def thread_counts(cores: int, threads: int = 0) -> list[int]:
 
 
 def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]:
-    """Of every stage."""
+    """Of every stage; reading and decoding as one, where what is read cannot be given again."""
     counts = thread_counts(cores(), rig.threads)
     each = seconds / (2 * len(counts) + 2)
     found = []
+    if not recording.reads:
+        found.append(_in_threads(READ_AND_DECODE, rig, recording, counts, each))
     if recording.reads:
         found.append(_in_threads("read", rig, recording, counts, each))
         found.append(_in_threads("decode", rig, recording, counts, each))
@@ -118,12 +121,11 @@ def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], s
         """CPU time a sample in milliseconds, and whether most of its time is spent waiting for something else."""
         nonlocal size
         run = run_alone(stage, rig, recording, threads, seconds)
-        passed = getattr(run.stats, stage)
-        busy = max(passed.busy_seconds, 1e-9)
-        rates[threads] = threads * passed.items / busy
-        size = threads * passed.bytes / busy
+        items, passed_bytes, busy = passed_in(stage, run)
+        rates[threads] = threads * items / busy
+        size = threads * passed_bytes / busy
         waits = run.cpu_seconds + run.queued_seconds < WAITS * busy
-        return 1e3 * min(run.cpu_seconds, busy) / max(1, passed.items), waits
+        return 1e3 * min(run.cpu_seconds, busy) / max(1, items), waits
 
     cpu_ms, waits = measure(1)
     beyond = {cores() << i for i in range(MOST_THREADS.bit_length())} if waits else set()
@@ -140,15 +142,26 @@ def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], s
 
 
 def run_alone(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> Run:
-    """Read or decode alone, with so many threads."""
+    """Read or decode alone, or both, with so many threads."""
     jobs: Iterator[BatchMaking]
-    if stage == "read":
+    if stage == READ_AND_DECODE:
+        jobs = rig.jobs(rig.endless(), threads=threads)
+    elif stage == "read":
         reader = rig.recipe.reader
         part_rows = rig.part_rows_for(threads)
         jobs = (ReadJob(reader, step, part_rows) for step in recording.plan())
     else:
         jobs = rig.jobs(recording.plan(), recording.recipe)  # cut as they were recorded
     return rig.run(jobs, seconds, threads=threads, whole=False)
+
+
+def passed_in(stage: str, run: Run) -> tuple[int, int, float]:
+    """Items, bytes and busy seconds of a stage that ran alone."""
+    stats = run.stats
+    if stage == READ_AND_DECODE:
+        return stats.samples, stats.read.bytes, max(1e-9, stats.read.busy_seconds + stats.decode.busy_seconds)
+    passed = stats.stages[stage]
+    return passed.items, passed.bytes, max(1e-9, passed.busy_seconds)
 
 
 def _alone(stage: str, items: int, seconds: float, cpu_seconds: float) -> Capacity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.meter import Stats
@@ -25,6 +25,8 @@ class Findings:
         rungs: of the ladder.
         setting: batch_size, num_workers, prefetch_factor, device and cores.
         tried: each advice that was tried, and what came of it.
+        about: data set, machine and time (`fastload.profile.subject`).
+        notes: what could not be measured, and why.
     """
 
     verdict: Verdict
@@ -35,3 +37,5 @@ class Findings:
     rungs: tuple[Rung, ...]
     setting: dict[str, Any]
     tried: tuple[Tried, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

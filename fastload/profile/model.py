@@ -75,6 +75,11 @@ class Model:
         """Samples/s."""
         return 1e3 * self.rows / max(self.predict_ms(threads), 1e-6)
 
+    @property
+    def measured_rate(self) -> float:
+        """Samples/s as they were measured."""
+        return 1e3 * self.rows / max(self.batch_ms, 1e-9)
+
     def changed(self, factors: Mapping[str, float]) -> Model:
         """With stages that take so many times as long."""
         stage_ms = {name: ms * factors.get(name, 1.0) for name, ms in self.stage_ms.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastload.profile.charts import COLOURS, curves
 from fastload.profile.findings import Findings
-from fastload.profile.words import QUEUED_WORTH_SAYING, gain, ms, queued, rate, speed
+from fastload.profile.words import QUEUED_WORTH_SAYING, about, calm, ms, predicted, queued, rate, speed
 from fastload.report.page import render_page
 
 
@@ -42,7 +42,10 @@ def _values(profile: Findings) -> dict[str, Any]:
         "rate": rate,
         "ms": ms,
         "speed": speed,
-        "gain": gain,
+        "openly": (verdict.first_epoch, *profile.notes),
+        "predicted": predicted,
+        "about": about(profile),
+        "calm": "; ".join(calm(profile)),
         "queued": queued(profile.model) if profile.model.queued_share > QUEUED_WORTH_SAYING else "",
     }
 
@@ -75,9 +78,13 @@ _PAGE = """
 <h1>{{ verdict.sentence }}</h1>
 <div class="numbers">
 <div><b>{{ rate(verdict.samples_per_second) }}</b>samples/s measured</div>
-<div><b>{{ rate(verdict.predicted) }}</b>by the model</div>
-<div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>
+<div><b>{{ rate(verdict.predicted) }}</b>by the model, {{ "%+.0f"|format(100 * verdict.model_error) }}%</div>
+{% if not verdict.doubt %}<div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>{% endif %}
 </div>
+{% for said in openly if said %}<p>{{ said }}</p>{% endfor %}
+{% if verdict.doubt %}<p><b>{{ verdict.doubt }}</b></p>{% endif %}
+<p class="quiet">{{ about }}</p>
+<p class="quiet">{{ calm }}</p>
 <p class="quiet">{% for name, value in p.setting.items() %}{{ name }}={{ value }}{{ "" if loop.last else ", " }}
 {%- endfor %}</p>
 
@@ -85,15 +92,18 @@ _PAGE = """
 
 <section><h2>What would help, by the model</h2>
 {% if verdict.advice %}<ol>{% for each in verdict.advice %}
-<li><b>{{ each.change }}</b>: {{ gain(each.gain) }}, {{ rate(each.samples_per_second) }} samples/s.
-<span class="quiet">{{ each.why }}.</span></li>{% endfor %}</ol>
-{% else %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
+<li><b>{{ each.change }}</b>{% if not verdict.doubt %}: {{ predicted(verdict, each)|join(", ") }} samples/s
+{%- endif %}. <span class="quiet">{{ each.why }}.</span></li>{% endfor %}</ol>
+{% elif not verdict.doubt %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
 
 {% if p.tried %}<section><h2>What it brought when it was tried</h2><ol>{% for each in p.tried %}
 <li><b>{{ each.advice.change }}</b>: {% if each.came is none %}not tried, for it takes more than other arguments of the
-loader.{% else %}predicted {{ gain(each.advice.gain) }}, came × {{ "%.3g"|format(each.came / each.now) }}
-({{ "%+.0f"|format(100 * each.off) }}%). <span class="quiet">{{ rate(each.now) }} samples/s without it,
-{{ rate(each.came) }} with it.</span>{% endif %}</li>{% endfor %}</ol></section>{% endif %}
+loader.{% else %}{% if not verdict.doubt %}predicted {{ predicted(verdict, each.advice)[0] }}, {% endif %}
+came × {{ "%.3g"|format(each.came / each.now) }}
+{%- if each.off is not none and not verdict.doubt %} ({{ "%+.0f"|format(100 * each.off) }}%){% endif %}.
+<span class="quiet">{{ rate(each.now) }} samples/s without it, {{ rate(each.came) }} with it
+{{- ", both without your step" if each.advice.bound else "" }}.</span>{% endif %}</li>{% endfor %}</ol></section>
+{% endif %}
 
 <section><h2>A batch takes {{ ms(p.model.batch_ms) }} ms</h2>
 {% for name, took, width, colour in stages %}

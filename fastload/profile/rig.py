@@ -29,6 +29,7 @@ from fastload.shards.read import Reader, Rows
 
 RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
 RECORDED_BATCHES = 16
+_PLACES, _APART = 16, 1 << 16  # of a file, looked at for pages that stayed in memory; looking may bring their like in
 Train = Callable[[Any], Any]
 
 Result = TypeVar("Result")
@@ -113,10 +114,11 @@ class Rig:
         self.order, recipe = dataset.order, dataset.recipe
         self.recipe = replace(recipe, decoders={**recipe.decoders, **self.loader._decoders()})
 
-    def endless(self) -> Iterator[Step]:
-        """Steps, epoch after epoch."""
+    def endless(self, batch_size: int | None = None) -> Iterator[Step]:
+        """Steps, epoch after epoch; None: of the loader's batch size."""
+        share = self.share if batch_size is None else replace(self.share, batch_size=batch_size, schedule=())
         for epoch in count():
-            yield from steps(self.order, self.share, epoch * self.order.samples)
+            yield from steps(self.order, share, epoch * self.order.samples)
 
     def jobs(
         self, plan: Iterator[Step], recipe: Recipe | None = None, threads: int | None = None
@@ -183,22 +185,47 @@ class Rig:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The shards, where all of them are files of this machine; else none."""
+        paths = tuple(getattr(getattr(self.loader.dataset, "index", None), "paths", ()))
+        return paths if all(map(os.path.isfile, paths)) else ()
+
     def drop_page_cache(self) -> bool:
-        """Ask the system to forget the shards' files; False where it cannot be asked, or knows no such files."""
-        index = getattr(self.loader.dataset, "index", None)
-        if index is None or not hasattr(os, "posix_fadvise") or not all(map(os.path.isfile, index.paths)):
+        """Make the system forget the shards' files; False where it cannot, or there are no such files.
+
+        What anybody maps stays in memory, whatever the system is asked: a loader that was used maps its shards.
+        """
+        if not self.files or not hasattr(os, "posix_fadvise"):
             return False
         self.reopen()
-        for path in index.paths:
-            file = os.open(path, os.O_RDONLY)
-            try:
-                os.fdatasync(file)  # pages that are not written yet cannot be dropped
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            except OSError:
-                return False
-            finally:
-                os.close(file)
-        return True
+        kept = [path for path in self.files if not _forgotten(path)]
+        return not kept
+
+
+def _forgotten(path: str) -> bool:
+    """Ask the system to forget a file, and look whether it did."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(file)  # pages that are not written yet cannot be dropped
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # looking must not read ahead
+        size = os.fstat(file).st_size
+        kept = any(_in_memory(file, offset) for offset in range(0, size, max(size // _PLACES, _APART)))
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        return not kept
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _in_memory(file: int, offset: int) -> bool:
+    try:
+        os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Recorded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,24 @@ from typing import Any
 import torch
 
 from fastload.errors import ConfigError
+from fastload.fields import Audio, Image, Tensor, Tokens
 from fastload.loader import DataLoader
+from fastload.machine import free_bytes
 from fastload.meter import Stats
-from fastload.profile.capacity import Capacity, Scaling, capacities, ceilings
+from fastload.profile.capacity import READ_AND_DECODE, Capacity, Scaling, capacities, ceilings
 from fastload.profile.findings import Findings
 from fastload.profile.ladder import climb
-from fastload.profile.model import model_of
+from fastload.profile.model import IN_THREADS, model_of
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
+from fastload.profile.subject import subject
 from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
 from fastload.profile.trials import try_changes
 from fastload.profile.verdict import Advice, Tried, judge
+
+_TRIED = {"num_workers", "prefetch_factor", "batch_size"}  # arguments that are tried
+_WARM = "Files on disk were not measured: they stay in memory while somebody has them open, as a loader that was used"
 
 # Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings, and each suspicion.
 _LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS, _SUSPECTS = 0.33, 0.2, 0.29, 0.08, 0.04, 0.05
@@ -75,17 +81,19 @@ def profile(
 def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Profile]:
     """`profile`, whose batches are yielded, each to be trained on before the next is asked for."""
     if not isinstance(loader, DataLoader):
-        raise ConfigError(f"profile: {type(loader).__name__} is not a fastload.DataLoader")
-    if not seconds > 0:
-        raise ConfigError(f"profile: seconds={seconds!r}: must be positive")
+        stock = "; pass its dataset to one" if isinstance(loader, torch.utils.data.DataLoader) else ""
+        raise ConfigError(f"profile: {type(loader).__name__} is not a fastload.DataLoader{stock}")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+        raise ConfigError(f"profile: seconds={seconds!r}: must be a positive number")
     rig = Rig(loader)
     live = yield from rig.running(rig.jobs(rig.endless()), _LIVE * seconds)
     recording = record(rig, _RECORD * seconds)
     alone = capacities(rig, recording, _ALONE * seconds)
-    best = ceilings(getattr(getattr(loader.dataset, "index", None), "paths", ()), _CEILINGS * seconds)
+    best = ceilings(rig.files, _CEILINGS * seconds)
     shards = slow_shards(rig, _SUSPECTS * seconds)
     rungs = yield from climb(rig, recording, _LADDER * seconds)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))
+    queued = model.queued_ms / max(1e-9, sum(model.stage_ms[name] for name in IN_THREADS))
     verdict = judge(
         model,
         rungs=rungs,
@@ -95,7 +103,9 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Pro
         gpu=torch.cuda.is_available(),
         parallel=rig.recipe.parallel,
         shards=shards,
-        crowd=crowd(rig, recording, alone, _greater(live.stats), _SUSPECTS * seconds),
+        crowd=crowd(rig, recording, alone, _limiting(live.stats, alone), queued, _SUSPECTS * seconds),
+        ragged=_ragged(loader),
+        fits=_stored_bytes(loader) < free_bytes(),
     )
     tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []
     return Profile(
@@ -113,36 +123,65 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Pro
             "cores": model.cores,
         },
         tried=tuple(tried),
+        about=subject(loader.dataset),
+        notes=(_WARM,) if rig.files and verdict.cold_ms is None else (),
     )
+
+
+def _stored_bytes(loader: DataLoader) -> int:
+    return sum(file.bytes for file in getattr(getattr(loader.dataset, "index", None), "files", ()))
+
+
+def _ragged(loader: DataLoader) -> list[str]:
+    """Fields that come as lists and could have a declared size."""
+    sizes = {Image: "size", Audio: "seconds", Tokens: "length", Tensor: "shape"}
+    fields = getattr(loader.dataset, "fields", {}).items()
+    return [name for name, each in fields if type(each) in sizes and getattr(each, sizes[type(each)]) is None]
 
 
 def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried]]:
     """Each advice that other arguments of the loader follow, between two runs without it."""
     found = []
-    can = sum(bool(each.setting) for each in advice)
+    can = sum(_can_try(each) for each in advice)
     for each in advice:
-        if not each.setting:
+        if not _can_try(each):
             found.append(Tried(advice=each, now=None, came=None))
             continue
-        rates = []
-        for setting in ({}, each.setting, {}):
-            threads = setting.get("num_workers", rig.threads)
-            run = yield from rig.running(
-                rig.jobs(rig.endless(), threads=threads),
-                seconds / (3 * can),
-                threads=threads,
-                ahead=setting.get("prefetch_factor", rig.loader.prefetch_factor),
-            )
-            rates.append(run.samples_per_second)
-        found.append(Tried(advice=each, now=(rates[0] + rates[2]) / 2, came=rates[1]))
+        alone, share = "batch_size" in each.setting, seconds / (3 * can)
+        before = yield from _tried_rate(rig, {}, alone, share)
+        came = yield from _tried_rate(rig, each.setting, alone, share)
+        after = yield from _tried_rate(rig, {}, alone, share)
+        found.append(Tried(advice=each, now=(before + after) / 2, came=came))
     return found
 
 
+def _can_try(advice: Advice) -> bool:
+    return bool(advice.setting) and set(advice.setting) <= _TRIED
+
+
+def _tried_rate(rig: Rig, setting: Mapping[str, Any], alone: bool, seconds: float) -> Steps[float]:
+    """Samples/s with other arguments.
+
+    Args:
+        alone: without your step, which may have no memory for larger batches.
+    """
+    threads = setting.get("num_workers", rig.threads)
+    jobs = rig.jobs(rig.endless(setting.get("batch_size")), threads=threads)
+    steps = rig.running(
+        jobs, seconds, threads=threads, ahead=setting.get("prefetch_factor", rig.loader.prefetch_factor)
+    )
+    run = drive(steps, drop) if alone else (yield from steps)
+    return run.samples_per_second
+
+
 def _scaling(stats: Stats, alone: Sequence[Capacity]) -> Scaling:
-    """Of the stage that takes more of the threads' time."""
+    """Of the stage that takes most of the threads' time."""
     found = {each.stage: each.scaling for each in alone}
-    return found.get(_greater(stats)) or Scaling()
+    return found.get(_limiting(stats, alone)) or Scaling()
 
 
-def _greater(stats: Stats) -> str:
+def _limiting(stats: Stats, alone: Sequence[Capacity]) -> str:
+    """The stage that takes most of the threads' time, of those that were measured alone."""
+    if any(each.stage == READ_AND_DECODE for each in alone):
+        return READ_AND_DECODE
     return "read" if stats.read.busy_seconds > stats.decode.busy_seconds else "decode"

@@ -15,7 +15,7 @@ from fastload.batch import BufferPool
 from fastload.dataset import StreamingDataset
 from fastload.meter import DECODE, IDLE, READ, Clock, run_under
 from fastload.order.cursor import Step
-from fastload.profile.capacity import Capacity, run_alone
+from fastload.profile.capacity import Capacity, passed_in, run_alone
 from fastload.profile.rig import Recording, Rig
 
 SHARDS_LOOKED_AT = 256  # spread over all; the largest first, for time may run out
@@ -25,6 +25,7 @@ _SHARE = 0.1  # of reading and decoding, for all slow shards: below, nobody woul
 _LEAST_SHARE = 0.02  # of it, for each that is named: beside one that dominates, others that look slow are noise
 _AGAIN = 3  # measurements of what looks slow; the fastest counts, for other programs only make it slower
 _CROWD = 1.1  # times as much with fewer threads
+_QUEUED = 0.2  # of the threads' busy time, without a processor: above, other programs may be the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +134,18 @@ def _cost(rig: Rig, shard: int, size: int) -> tuple[float, float]:
     return clock.seconds[READ] / 1e9 / len(rows), clock.seconds[DECODE] / 1e9 / len(rows)
 
 
-def crowd(rig: Rig, recording: Recording, alone: Sequence[Capacity], stage: str, seconds: float) -> Crowd | None:
+def crowd(
+    rig: Rig, recording: Recording, alone: Sequence[Capacity], stage: str, queued_share: float, seconds: float
+) -> Crowd | None:
     """Whether the loader's threads do less than fewer would.
 
     Args:
         alone: capacities, with one of the stage.
-        stage: read or decode, whichever takes more of the threads' time.
+        stage: of these, the one that takes most of the threads' time.
+        queued_share: of the threads' busy time, what they were ready to run for and had no processor.
     """
     found = next((each for each in alone if each.stage == stage), None)
-    if found is None or rig.threads not in found.threads:
+    if found is None or rig.threads not in found.threads or queued_share > _QUEUED:
         return None
     rates = dict(zip(found.threads, found.rates, strict=True))
     fewer = {n: rate for n, rate in rates.items() if n < rig.threads}
@@ -152,10 +156,10 @@ def crowd(rig: Rig, recording: Recording, alone: Sequence[Capacity], stage: str,
         tuple(_rate(stage, rig, recording, n, seconds / (2 * _AGAIN)) for n in (best, rig.threads))
         for _ in range(_AGAIN)
     ]
-    gain = statistics.median(few / many for few, many in pairs)
-    return Crowd(stage=stage, threads=best, gain=gain) if gain >= _CROWD else None
+    gains = [few / many for few, many in pairs]
+    return Crowd(stage=stage, threads=best, gain=statistics.median(gains)) if min(gains) >= _CROWD else None
 
 
 def _rate(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> float:
-    passed = run_alone(stage, rig, recording, threads, seconds).stats.stages[stage]
-    return threads * passed.items / max(passed.busy_seconds, 1e-9)
+    items, _, busy_seconds = passed_in(stage, run_alone(stage, rig, recording, threads, seconds))
+    return threads * items / busy_seconds

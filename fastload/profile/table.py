@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.profile.findings import Findings
-from fastload.profile.words import QUEUED_WORTH_SAYING, gain, ms, queued, rate, speed
+from fastload.profile.words import QUEUED_WORTH_SAYING, about, calm, ms, predicted, queued, rate, speed
 
 WIDTH = 110  # of the report as a string
 
@@ -32,10 +32,18 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
     verdict, setting = profile.verdict, profile.setting
     yield Text(verdict.sentence, style="bold")
     yield Text(
-        f"{rate(verdict.samples_per_second)} samples/s, {rate(verdict.predicted)} by the model; "
-        f"{rate(verdict.loader_alone)} if your step took no time"
+        f"{rate(verdict.samples_per_second)} samples/s, {rate(verdict.predicted)} by the model "
+        f"({verdict.model_error:+.0%})"
+        + ("" if verdict.doubt else f"; {rate(verdict.loader_alone)} if your step took no time")
     )
+    yield Text("; ".join(calm(profile)), style="dim")
+    yield Text(about(profile), style="dim")
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
+    for said in (verdict.first_epoch, *profile.notes):
+        if said:
+            yield Text(said)
+    if verdict.doubt:
+        yield Text(verdict.doubt, style="yellow")
     if profile.model.queued_share > QUEUED_WORTH_SAYING:
         yield Text(queued(profile.model), style="yellow")
     yield _advice(profile)
@@ -56,11 +64,11 @@ def _table(title: str, *columns: str) -> Table:
 
 def _advice(profile: Findings) -> RenderableType:
     if not profile.verdict.advice:
-        return Text("\nNo change of the loader would bring 5% or more.")
+        return Text("" if profile.verdict.doubt else "\nNo change of the loader would bring 5% or more.")
     table = _table("What would help, by the model", "change", "gain", "samples/s")
     table.add_column("because")
     for each in profile.verdict.advice:
-        table.add_row(each.change, gain(each.gain), rate(each.samples_per_second), each.why)
+        table.add_row(each.change, *predicted(profile.verdict, each), each.why)
     return table
 
 
@@ -68,12 +76,14 @@ def _tried(profile: Findings) -> RenderableType:
     table = _table("What it brought when it was tried", "change", "predicted", "came", "off")
     table.add_column("samples/s without and with it")
     for each in profile.tried:
-        if each.came is None or each.now is None or each.off is None:
-            table.add_row(each.advice.change, gain(each.advice.gain), "", "", "not tried: takes other than arguments")
+        told = predicted(profile.verdict, each.advice)[0]
+        if each.came is None or each.now is None:
+            table.add_row(each.advice.change, told, "", "", "not tried: takes other than arguments")
             continue
         came = f"× {each.came / each.now:.3g}"
-        rates = f"{rate(each.now)}, {rate(each.came)}"
-        table.add_row(each.advice.change, gain(each.advice.gain), came, f"{each.off:+.0%}", rates)
+        off = "" if each.off is None or profile.verdict.doubt else f"{each.off:+.0%}"
+        rates = f"{rate(each.now)}, {rate(each.came)}" + (", no step" if each.advice.bound else "")
+        table.add_row(each.advice.change, told, came, off, rates)
     return table
 
 
@@ -112,7 +122,7 @@ def _capacities(profile: Findings) -> RenderableType:
 
 def _ready(profile: Findings) -> RenderableType:
     asked = sum(profile.stats.ready)
-    if not asked or not profile.setting["num_workers"]:
+    if not asked or not profile.model.threads:
         return Text("")
     shares = ", ".join(f"{k}: {count / asked:.0%}" for k, count in enumerate(profile.stats.ready))
     return Text(f"Batches ready when one was asked for: {shares}")

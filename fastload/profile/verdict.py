@@ -12,6 +12,8 @@ from fastload.profile.suspects import Crowd, SlowShard
 
 WORTH_SAYING = 0.05  # gains below this are noise
 _STORAGE_SHARE = 0.15  # of a step; two runs of a loader on a busy machine differ by as much as 10%
+_DOUBT = 0.15  # what the model, or a second run, is off by: from here on its figures are no predictions
+_LARGER = (2, 4)  # times as many rows, for batches that cost by the batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +24,10 @@ class Advice:
         change: what to do.
         why: what it rests on.
         gain: predicted throughput over that of now, e.g. 1.8; 1.0 where it only saves.
-        samples_per_second: predicted.
+        samples_per_second: what was measured, times the gain.
         stage: the stage that it changes.
         setting: arguments of the loader that make the change, by name; empty where it is none of these.
+        bound: the gain is what it would be at most: how much less the stage would take, nobody knows.
     """
 
     change: str
@@ -32,7 +35,8 @@ class Advice:
     gain: float
     samples_per_second: float
     stage: str
-    setting: Mapping[str, int] = field(default_factory=dict)
+    setting: Mapping[str, int | str] = field(default_factory=dict)
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +54,9 @@ class Tried:
 
     @property
     def off(self) -> float | None:
-        """What came over what was predicted, less 1; with the machine's speed of the moment taken out."""
-        if self.came is None or self.now is None:
+        """What came over what was predicted, less 1; with the machine's speed of the moment taken out. None where the
+        prediction was a bound."""
+        if self.came is None or self.now is None or self.advice.bound:
             return None
         return self.came / self.now / self.advice.gain - 1
 
@@ -66,10 +71,13 @@ class Verdict:
         waiting_share: of the time, what is spent waiting for batches and putting them together, 0 to 1.
         samples_per_second: measured.
         predicted: samples/s by the model, to judge it by.
-        loader_alone: samples/s by the model if your step took no time.
-        advice: the largest gain first.
+        loader_alone: samples/s if your step took no time: what was measured, times the gain by the model.
+        advice: the largest gain first, and those that are bounds last.
         cause: what is behind the limit, where it is one thing: "slow shard" or "too many threads"; else "".
         why: the cause in words.
+        again: time of a batch when the loader ran again, over that of the run that was judged; None: it did not.
+        cold_ms: what a batch takes longer where files come from the disk; None where it was not measured.
+        cold_share: of the time of such a batch.
     """
 
     limit: str
@@ -81,6 +89,34 @@ class Verdict:
     advice: tuple[Advice, ...]
     cause: str = ""
     why: str = ""
+    again: float | None = None
+    cold_ms: float | None = None
+    cold_share: float = 0.0
+
+    @property
+    def model_error(self) -> float:
+        """Of samples/s, what the model is off by: 0.1 where it says 10% more than was measured."""
+        return self.predicted / max(self.samples_per_second, 1e-9) - 1
+
+    @property
+    def doubt(self) -> str:
+        """Why gains cannot be told; empty where they can. Batches that come late are no reason: they are found as what
+        is measured beyond the model."""
+        late = any("prefetch_factor" in each.setting for each in self.advice)
+        if abs(self.model_error) > _DOUBT and not late:
+            why = f"the model is {self.model_error:+.0%} off what was measured"
+        elif self.again is not None and abs(self.again - 1) > _DOUBT:
+            why = f"a batch took × {self.again:.2f} as long when the loader ran again"
+        else:
+            return ""
+        return f"{why[0].upper()}{why[1:]}: the machine was too busy to tell what a change would bring; run again."
+
+    @property
+    def first_epoch(self) -> str:
+        """What files cost that are not in memory yet, in words; empty where it is nothing or was not measured."""
+        if self.cold_ms is None or self.cold_share < _STORAGE_SHARE:
+            return ""
+        return f"A first epoch costs {self.cold_ms:+.1f} ms a batch: its files come from the disk."
 
     @property
     def sentence(self) -> str:
@@ -114,6 +150,8 @@ def judge(
     parallel: bool = True,
     shards: Sequence[SlowShard] = (),
     crowd: Crowd | None = None,
+    ragged: Sequence[str] = (),
+    fits: bool = True,
 ) -> Verdict:
     """The verdict on a loader.
 
@@ -127,29 +165,42 @@ def judge(
         parallel: threads make its reading or decoding faster.
         shards: those that take much longer than the others.
         crowd: its threads do less than fewer would.
+        ragged: fields that come as lists and could have a declared size.
+        fits: the stored data fits into memory, so that later epochs find it there.
     """
-    limit, behind = model.ranked()[:2]
+    limit = model.ranked()[0]
+    behind = next(name for name in model.changed({limit: 0.0}).ranked() if name != limit)
     cause, why = _cause(model, limit, shards, crowd)
     found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
-    found += [*_prefetch(model, limit, prefetch), *_consumer(model, limit), *_augment(model, limit, device, gpu)]
+    found += [
+        *_prefetch(model, limit, prefetch),
+        *_consumer(model, limit, ragged),
+        *_augment(model, limit, device, gpu),
+    ]
     found += [
         _advice(trial.change, trial.why, model, model.changed({"decode": trial.factor}), "decode")
         for trial in trials
         if trial.factor < 1
     ]
-    found += _storage(model, rungs)
+    if not fits:
+        found += _storage(model, rungs)
     worth = [each for each in found if each.gain > 1 + WORTH_SAYING] + ([] if crowd else _spare_threads(model))
     alone = model.changed({"step": 0.0})
+    again = next((rung.batch_ms for rung in rungs if rung.adds in ("read and check", "read and decode")), None)
+    cold = next((rung for rung in rungs if rung.adds == "storage"), None)
     return Verdict(
         limit=limit,
         behind=behind,
         waiting_share=min(1.0, model.waiting_ms / max(model.batch_ms, 1e-9)),
-        samples_per_second=1e3 * model.rows / max(model.batch_ms, 1e-9),
+        samples_per_second=model.measured_rate,
         predicted=model.rate(),
-        loader_alone=alone.rate(),
-        advice=tuple(sorted(worth, key=lambda each: -each.gain)),
+        loader_alone=alone.rate() / model.rate() * model.measured_rate,
+        advice=tuple(sorted(worth, key=lambda each: (each.bound, -each.gain))),
         cause=cause,
         why=why,
+        again=None if again is None else again / max(model.batch_ms, 1e-9),
+        cold_ms=None if cold is None else cold.cost_ms,
+        cold_share=0.0 if cold is None else cold.cost_ms / max(cold.batch_ms, 1e-9),
     )
 
 
@@ -193,12 +244,12 @@ def _crowd(model: Model, crowd: Crowd) -> list[Advice]:
 
 
 def _advice(change: str, why: str, model: Model, after: Model, stage: str, threads: int | None = None) -> Advice:
-    rate = after.rate(threads)
+    gain = after.rate(threads) / model.rate()
     return Advice(
         change=change,
         why=why,
-        gain=rate / model.rate(),
-        samples_per_second=rate,
+        gain=gain,
+        samples_per_second=gain * model.measured_rate,
         stage=stage,
         setting={} if threads is None else {"num_workers": threads},
     )
@@ -241,7 +292,7 @@ def _spare_threads(model: Model) -> list[Advice]:
             why=f"{n} would need {model.threads_ms(n):.1f} of the {model.predict_ms():.1f} ms of a batch; "
             "the others can do something else",
             gain=1.0,
-            samples_per_second=model.rate(),
+            samples_per_second=model.measured_rate,
             stage=max(IN_THREADS, key=lambda name: model.stage_ms[name]),
             setting={"num_workers": n},
         )
@@ -255,32 +306,42 @@ def _prefetch(model: Model, limit: str, prefetch: int) -> list[Advice]:
     if not model.threads or not slack or late < WORTH_SAYING * model.batch_ms:
         return []
     gain = model.batch_ms / (model.batch_ms - late)
-    rate = gain * 1e3 * model.rows / model.batch_ms
     return [
         Advice(
             change=f"prefetch_factor={2 * prefetch}, from {prefetch}",
             why=f"{late:.1f} ms a batch are spent waiting although threads are fast enough on average: batches differ",
             gain=gain,
-            samples_per_second=rate,
+            samples_per_second=gain * model.measured_rate,
             stage=limit,
             setting={"prefetch_factor": 2 * prefetch},
         )
     ]
 
 
-_LESS = {
-    "assemble": ("larger batches, or fields with a declared size in place of lists", "putting a batch together"),
-    "copy": ("fewer bytes a sample: uint8 that is normalised on the device, smaller crops", "copying to the device"),
-}
+def _bound(change: str, why: str, model: Model, after: Model, stage: str, **setting: int | str) -> Advice:
+    return replace(_advice(change, why, model, after, stage), setting=setting, bound=True)
 
 
-def _consumer(model: Model, limit: str) -> list[Advice]:
+def _consumer(model: Model, limit: str, ragged: Sequence[str]) -> list[Advice]:
     """What takes less of the consumer's own time."""
-    if limit not in _LESS:
+    without = model.changed({limit: 0.0})
+    if limit == "copy":
+        why = f"copying to the device takes {model.stage_ms[limit]:.1f} ms a batch"
+        change = "fewer bytes a sample: uint8 that is normalised on the device, smaller crops"
+        return [_bound(change, why, model, without, limit)]
+    if limit != "assemble":
         return []
-    change, doing = _LESS[limit]
-    why = f"{doing} takes {model.stage_ms[limit]:.1f} ms a batch; at most"
-    return [_advice(change, why, model, model.changed({limit: 0.0}), limit)]
+    why = f"putting a batch together takes {model.stage_ms[limit]:.1f} ms"
+    found = []
+    for times in _LARGER:
+        rows = times * round(model.rows)
+        after = model.changed({name: 1 / times for name in model.stage_ms if name not in IN_THREADS})
+        change = f"batch_size={rows}, from {round(model.rows)}"
+        found.append(_bound(change, f"{why}, if larger ones take no longer", model, after, limit, batch_size=rows))
+    if ragged:
+        change = f"a declared size for {', '.join(ragged)}, in place of lists"
+        found.append(_bound(change, why, model, without, limit))
+    return found
 
 
 def _augment(model: Model, limit: str, device: str, gpu: bool) -> list[Advice]:
@@ -289,22 +350,25 @@ def _augment(model: Model, limit: str, device: str, gpu: bool) -> list[Advice]:
         return []
     took = f"augmenting takes {model.stage_ms['augment']:.1f} ms a batch"
     if device == "cpu" and gpu:
-        return [_advice('device="cuda"', f"{took} on the CPU; at most, on the GPU", model, without, "augment")]
+        return [_bound('device="cuda"', f"{took} on the CPU", model, without, "augment", device="cuda")]
     where = "on the device" if device != "cpu" else "on the CPU, where there is no GPU to do it"
-    return [_advice("fewer or cheaper operations", f"{took} {where}; at most", model, without, "augment")]
+    return [_bound("fewer or cheaper operations", f"{took} {where}", model, without, "augment")]
 
 
 def _storage(model: Model, rungs: Sequence[Rung]) -> list[Advice]:
+    """Of data that every epoch reads from the disk: how much faster the loader is from memory."""
     cold = next((rung for rung in rungs if rung.adds == "storage"), None)
     if cold is None or cold.cost_ms < _STORAGE_SHARE * cold.batch_ms:
         return []
-    warm = cold.batch_ms - cold.cost_ms
+    beside = model.threads_ms() if model.threads else model.predict_ms()
+    more = max(0.0, cold.batch_ms - beside) * max(1, model.threads)
+    from_disk = replace(model, stage_ms={**model.stage_ms, "read": model.stage_ms["read"] + more})
     return [
         Advice(
             change="a faster disk, or memory enough to keep the shards in the page cache",
-            why=f"files not yet in memory cost {cold.cost_ms:.1f} ms a batch; against the first epoch",
-            gain=cold.batch_ms / warm,
-            samples_per_second=1e3 * model.rows / warm,
+            why=f"the shards are larger than memory, and files that are not there cost {cold.cost_ms:.1f} ms a batch",
+            gain=from_disk.predict_ms() / max(model.predict_ms(), 1e-9),
+            samples_per_second=model.measured_rate,
             stage="read",
         )
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fastload.inspect import size_text
+from fastload.profile.findings import Findings
 from fastload.profile.model import Model
+from fastload.profile.verdict import Advice, Verdict
 
 QUEUED_WORTH_SAYING = 0.2  # of the time that threads could have run; below, figures are of the program alone
 
@@ -26,6 +28,32 @@ def speed(value: float | None) -> str:
 def gain(value: float) -> str:
     """A factor of throughput: 1.8 -> "x 1.8"; 1 is no gain."""
     return "same speed" if value == 1.0 else f"× {value:.3g}"
+
+
+def predicted(verdict: Verdict, advice: Advice) -> tuple[str, str]:
+    """The gain of an advice and its samples/s; empty where the figures are no predictions."""
+    if verdict.doubt:
+        return "", ""
+    most = "at most " if advice.bound else ""
+    return most + gain(advice.gain), most + rate(advice.samples_per_second)
+
+
+def calm(found: Findings) -> list[str]:
+    """What says whether figures can be believed, and threads have room."""
+    said = []
+    if found.verdict.again is not None:
+        said.append(f"when the loader ran again, a batch took × {found.verdict.again:.2f} as long")
+    if found.stats.thread_seconds:
+        said.append(f"threads were idle {found.stats.idle_seconds / found.stats.thread_seconds:.0%} of the time")
+    return said
+
+
+def about(found: Findings) -> str:
+    """Data set, machine and time in a line."""
+    what, data = found.about, found.about["data"]
+    name = data if isinstance(data, str) else ", ".join(f"{name}: {place}" for name, place in data.items())
+    fields = "".join(f", {name}={kind}" for name, kind in what["fields"].items())
+    return f"{name}, {what['samples']:,} samples{fields}; {what['cpu']}, Python {what['python']}, {what['time']}"
 
 
 def queued(model: Model) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ import fastload
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile
+from fastload.profile.rig import Rig
 from fastload.profile.verdict import Advice, Tried
 
 Packed = Callable[..., Path]
@@ -176,6 +178,60 @@ def test_copies_to_the_gpu_are_measured(data: Path) -> None:
     assert copy.bytes_per_second > 0
 
 
+def test_files_that_a_used_loader_has_open_are_not_taken_for_cold_ones(data: Path) -> None:
+    loader = make(data, "")
+    assert Rig(loader).drop_page_cache(), "nobody has them open"
+    for _ in loader:
+        pass
+    assert not Rig(loader).drop_page_cache()
+    found = profile(loader, seconds=0.3)
+    assert "storage" not in [rung.adds for rung in found.rungs]
+    said = "Files on disk were not measured"
+    assert said in str(found)
+    assert said in page_of(found)
+
+
+def test_figures_that_are_no_predictions_are_not_told(data: Path) -> None:
+    found = run(data, "slow decode")
+    busy = replace(found, verdict=replace(found.verdict, predicted=2 * found.verdict.samples_per_second))
+    first = found.verdict.advice[0]
+    for text in (str(busy), page_of(busy)):
+        assert "too busy to tell" in text
+        assert first.change in text
+        assert f"× {first.gain:.3g}" not in text
+        assert "if your step took no time" not in text
+
+
+def test_the_report_says_of_what_it_is(data: Path) -> None:
+    found = run(data, "slow decode")
+    assert found.about["data"] == str(data / "train")
+    assert found.about["samples"] == sum(SHARDS)
+    assert "Image(size=8" in found.about["fields"]["image"]
+    assert {"cpu", "cores", "python", "time"} <= set(found.about)
+    for text in (" ".join(str(found).split()), page_of(found)):
+        assert f"{sum(SHARDS)} samples, image=Image(" in text
+
+
+@measured
+def test_threads_that_take_turns_are_not_predicted_to_bring_more() -> None:
+    class Turns(torch.utils.data.Dataset[torch.Tensor]):
+        lock = threading.Lock()  # as the interpreter's, but the same on every machine
+
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            with self.lock:
+                time.sleep(0.003)
+            return torch.tensor(float(i))
+
+    found = profile(DataLoader(Turns(), 4, num_workers=1), seconds=1.5)
+    (both,) = [each for each in found.capacities if each.stage == "read and decode"]
+    assert both.scaling is not None
+    assert both.scaling.speedup(2) < 1.4
+    assert not [each for each in found.verdict.advice if each.gain > 1.4]
+
+
 def test_mixtures_and_other_formats_are_profiled_too(packed: Packed) -> None:
     sets = {kind: fastload.StreamingDataset(packed(kind, [40]), fields=FIELDS) for kind in ("tar", "parquet")}
     for fields in ("merged", "separate"):
@@ -203,8 +259,12 @@ def test_map_style_data_is_profiled_and_its_fetching_counts_as_decoding() -> Non
 def test_what_is_no_loader_is_refused(data: Path, packed: Packed) -> None:
     with pytest.raises(ConfigError, match=r"profile: list is not a fastload\.DataLoader"):
         profile([])  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"profile: seconds=0: must be positive"):
-        profile(make(data, "step"), seconds=0)
+    stock: Any = torch.utils.data.DataLoader(fastload.StreamingDataset(data))
+    with pytest.raises(ConfigError, match=r"DataLoader is not a fastload\.DataLoader; pass its dataset to one"):
+        profile(stock)
+    for seconds in (0, "3", float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=f"profile: seconds={seconds!r}: must be a positive number"):
+            profile(make(data, "step"), seconds=seconds)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="profile: the data set has no samples"):
         profile(DataLoader(packed("tar", []), 8))
     with pytest.raises(ConfigError, match="profile: an iterable data set cannot be taken apart; its loader's stats"):

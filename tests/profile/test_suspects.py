@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import samples
@@ -13,6 +14,8 @@ from slowed import SHARDS, SLOW_SHARD, Slowed, make
 
 import fastload
 from fastload.loader import DataLoader
+from fastload.profile import suspects
+from fastload.profile.capacity import Capacity
 from fastload.profile.rig import Rig
 from fastload.profile.suspects import ROWS_LOOKED_AT, slow_shards
 
@@ -25,6 +28,25 @@ def test_a_shard_that_is_read_slowly_is_found_with_what_it_takes(packed: Packed)
     assert found.times > 20
     assert found.share == pytest.approx(found.excess["read"], rel=0.2)
     assert 0.5 < found.share < 1
+
+
+@pytest.mark.parametrize(
+    ("slower", "queued_share", "named"),
+    [((2, 2, 2), 0.0, True), ((2, 2, 0.9), 0.0, False), ((2, 2, 2), 0.3, False)],
+    ids=["every time", "but once", "others use the machine"],
+)
+def test_a_crowd_is_named_where_all_measurements_agree(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, slower: tuple[float, ...], queued_share: float, named: bool
+) -> None:
+    rig = Rig(make(packed("tar", SHARDS), "", workers=2))
+    alone = Capacity(stage="decode", threads=(1, 2), rates=(20.0, 10.0), cpu_ms=1.0)
+    rates = iter([rate for times in slower for rate in (times, 1.0)])
+    monkeypatch.setattr(suspects, "_rate", lambda *_: next(rates))
+    recording: Any = None
+    found = suspects.crowd(rig, recording, [alone], "decode", queued_share, 1.0)
+    assert (found is not None) == named
+    if found:
+        assert (found.threads, found.gain) == (1, 2)
 
 
 def test_a_shard_of_large_pictures_is_found_in_decoding(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ def test_prefetching_is_advised_where_batches_are_late_and_threads_fast() -> Non
 
 def test_augmentation_goes_to_the_gpu_if_there_is_one() -> None:
     slow = model(threads=1, decode=10, augment=40, step=10)
-    assert [a.change for a in judge(slow, gpu=True).advice] == ['device="cuda"']
+    (there,) = judge(slow, gpu=True).advice
+    assert (there.change, dict(there.setting), there.bound) == ('device="cuda"', {"device": "cuda"}, True)
     (advice,) = judge(slow, gpu=False).advice
     assert advice.change == "fewer or cheaper operations"
     assert advice.gain == pytest.approx(5)
@@ -143,15 +144,50 @@ def test_trials_count_only_where_they_bring_something() -> None:
     assert judge(model(threads=1, decode=10, step=30), trials=[trial]).advice == ()
 
 
-def test_the_first_epoch_wants_a_faster_disk() -> None:
-    rungs = [
-        Rung(source="files in the page cache", adds="read and check", batch_ms=10, cost_ms=1),
-        Rung(source="files on disk", adds="storage", batch_ms=30, cost_ms=20),
-    ]
-    (advice,) = judge(model(threads=1, decode=4, step=10), rungs=rungs).advice
+WARM = Rung(source="files in the page cache", adds="read and check", batch_ms=10, cost_ms=1)
+COLD = Rung(source="files on disk", adds="storage", batch_ms=30, cost_ms=20)
+
+
+def test_what_the_first_epoch_costs_is_said_and_no_advice_where_later_ones_find_the_data_in_memory() -> None:
+    verdict = judge(model(threads=1, decode=4, step=10), rungs=[WARM, COLD])
+    assert verdict.advice == ()
+    assert verdict.first_epoch == "A first epoch costs +20.0 ms a batch: its files come from the disk."
+    little = judge(model(threads=1, decode=4, step=10), rungs=[WARM, replace(COLD, cost_ms=1)])
+    assert (little.first_epoch, little.cold_ms) == ("", 1)
+    assert judge(model(threads=1, decode=4, step=10), rungs=[WARM]).cold_ms is None
+
+
+def test_data_larger_than_memory_wants_a_faster_disk_unless_something_else_limits_then_too() -> None:
+    (advice,) = judge(model(threads=1, decode=4, step=10), rungs=[WARM, COLD], fits=False).advice
     assert advice.change.startswith("a faster disk")
-    assert advice.gain == 3
-    assert judge(model(threads=1, decode=4, step=10), rungs=[replace(rungs[1], cost_ms=1)]).advice == ()
+    assert advice.gain == pytest.approx(3)
+    assert judge(model(threads=1, decode=1, step=100), rungs=[WARM, COLD], fits=False).advice == ()
+    assert judge(model(threads=1, decode=4, step=10), rungs=[replace(COLD, cost_ms=1)], fits=False).advice == ()
+
+
+def test_figures_rest_on_what_was_measured() -> None:
+    slower = model(threads=1, decode=20, step=1, cpu_ms=20)
+    verdict = judge(replace(slower, batch_ms=22))
+    (advice,) = verdict.advice
+    assert advice.samples_per_second == pytest.approx(advice.gain * verdict.samples_per_second)
+    assert verdict.loader_alone == pytest.approx(verdict.samples_per_second)
+    assert verdict.doubt == ""
+    assert verdict.model_error == pytest.approx(0.1)
+
+
+def test_where_model_and_measurement_disagree_no_gains_are_told() -> None:
+    slow = model(threads=1, decode=20, step=1, cpu_ms=20)
+    doubt = judge(replace(slow, batch_ms=40)).doubt
+    assert doubt.startswith("The model is +100% off what was measured: the machine was too busy to tell")
+    again = judge(replace(slow, batch_ms=20), rungs=[replace(WARM, batch_ms=15)]).doubt
+    assert again.startswith("A batch took × 0.75 as long when the loader ran again: the machine was too busy")
+    late = judge(replace(model(threads=2, decode=20, step=20), batch_ms=25, waiting_ms=5))
+    assert late.doubt == "", "batches that come late are what prefetching is advised for"
+
+
+def test_what_comes_next_is_what_would_limit_without_what_limits_now() -> None:
+    verdict = judge(model(threads=1, read=10, decode=40, augment=6, step=7))
+    assert (verdict.limit, verdict.behind) == ("decode", "step"), "threads would need 10 ms then, the consumer 13"
 
 
 def slow_shard(share: float, excess: float) -> SlowShard:
@@ -181,12 +217,30 @@ def test_a_crowd_is_behind_a_limit_and_takes_the_place_of_advice_on_threads() ->
     assert advice.gain == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("limit", ["assemble", "copy"])
-def test_what_the_consumer_waits_for_itself_has_advice_too(limit: str) -> None:
-    verdict = judge(model(threads=1, decode=1.0, step=5.0, **{limit: 15.0}))
-    (advice,) = [each for each in verdict.advice if each.stage == limit]
-    assert verdict.limit == limit
-    assert advice.gain == pytest.approx(4.0)
+def test_copies_want_fewer_bytes_and_nobody_knows_how_many() -> None:
+    verdict = judge(model(threads=1, decode=1.0, step=5.0, copy=15.0))
+    (advice,) = verdict.advice
+    assert verdict.limit == "copy"
+    assert (advice.gain, advice.bound) == (pytest.approx(4.0), True)
+
+
+def test_assembling_wants_larger_batches_and_sizes_of_what_comes_as_lists() -> None:
+    slow = model(threads=1, decode=1.0, step=5.0, assemble=15.0)
+    gains = {each.change: each.gain for each in judge(slow).advice}
+    assert gains == {"batch_size=20, from 10": pytest.approx(2), "batch_size=40, from 10": pytest.approx(4)}
+    ragged = judge(slow, ragged=["tokens"]).advice
+    assert all(each.bound for each in ragged)
+    assert next(each for each in ragged if not each.setting).change == "a declared size for tokens, in place of lists"
+
+
+def test_bounds_come_after_what_is_predicted() -> None:
+    trial = Trial(change="pack anew", why="tried", factor=0.5)
+    shards = [slow_shard(0.5, 0.5)]
+    verdict = judge(model(threads=0, decode=20, assemble=40), trials=[trial], shards=shards, parallel=False)
+    bounds = [each.bound for each in verdict.advice]
+    assert bounds == sorted(bounds)
+    assert {True, False} == set(bounds)
+    assert verdict.advice[-1].gain > verdict.advice[0].gain or verdict.advice[-2].gain > verdict.advice[0].gain
 
 
 def test_a_loaders_own_number_of_threads_is_tried_and_one_fewer() -> None:
