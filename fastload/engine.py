@@ -46,7 +46,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError, FastloadError
-from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, WAITING, Clock, Meter, run_under
+from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, PLAN, WAITING, Clock, Meter, run_under
 from fastload.stopping import work_until
 
 Result = TypeVar("Result", covariant=True)
@@ -152,8 +152,8 @@ class Engine(Generic[Result]):
         meter: measures what threads and consumer spend their time on; who passes one stops `clock` on it at the end.
 
     Attributes:
-        clock: the consumer's: its time from next() until a result is there goes to waiting and assembling, from then
-            on to copying, unless the consumer says otherwise.
+        clock: the consumer's: its time from next() until a result is there goes to planning, waiting and assembling,
+            from then on to copying, unless the consumer says otherwise.
     """
 
     def __init__(
@@ -203,8 +203,9 @@ class Engine(Generic[Result]):
             if self._shared.closed:
                 raise EngineError(_CLOSED)
             ready = len([ticket for ticket in self._line if ticket.left == 0])
-            self.clock.enter(ASSEMBLE)
-            self._fill()
+            if len(self._line) < self._ahead:
+                self.clock.enter(PLAN)
+                self._fill()
             if not self._line:
                 if self._plan_error is not None:
                     raise self._plan_error
@@ -214,10 +215,11 @@ class Engine(Generic[Result]):
             if self._threads:
                 self.clock.enter(WAITING)
             self._finish(ticket)
-            self.clock.enter(ASSEMBLE)
             self._line.popleft()
             if self._ahead > 1 or self._threads:
+                self.clock.enter(PLAN)
                 self._fill()  # what was begun goes on while the consumer works on this result
+            self.clock.enter(ASSEMBLE)
             result = ticket.job.result()
             self.clock.enter(COPY)
             return result

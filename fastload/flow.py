@@ -17,14 +17,12 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
     clock = engine.clock
     for batch in move(engine, device):
         rows = batch.rows
-        clock.items[COPY] += rows
         if device.type != "cpu":
             clock.bytes[COPY] += tensor_bytes(batch)
         clock.enter(AUGMENT)
         for operation in chain:
             batch = operation(batch)
-        clock.items[AUGMENT] += rows
-        clock.items[STEP] += rows
+        clock.items[STEP] += rows  # and of the stages before it, which have as many
         clock.batches += 1
         clock.enter(STEP)
         yield batch

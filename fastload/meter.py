@@ -4,7 +4,7 @@ A clock is written by its own thread alone, so that a change of stage costs no l
 0.2 us, and for a batch 3 us in all. Code that runs in any thread finds that thread's clock by `clock_here`.
 
     engine thread      idle -> read -> decode -> idle
-    consumer's thread  assemble -> waiting -> assemble -> copy -> augment -> step -> assemble ...
+    consumer's thread  plan -> waiting -> plan -> assemble -> copy -> augment -> step -> waiting ...
 
 On a GPU, copying and augmenting are queued: their seconds are those of queuing, and the GPU's own fall to whoever waits
 for it, which is the step.
@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-READ, DECODE, ASSEMBLE, COPY, AUGMENT, STEP, WAITING, IDLE = range(8)
-STAGES = ("read", "decode", "assemble", "copy", "augment", "step")  # by number; waiting and idle are none
+PLAN, READ, DECODE, ASSEMBLE, COPY, AUGMENT, STEP, WAITING, IDLE = range(9)
+STAGES = ("plan", "read", "decode", "assemble", "copy", "augment", "step")  # by number; waiting and idle are none
 _SIZES_SAMPLED = 4  # contents of a part whose length is looked at; all of them would cost 3% where records are small
 
 _now = time.perf_counter_ns
@@ -36,8 +36,8 @@ class Clock:
     def __init__(self, now: int) -> None:
         self.now, self.started = now, _now()
         self.since = self.started
-        self.seconds = [0] * 8  # in ns
-        self.items, self.bytes = [0] * 8, [0] * 8
+        self.seconds = [0] * 9  # in ns
+        self.items, self.bytes = [0] * 9, [0] * 9
         self.batches = 0
 
     def enter(self, stage: int) -> None:
@@ -93,7 +93,7 @@ class StageStats:
     """What passed a stage.
 
     Attributes:
-        items: samples (of the step: rows of batches).
+        items: samples; of read and decode those that were done so far, else those of batches that were handed out.
         bytes: read: stored bytes, an estimate from some of the samples; copy: bytes brought to the device; else 0.
         busy_seconds: summed over threads.
         waiting_seconds: what its threads spent with nothing to do: for read and decode the idle time of the loader's
@@ -111,16 +111,18 @@ class Stats:
     """Where the time of a loader went, from its making on; `later - earlier` is what lay between.
 
     Attributes:
+        plan: which rows the next batches have, and room for them.
         read, decode, assemble, copy, augment: stages of the loader. Without threads, all run in the consumer's.
         step: the consumer, between getting a batch and asking for the next.
         batches, samples: handed out.
         consumer_seconds: wall time of iterations: waiting + copy + augment + step.
-        waiting_seconds: of it, waiting for a batch, and putting it together.
+        waiting_seconds: of it, waiting for a batch, planning it and putting it together.
         thread_seconds: wall time of the loader's threads, summed: what they were busy for, and idle.
         idle_seconds: of it, without work, because enough batches were ready.
         ready: ready[k]: how often k batches were ready when the consumer asked for one.
     """
 
+    plan: StageStats
     read: StageStats
     decode: StageStats
     assemble: StageStats
@@ -159,9 +161,9 @@ class Stats:
 class _Sums:
     """Of several clocks."""
 
-    seconds: list[int] = field(default_factory=lambda: [0] * 8)
-    items: list[int] = field(default_factory=lambda: [0] * 8)
-    bytes: list[int] = field(default_factory=lambda: [0] * 8)
+    seconds: list[int] = field(default_factory=lambda: [0] * 9)
+    items: list[int] = field(default_factory=lambda: [0] * 9)
+    bytes: list[int] = field(default_factory=lambda: [0] * 9)
     batches: int = 0
 
     def add(self, other: _Sums | Clock, seconds: list[int]) -> None:
@@ -185,7 +187,7 @@ class Meter:
         """A clock for the calling thread, or for the consumer's."""
         if self._pid != os.getpid():  # forked: the threads of the other clocks stayed behind
             self.__init__()  # type: ignore[misc]
-        clock = Clock(ASSEMBLE if consumer else IDLE)
+        clock = Clock(PLAN if consumer else IDLE)
         with self._lock:
             self._clocks[clock] = consumer
         return clock
@@ -211,13 +213,14 @@ class Meter:
             for clock, consumer in self._clocks.items():
                 sums[consumer].add(clock, clock.running())
         mine, threads = sums[True], sums[False]
-        waiting = sum(mine.seconds[each] for each in (WAITING, READ, DECODE, ASSEMBLE)) / 1e9
+        waiting = sum(mine.seconds[each] for each in (WAITING, PLAN, READ, DECODE, ASSEMBLE)) / 1e9
         idle = threads.seconds[IDLE] / 1e9
 
         def stage(number: int) -> StageStats:
-            in_threads = number in (READ, DECODE) and any(threads.seconds)
+            rows = number in (READ, DECODE)
+            in_threads = rows and any(threads.seconds)
             return StageStats(
-                items=mine.items[number] + threads.items[number],
+                items=mine.items[number] + threads.items[number] if rows else mine.items[STEP],
                 bytes=mine.bytes[number] + threads.bytes[number],
                 busy_seconds=(mine.seconds[number] + threads.seconds[number]) / 1e9,
                 waiting_seconds=idle if in_threads else mine.seconds[WAITING] / 1e9,

@@ -245,7 +245,7 @@ class Tuner:
 def measured(took: Stats, cpu_seconds: float, cores: int) -> Measured:
     """What a setting did, from the meter's sums and the process's CPU time over the same while."""
     batches, wall = max(1, took.batches), max(took.consumer_seconds, 1e-9)
-    waiting = max(0.0, took.waiting_seconds - took.assemble.busy_seconds)
+    waiting = max(0.0, took.waiting_seconds - took.assemble.busy_seconds - took.plan.busy_seconds)
     return Measured(
         rate=took.samples / wall,
         waiting=waiting / wall,

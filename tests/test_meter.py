@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from samples import FORMATS
 
 import fastload
 from fastload.batch import Batch
+from fastload.engine import Engine
 from fastload.loader import DataLoader
 from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, STEP, WAITING, Clock, Meter, clock_here, run_under
 from fastload.samplers import PackSequences
@@ -80,6 +81,30 @@ def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
     assert first.thread_seconds > 0
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_planning_is_a_stage_of_its_own(threads: int) -> None:
+    class Nothing:
+        parts = 1
+
+        def run(self, part: int) -> None: ...
+
+        def result(self) -> Batch:
+            return Batch()
+
+    def planned() -> Iterator[Nothing]:
+        for _ in range(5):
+            time.sleep(0.01)
+            yield Nothing()
+
+    meter = Meter()
+    with Engine(planned(), threads=threads, ahead=2, meter=meter) as engine:
+        assert len(list(engine)) == 5
+    stats = meter.stats()
+    assert stats.plan.busy_seconds >= 0.05
+    assert stats.assemble.busy_seconds < 0.01
+    assert stats.waiting_seconds >= 0.05
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_the_consumers_wall_time_is_waiting_copy_augment_and_step(packed: Packed, threads: int) -> None:
     loader = DataLoader(packed("tar", [40, 40]), 8, fields=FIELDS, num_workers=threads, augment=[slow(0.005)])
@@ -103,15 +128,19 @@ def test_items_and_batches_are_counted_in_every_stage(packed: Packed, shard_form
     stats = loader.stats()
     assert (stats.batches, stats.samples) == (6, 23)
     assert {name: stage.items for name, stage in stats.stages.items()} == {
+        "plan": 23,
         "read": 23,
         "decode": 23,
-        "assemble": 0,
+        "assemble": 23,
         "copy": 23,
         "augment": 23,
         "step": 23,
     }
     assert stats.read.bytes > 23 * 300
-    assert min(stats.read.busy_seconds, stats.decode.busy_seconds, stats.assemble.busy_seconds) > 0
+    assert (
+        min(stats.read.busy_seconds, stats.decode.busy_seconds, stats.assemble.busy_seconds, stats.plan.busy_seconds)
+        > 0
+    )
     assert sum(stats.ready) == 6
     assert bool(stats.thread_seconds) == bool(threads)
 

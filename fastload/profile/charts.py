@@ -6,6 +6,7 @@ from fastload.profile.capacity import Capacity
 from fastload.profile.words import rate
 
 COLOURS = {
+    "plan": "#8a6d1f",
     "read": "#2f7f6f",
     "decode": "#c2570c",
     "assemble": "#7a5bb0",

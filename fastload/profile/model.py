@@ -4,7 +4,7 @@ A batch takes as long as the slower of two sides that run at the same time, and 
 all of its work.
 
     threads    (read + decode) / threads, by the fitted scaling
-    consumer   assemble + copy + augment + step, one after the other
+    consumer   plan + assemble + copy + augment + step, one after the other
     processors CPU time of the whole process / cores
 
 Without threads, read and decode are the consumer's too.
@@ -32,7 +32,7 @@ class Model:
         stage_ms: busy time of each stage a batch, in milliseconds, summed over threads.
         cpu_ms: CPU time of the process a batch.
         batch_ms: wall time a batch, as measured.
-        waiting_ms: of it, waiting for a batch and putting it together.
+        waiting_ms: of it, waiting for a batch, planning it and putting it together.
         threads: threads of the loader.
         queued_ms: a batch, that threads of the process were ready to run and had no processor, summed.
         scaling: how read and decode scale together.

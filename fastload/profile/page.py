@@ -114,7 +114,7 @@ came × {{ "%.3g"|format(each.came / each.now) }}
 <span>{{ ms(p.model.waiting_ms) }} ms</span></div>
 <p class="quiet">{% if p.model.threads %}Read and decode: busy time over the number of threads, {{ p.model.threads }};
 they run beside the other stages, which follow one another.{% else %}Without threads, all stages follow one another,
-and waiting is the first three.{% endif %} Waiting: for a batch, and putting it together.</p></section>
+and waiting is the first four.{% endif %} Waiting: for a batch, planning it, and putting it together.</p></section>
 
 <section><h2>Your step fed from</h2>
 {% for each in rungs %}

@@ -25,7 +25,6 @@ _SHARE = 0.1  # of reading and decoding, for all slow shards: below, nobody woul
 _LEAST_SHARE = 0.02  # of it, for each that is named: beside one that dominates, others that look slow are noise
 _AGAIN = 3  # measurements of what looks slow; the fastest counts, for other programs only make it slower
 _CROWD = 1.1  # times as much with fewer threads
-_QUEUED = 0.2  # of the threads' busy time, without a processor: above, other programs may be the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +141,11 @@ def crowd(
     Args:
         alone: capacities, with one of the stage.
         stage: of these, the one that takes most of the threads' time.
-        queued_share: of the threads' busy time, what they were ready to run for and had no processor.
+        queued_share: of the threads' busy time, what they were ready to run for and had no processor: so much of a
+            difference may be the work of other programs.
     """
     found = next((each for each in alone if each.stage == stage), None)
-    if found is None or rig.threads not in found.threads or queued_share > _QUEUED:
+    if found is None or rig.threads not in found.threads:
         return None
     rates = dict(zip(found.threads, found.rates, strict=True))
     fewer = {n: rate for n, rate in rates.items() if n < rig.threads}
@@ -157,7 +157,11 @@ def crowd(
         for _ in range(_AGAIN)
     ]
     gains = [few / many for few, many in pairs]
-    return Crowd(stage=stage, threads=best, gain=statistics.median(gains)) if min(gains) >= _CROWD else None
+    return (
+        Crowd(stage=stage, threads=best, gain=statistics.median(gains))
+        if min(gains) * (1 - queued_share) >= _CROWD
+        else None
+    )
 
 
 def _rate(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> float:

@@ -301,7 +301,7 @@ def _spare_threads(model: Model) -> list[Advice]:
 
 def _prefetch(model: Model, limit: str, prefetch: int) -> list[Advice]:
     """Batches come late although both sides are fast enough on average: their times vary."""
-    late = model.waiting_ms - model.stage_ms["assemble"]
+    late = model.waiting_ms - model.stage_ms["assemble"] - model.stage_ms["plan"]
     slack = model.threads_ms() < 0.8 * model.consumer_ms()
     if not model.threads or not slack or late < WORTH_SAYING * model.batch_ms:
         return []
@@ -329,16 +329,17 @@ def _consumer(model: Model, limit: str, ragged: Sequence[str]) -> list[Advice]:
         why = f"copying to the device takes {model.stage_ms[limit]:.1f} ms a batch"
         change = "fewer bytes a sample: uint8 that is normalised on the device, smaller crops"
         return [_bound(change, why, model, without, limit)]
-    if limit != "assemble":
+    if limit not in ("assemble", "plan"):
         return []
-    why = f"putting a batch together takes {model.stage_ms[limit]:.1f} ms"
+    doing = "putting a batch together" if limit == "assemble" else "planning a batch"
+    why = f"{doing} takes {model.stage_ms[limit]:.1f} ms"
     found = []
     for times in _LARGER:
         rows = times * round(model.rows)
         after = model.changed({name: 1 / times for name in model.stage_ms if name not in IN_THREADS})
         change = f"batch_size={rows}, from {round(model.rows)}"
         found.append(_bound(change, f"{why}, if larger ones take no longer", model, after, limit, batch_size=rows))
-    if ragged:
+    if ragged and limit == "assemble":
         change = f"a declared size for {', '.join(ragged)}, in place of lists"
         found.append(_bound(change, why, model, without, limit))
     return found
