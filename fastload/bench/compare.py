@@ -53,7 +53,7 @@ class Comparison:
     Attributes:
         changes: of the benchmarks that both have.
         gone, new: names that only the first or only the second has, or has rounds of.
-        differ: what the machines or settings differ in, as "name: before, after".
+        differ: what data, machines or settings differ in, as "name: before, after".
     """
 
     changes: tuple[Change, ...]
@@ -97,7 +97,7 @@ def compare(before: Results, after: Results, threshold: float = THRESHOLD) -> Co
             f"{name}: {old.get(name)}, {new.get(name)}"
             for old, new in ((before.machine, after.machine), (before.setting, after.setting))
             for name in dict.fromkeys((*old, *new))
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and name != "time"
         ),
         threshold=threshold,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterator
@@ -112,10 +113,10 @@ def changes_to_html(found: Comparison) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    widest = max(0.05, *(abs(each - 1) for change in found.changes for each in (change.low, change.high)))
+    widest = max(1.05, *(max(each, 1 / each) for change in found.changes for each in (change.low, change.high)))
 
     def x(speed: float) -> float:
-        return 50 + 50 * (speed - 1) / widest
+        return 50 + 50 * math.log(speed) / math.log(widest)  # twice as fast is as far from no change as half as fast
 
     rows = [
         {
@@ -169,7 +170,7 @@ _COMPARED = """
 <h1>{% if losses %}Slower by more than {{ "%.0f"|format(100 * found.threshold) }}%: {{ losses|join(", ") }}
 {%- else %}Nothing is slower by more than {{ "%.0f"|format(100 * found.threshold) }}%{% endif %}</h1>
 <p class="quiet">Speed after over before, in the median of rounds, with the interval that holds it with 95% confidence.
-The line is no change; the edges are {{ "%.0f"|format(100 * widest) }}% slower and faster.</p>
+The line is no change; the edges are × 1/{{ "%.3g"|format(widest) }} and × {{ "%.3g"|format(widest) }}.</p>
 {% for row in rows %}<section class="change"><p><b>{{ row.cells[0] }}</b>
 <span>{{ row.cells[1] }} → {{ row.cells[2] }}</span></p>
 <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="10" fill="#eef0f3"/>

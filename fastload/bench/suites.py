@@ -16,6 +16,7 @@ from fastload.machine import cores, describe
 from fastload.order.arguments import integer
 from fastload.profile.capacity import thread_counts
 from fastload.profile.rig import Rig
+from fastload.profile.subject import subject
 
 RESUME_AT = 0.9  # of an epoch: what replays its epoch is slowest there
 _RATE_SHARE = 0.8  # of the time
@@ -66,12 +67,27 @@ def run(
     }
     suite |= {"first batch": lambda: _first(lambda: make(most), None), "resume at 90%": _resume(lambda: make(most))}
     found = _in_turn(suite, rounds)
-    setting = {"batch_size": batch_size, "num_workers": most, "device": str(make(0).device), **_text(dataset)}
+    setting = _of(make(0)) | {"batch_size": batch_size, "num_workers": most} | _text(dataset)
     return Results(rounds=found, machine=describe(), setting=setting)
 
 
+def _of(loader: DataLoader) -> dict[str, Any]:
+    """What was measured, so that no two results are taken for the same."""
+    about = subject(loader.dataset)
+    fields = ", ".join(f"{name}={kind}" for name, kind in about["fields"].items())
+    index = getattr(loader.dataset, "index", None)
+    return {
+        "data": about["data"],
+        "digest": None if index is None else index.digest,
+        "samples": about["samples"],
+        "fields": fields,
+        "device": str(loader.device),
+        "time": about["time"],
+    }
+
+
 def _text(options: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in options.items() if value is not None}
+    return {name: str(value) for name, value in options.items() if value is not None and name != "fields"}
 
 
 def _in_turn(suite: Mapping[str, Callable[[], tuple[int, float]]], rounds: int) -> dict[str, Rounds]:

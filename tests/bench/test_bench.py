@@ -175,6 +175,26 @@ def test_the_page_of_a_comparison_without_losses(measured: Results) -> None:
     assert page.count("no difference that these rounds can tell") == 4
 
 
+def test_results_say_of_what_they_are_and_a_comparison_what_differs(packed: Packed, measured: Results) -> None:
+    setting = measured.setting
+    assert setting["data"].endswith("train")
+    assert (setting["samples"], setting["fields"], setting["batch_size"]) == (80, "image=Image(size=8)", 8)
+    assert setting["time"].startswith("20")
+    assert compare(measured, replace(measured, setting={**setting, "time": "later"})).differ == ()
+    other = replace(measured, setting={**setting, "samples": 20, "split": "val"})
+    assert compare(measured, other).differ == ("samples: 80, 20", "split: None, val")
+
+
+def test_changes_are_drawn_as_factors(measured: Results) -> None:
+    slow = Rounds(name="rate", unit="samples", items=10, seconds=(1.0, 1.0, 1.0))
+    fast = replace(slow, seconds=(0.25, 0.25, 0.25))
+    before, after = (Results(rounds={"rate": each}) for each in (slow, fast))
+    page = changes_to_html(compare(before, after))
+    assert "the edges are × 1/4 and × 4." in page
+    assert '<rect x="99.7" width=".6"' in page
+    assert '<rect x="-0.3" width=".6"' in changes_to_html(compare(after, before))
+
+
 def test_the_command_wants_one_thing_to_do() -> None:
     done = CliRunner().invoke(app, ["bench"])
     assert done.exit_code == 2
