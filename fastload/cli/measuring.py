@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,13 +29,22 @@ class LastBatchKind(StrEnum):
 
 @app.command()
 def profile(
+    context: typer.Context,
     shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     fields: Annotated[
         str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 64,
-    num_workers: Annotated[int | None, typer.Option(help="Threads; default: one per core.")] = None,
+    num_workers: Annotated[
+        int | None, typer.Option("--workers", "--num-workers", help="Threads; default: one per core.")
+    ] = None,
+    prefetch_factor: Annotated[int, typer.Option(help="Batches in work or ready ahead.")] = 2,
+    window: Annotated[str | None, typer.Option(help="Shards mixed at a time, or all.")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="Such as 'RandomHorizontalFlip, ColorJitter(0.4)', or a name in a file: train.py:ops."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where batches go, such as cuda; default: the CPU.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
     script: Annotated[
@@ -58,41 +68,73 @@ def profile(
 
     if (shards is None) == (script is None):
         raise ConfigError("profile: name a data set, or a training script with --script")
+    _check_can_write(json_file, html_file)
     if script is not None:
+        _refuse_of_script(context)
         found = profile_script(script, shlex.split(arguments), seconds=seconds, loader=loader, try_advice=try_advice)
     else:
         assert shards is not None
-        found = _profile_shards(shards, split, fields, batch_size, num_workers, device, seconds, try_advice)
+        options = {"num_workers": num_workers, "prefetch_factor": prefetch_factor, "device": device}
+        found = _profile_shards(shards, split, fields, augment, window, batch_size, options, seconds, try_advice)
+    show(render_profile(found))
     for path, save in ((json_file, found.save_json), (html_file, found.save_html)):
         if path is not None:
             save(path)
-    show(render_profile(found))
+
+
+def _check_can_write(*paths: Path | None) -> None:
+    """Measuring takes long; a file that cannot be written is refused before."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.parent
+        if not folder.is_dir():
+            raise ConfigError(f"{path} cannot be written: there is no folder {folder}; make it first")
+        if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise ConfigError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}")
+
+
+def _refuse_of_script(context: typer.Context) -> None:
+    """Options that would change nothing, since the script makes its own loader."""
+    for name in ("split", "fields", "batch_size", "num_workers", "prefetch_factor", "window", "augment", "device"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"profile --script: {option} is the script's own business; pass it with --args, or not")
 
 
 def _profile_shards(
     shards: str,
     split: str | None,
     fields: str | None,
+    augment: str | None,
+    window: str | None,
     batch_size: int,
-    num_workers: int | None,
-    device: str | None,
+    options: dict[str, Any],
     seconds: float,
     try_advice: bool,
 ) -> Profile:
     from fastload.loader import DataLoader
     from fastload.machine import cores
+    from fastload.previews.spec import parse_augment
     from fastload.profile import profile as run
     from fastload.profile.spec import parse_fields
 
     loader = DataLoader(
         shards,
         batch_size,
-        num_workers=cores() if num_workers is None else num_workers,
-        device=device,
+        **{**options, "num_workers": cores() if options["num_workers"] is None else options["num_workers"]},
+        augment=None if augment is None else parse_augment(augment),
         split=split,
+        window=_window(window),
         fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
     )
     return run(loader, seconds=seconds, try_advice=try_advice)
+
+
+def _window(text: str | None) -> Any:
+    """A number where it is one; what else it may be, the data set knows."""
+    return int(text) if text is not None and text.isdigit() else text
 
 
 @app.command()
@@ -127,7 +169,7 @@ def check(
         cache_size=cache,
         split=split,
         fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
-        window=int(window) if window is not None and window.isdigit() else window,
+        window=_window(window),
         lanes=lanes,
     )
     if as_json:
@@ -167,13 +209,14 @@ def bench(
 
     if (shards is None) == (compare is None):
         raise ConfigError("bench: name a data set to measure, or two files with --compare")
+    _check_can_write(json_file, html_file)
     if compare is not None:
         found = run_compare(Results.load(compare[0]), Results.load(compare[1]), threshold)
+        show(render_changes(found))
         if json_file is not None:
             json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
         if html_file is not None:
             html_file.write_text(changes_to_html(found), encoding="utf-8")
-        show(render_changes(found))
         raise typer.Exit(0 if found.ok else 1)
     assert shards is not None
     results = run(
@@ -186,8 +229,8 @@ def bench(
         split=split,
         fields=None if fields is None else parse_fields(fields, open_index(shards, split)),
     )
+    show(render(results))
     if json_file is not None:
         results.save(json_file)
     if html_file is not None:
         html_file.write_text(to_html(results), encoding="utf-8")
-    show(render(results))

@@ -28,3 +28,32 @@ def test_a_field_that_the_data_lacks_is_one_red_line(packed: Packed) -> None:
     done = CliRunner().invoke(app, ["profile", str(packed("tar", [40])), "--fields", "picture"])
     assert done.exit_code == 2
     assert "error: --fields 'picture': no field 'picture' in the data" in done.output
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(packed: Packed, tmp_path: Path) -> None:
+    data = str(packed("tar", [40]))
+    for command in ("profile", "bench"):
+        for path, why in ((tmp_path / "none/x.html", "there is no folder"), (tmp_path, "a folder")):
+            done = CliRunner().invoke(app, [command, data, "--seconds", "600", "--html", str(path)])
+            assert done.exit_code == 2
+            assert why in " ".join(done.output.split())
+
+
+def test_options_of_the_data_are_refused_beside_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("")
+    for option in (["--batch-size", "8"], ["--workers", "2"], ["--augment", "RandomHorizontalFlip"]):
+        done = CliRunner().invoke(app, ["profile", "--script", str(script), *option])
+        assert done.exit_code == 2
+        assert "is the script's own business" in " ".join(done.output.split())
+
+
+def test_a_loader_is_profiled_as_it_would_be_used(packed: Packed, tmp_path: Path) -> None:
+    arguments = ["--fields", "image:16", "--batch-size", "8", "--workers", "1", "--seconds", "0.3", "--window", "all"]
+    more = ["--augment", "RandomVerticalFlip", "--prefetch-factor", "3", "--json", str(tmp_path / "p.json")]
+    done = CliRunner().invoke(app, ["profile", str(packed("tar", [40])), *arguments, *more])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert found["setting"]["prefetch_factor"] == 3
+    assert "augment" in [each["stage"] for each in found["capacities"]]
+    assert found["about"]["fields"] == {"image": "Image(size=16)"}
