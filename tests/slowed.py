@@ -7,6 +7,7 @@ CASES[name].better(data, ...)  the loader and step after the advice was followed
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +68,29 @@ class SlowDecoder:
         return self._decoder.decode(raw, key)
 
 
+class HalfDecoder(SlowDecoder):
+    """Half as slow, so that a change brings twice as much and no more."""
+
+    def wait(self) -> None:
+        time.sleep(LONG / ROWS / 2)
+
+
+class BusyDecoder(SlowDecoder):
+    """Takes a processor, and leaves the interpreter to others."""
+
+    work = bytes(4 << 20)
+
+    def wait(self) -> None:
+        hashlib.sha256(self.work).digest()
+
+
+class PythonDecoder(SlowDecoder):
+    """Takes a processor and the interpreter, which only one thread has at a time."""
+
+    def wait(self) -> None:
+        sum(i * i for i in range(50_000))
+
+
 class CrowdedDecoder(SlowDecoder):
     """Threads beyond CROWD slow all down, as where they fight for one lock or cache."""
 
@@ -81,6 +105,15 @@ class CrowdedDecoder(SlowDecoder):
         time.sleep(LONG / ROWS * (4 if crowded else 1))
         with self._lock:
             self._inside -= 1
+
+
+DECODERS = {
+    "decode": SlowDecoder,
+    "half": HalfDecoder,
+    "busy": BusyDecoder,
+    "python": PythonDecoder,
+    "crowd": CrowdedDecoder,
+}
 
 
 class SlowJob(BatchJob):
@@ -125,10 +158,9 @@ class Slowed(fastload.StreamingDataset):
                 return replace(recipe, reader=SlowReader(recipe.reader))
             case "shard":
                 return replace(recipe, reader=SlowReader(recipe.reader, SLOW_SHARD))
-            case "decode":
-                return replace(recipe, decoders={name: SlowDecoder(each) for name, each in decoders.items()})
-            case "crowd":
-                return replace(recipe, decoders={name: CrowdedDecoder(each) for name, each in decoders.items()})
+            case "decode" | "half" | "busy" | "python" | "crowd":
+                kind = DECODERS[self.slow]
+                return replace(recipe, decoders={name: kind(each) for name, each in decoders.items()})
             case "assemble":
                 return replace(recipe, maker=Maker(SlowJob))
             case "copy":
@@ -189,9 +221,9 @@ class Case:
     def named(self, verdict: Verdict) -> bool:
         return (verdict.limit, verdict.cause) == (self.limit, self.cause)
 
-    def advice(self, verdict: Verdict) -> Advice:
+    def advice(self, verdict: Verdict) -> Advice | None:
         """What the verdict would do about it, the most helpful first."""
-        return next(each for each in verdict.advice if each.stage == self.limit)
+        return next((each for each in verdict.advice if each.stage == self.limit and each.gain > 1), None)
 
 
 def _more_workers(slow: str) -> Callable[[Path, Advice], LoaderAndStep]:
@@ -224,4 +256,11 @@ CASES = {
     "one thread too many": Case(
         slow="crowd", limit="decode", cause="too many threads", workers=CROWD + 1, followed=_more_workers("crowd")
     ),
+}
+
+# What only `tools/bottlenecks.py` runs: it depends on the machine's processors, and on nobody else taking them.
+MORE_CASES = {
+    "decode, half as slow": Case(slow="half", limit="decode", followed=_more_workers("half")),
+    "decode, processors": Case(slow="busy", limit="decode", followed=_more_workers("busy")),
+    "decode, interpreter": Case(slow="python", limit="decode", followed=_more_workers("python")),
 }

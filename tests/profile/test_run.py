@@ -69,6 +69,7 @@ def test_what_is_slow_is_named_and_following_the_advice_brings_what_was_predicte
         assert found.verdict.loader_alone > 3 * found.verdict.predicted
         return
     advice = case.advice(found.verdict)
+    assert advice is not None
     assert advice is found.verdict.advice[0] or advice.gain > 2
     assert rate(*case.followed(data, advice)) == pytest.approx(advice.samples_per_second, rel=0.15)
 
