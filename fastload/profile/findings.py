@@ -27,6 +27,7 @@ class Findings:
         tried: each advice that was tried, and what came of it.
         about: data set, machine and time (`fastload.profile.subject`).
         notes: what could not be measured, and why.
+        stepped: there was a step; without one, batches were dropped as they came.
     """
 
     verdict: Verdict
@@ -39,3 +40,4 @@ class Findings:
     tried: tuple[Tried, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stepped: bool = True

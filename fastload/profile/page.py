@@ -6,7 +6,18 @@ from typing import Any
 
 from fastload.profile.charts import COLOURS, curves
 from fastload.profile.findings import Findings
-from fastload.profile.words import QUEUED_WORTH_SAYING, about, calm, ms, predicted, queued, rate, speed
+from fastload.profile.words import (
+    QUEUED_WORTH_SAYING,
+    about,
+    adds,
+    calm,
+    ms,
+    of_ceiling,
+    predicted,
+    queued,
+    rate,
+    speed,
+)
 from fastload.report.page import render_page
 
 
@@ -42,9 +53,12 @@ def _values(profile: Findings) -> dict[str, Any]:
         "rate": rate,
         "ms": ms,
         "speed": speed,
+        "ceilings": of_ceiling(profile),
+        "colours": COLOURS,
         "openly": (verdict.first_epoch, *profile.notes),
         "predicted": predicted,
         "about": about(profile),
+        "adds": adds,
         "calm": "; ".join(calm(profile)),
         "queued": queued(profile.model) if profile.model.queued_share > QUEUED_WORTH_SAYING else "",
     }
@@ -69,7 +83,12 @@ ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
 figure svg { width: 100%; height: auto; }
 @media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
   .wide svg { grid-column: 1 / 3; grid-row: 2; } .row { grid-template-columns: 5rem 1fr 4.5rem; gap: .5rem; }
-  .row.wide { grid-template-columns: 1fr 5rem; } }
+  .row.wide { grid-template-columns: 1fr 5rem; }
+  .stack tr:first-child, .stack td:empty { display: none; }
+  .stack, .stack tbody, .stack tr, .stack td { display: block; }
+  .stack tr { border-bottom: 1px solid #e2e5ea; padding: .3rem 0; } .stack td { border: 0; padding: .1rem 0; }
+  .stack td.n { display: flex; justify-content: space-between; }
+  .stack td.n::before { content: attr(data-of); } }
 """
 
 _TITLE = "fastload profile: {{ verdict.limit }} limits"
@@ -94,7 +113,8 @@ _PAGE = """
 {% if verdict.advice %}<ol>{% for each in verdict.advice %}
 <li><b>{{ each.change }}</b>{% if not verdict.doubt %}: {{ predicted(verdict, each)|join(", ") }} samples/s
 {%- endif %}. <span class="quiet">{{ each.why }}.</span></li>{% endfor %}</ol>
-{% elif not verdict.doubt %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
+{% elif verdict.doubt %}<p>Nothing that this run could tell.</p>
+{% else %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
 
 {% if p.tried %}<section><h2>What it brought when it was tried</h2><ol>{% for each in p.tried %}
 <li><b>{{ each.advice.change }}</b>: {% if each.came is none %}not tried, for it takes more than other arguments of the
@@ -116,31 +136,39 @@ came × {{ "%.3g"|format(each.came / each.now) }}
 they run beside the other stages, which follow one another.{% else %}Without threads, all stages follow one another,
 and waiting is the first four.{% endif %} Waiting: for a batch, planning it, and putting it together.</p></section>
 
-<section><h2>Your step fed from</h2>
+<section><h2>{{ "Your step fed from" if p.stepped else "Batches, without a step, from" }}</h2>
 {% for each in rungs %}
 <div class="row wide"><span>{{ each.rung.source }}</span>{{ bar(each.more, "#2b6cb0", each.before) }}
 <span>{{ ms(each.rung.batch_ms) }} ms</span></div>
 {% endfor %}
 <p class="quiet">Blue is what the rung costs more than the one before, as far as prefetching does not hide it:
-{% for each in rungs %}{{ each.rung.adds }} {{ ms(each.rung.cost_ms) }} ms{{ "." if loop.last else ", " }}
+{% for each in rungs %}{{ adds(p, each.rung.adds) }} {{ ms(each.rung.cost_ms) }} ms{{ "." if loop.last else ", " }}
 {%- endfor %}</p></section>
 
 {% if charts %}<section><h2>Stages alone, by threads</h2><div class="charts">
 {% for name, chart, each in charts %}<figure>{{ chart|safe }}<figcaption class="quiet">{{ name }}: dots measured, line
-fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, other programs included</figcaption></figure>
+fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, coherency
+{{ "%.1f"|format(100 * each.scaling.coherency) }}%, other programs included</figcaption></figure>
 {% endfor %}</div></section>{% endif %}
 
-<section><h2>Each stage alone</h2><div class="scroll"><table>
+{% if ceilings %}<section><h2>Against what the machine does</h2>
+{% for name, (share, most) in ceilings.items() %}<div class="row"><span>{{ name }}</span>
+{{ bar([100 * share, 100]|min, colours[name]) }}<span>{{ "%.0f"|format(100 * share) }}%</span></div>
+<p class="quiet">Of {{ most }}, in bytes.</p>{% endfor %}</section>{% endif %}
+
+<section><h2>Each stage alone</h2><div class="scroll"><table class="stack">
 <tr><th>stage</th><th class="n">samples/s</th><th class="n">threads</th><th class="n">CPU ms a sample</th>
 <th class="n">bytes/s</th></tr>
-{% for each in p.capacities %}<tr><td>{{ each.stage }}</td><td class="n">{{ rate(each.rates[-1]) }}</td>
-<td class="n">{{ each.threads[-1] }}</td><td class="n">{{ ms(each.cpu_ms) }}</td>
-<td class="n">{{ speed(each.bytes_per_second) }}</td></tr>
+{% for each in p.capacities %}<tr><td>{{ each.stage }}</td>
+<td class="n" data-of="samples/s">{{ rate(each.rates[-1]) }}</td>
+<td class="n" data-of="threads">{{ each.threads[-1] }}</td>
+<td class="n" data-of="CPU ms a sample">{{ ms(each.cpu_ms) }}</td>
+<td class="n" data-of="bytes/s">{{ speed(each.bytes_per_second) }}</td></tr>
 {% endfor %}
-<tr class="quiet"><td>copying memory</td><td></td><td class="n">1</td><td></td>
-<td class="n">{{ speed(p.ceilings.memory_copy) }}</td></tr>
-{% if p.ceilings.file_read %}<tr class="quiet"><td>reading a file</td><td></td><td class="n">1</td><td></td>
-<td class="n">{{ speed(p.ceilings.file_read) }}</td></tr>{% endif %}
+<tr class="quiet"><td>copying memory</td><td></td><td class="n" data-of="threads">1</td><td></td>
+<td class="n" data-of="bytes/s">{{ speed(p.ceilings.memory_copy) }}</td></tr>
+{% if p.ceilings.file_read %}<tr class="quiet"><td>reading a file</td><td></td><td class="n" data-of="threads">1</td>
+<td></td><td class="n" data-of="bytes/s">{{ speed(p.ceilings.file_read) }}</td></tr>{% endif %}
 </table></div></section>
 
 {% if p.model.threads %}<section><h2>Batches ready when one was asked for</h2>

@@ -30,6 +30,7 @@ from fastload.shards.read import Reader, Rows
 RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
 RECORDED_BATCHES = 16
 _PLACES, _APART = 16, 1 << 16  # of a file, looked at for pages that stayed in memory; looking may bring their like in
+_ASKED = 5  # times to forget a file
 Train = Callable[[Any], Any]
 
 Result = TypeVar("Result")
@@ -208,16 +209,19 @@ def _forgotten(path: str) -> bool:
     file = os.open(path, os.O_RDONLY)
     try:
         os.fdatasync(file)  # pages that are not written yet cannot be dropped
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # looking must not read ahead
         size = os.fstat(file).st_size
-        kept = any(_in_memory(file, offset) for offset in range(0, size, max(size // _PLACES, _APART)))
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        return not kept
+        for _ in range(_ASKED):
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            if not any(_in_memory(file, offset) for offset in range(0, size, max(size // _PLACES, _APART))):
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # what looking brought in
+                return True
+            time.sleep(0.01)  # pages that were used just now are let go a little later
     except OSError:
         return False
     finally:
         os.close(file)
+    return False
 
 
 def _in_memory(file: int, offset: int) -> bool:

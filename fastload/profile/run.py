@@ -74,11 +74,11 @@ def profile(
     Raises:
         ConfigError: another kind of loader, no samples, or seconds that are not positive.
     """
-    steps = profiling(loader, seconds, try_advice)
+    steps = profiling(loader, seconds, try_advice, stepped=step is not None)
     return drive(steps, drop if step is None else lambda batch: step(loader._hand_out(batch)))
 
 
-def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Profile]:
+def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: bool = True) -> Steps[Profile]:
     """`profile`, whose batches are yielded, each to be trained on before the next is asked for."""
     if not isinstance(loader, DataLoader):
         stock = "; pass its dataset to one" if isinstance(loader, torch.utils.data.DataLoader) else ""
@@ -123,6 +123,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool) -> Steps[Pro
             "cores": model.cores,
         },
         tried=tuple(tried),
+        stepped=stepped,
         about=subject(loader.dataset),
         notes=(_WARM,) if rig.files and verdict.cold_ms is None else (),
     )

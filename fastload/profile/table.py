@@ -11,7 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.profile.findings import Findings
-from fastload.profile.words import QUEUED_WORTH_SAYING, about, calm, ms, predicted, queued, rate, speed
+from fastload.profile.words import (
+    QUEUED_WORTH_SAYING,
+    about,
+    adds,
+    calm,
+    ms,
+    of_ceiling,
+    predicted,
+    queued,
+    rate,
+    speed,
+)
 
 WIDTH = 110  # of the report as a string
 
@@ -99,20 +110,27 @@ def _stages(profile: Findings) -> RenderableType:
 
 
 def _ladder(profile: Findings) -> RenderableType:
-    table = _table("The step fed from", "source", "ms a step", "more, ms", "for")
+    title = "The step fed from" if profile.stepped else "Batches, without a step, from"
+    table = _table(title, "source", "ms a step", "more, ms", "for")
     table.columns[3].justify = "left"
     for rung in profile.rungs:
-        table.add_row(rung.source, ms(rung.batch_ms), ms(rung.cost_ms), rung.adds)
+        table.add_row(rung.source, ms(rung.batch_ms), ms(rung.cost_ms), adds(profile, rung.adds))
     return table
 
 
 def _capacities(profile: Findings) -> RenderableType:
     table = _table("Each stage alone", "stage", "samples/s by threads", "CPU ms a sample", "bytes/s", "contention")
+    share = of_ceiling(profile)
     table.columns[1].justify = "left"
     for each in profile.capacities:
         rates = ", ".join(f"{n}: {rate(x)}" for n, x in zip(each.threads, each.rates, strict=True))
-        scaling = f"{each.scaling.contention:.0%}" if each.scaling else "one thread"
-        table.add_row(each.stage, rates, ms(each.cpu_ms), speed(each.bytes_per_second), scaling)
+        law = f"{each.scaling.contention:.0%}" if each.scaling else "one thread"
+        if each.scaling and each.scaling.coherency:
+            law += f", coherency {each.scaling.coherency:.1%}"
+        moved = speed(each.bytes_per_second)
+        if each.stage in share:
+            moved += f", {share[each.stage][0]:.0%} of the most"
+        table.add_row(each.stage, rates, ms(each.cpu_ms), moved, law)
     best = profile.ceilings
     table.add_row("copying memory", "", "", speed(best.memory_copy), "", style="dim")
     if best.file_read:

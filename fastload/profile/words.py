@@ -48,6 +48,28 @@ def calm(found: Findings) -> list[str]:
     return said
 
 
+def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
+    """Stages whose bytes are counted: what share of the most that the machine does they reach alone, and what that is.
+
+    A stage that decompresses or checks as it reads cannot reach it; one far below has something else to do than to move
+    bytes.
+    """
+    most = {
+        "read": (found.ceilings.file_read, "reading a file from the page cache with one thread"),
+        "copy": (found.ceilings.memory_copy, "copying memory with one thread"),
+    }
+    return {
+        each.stage: (each.bytes_per_second / most[each.stage][0], most[each.stage][1])  # type: ignore[operator]
+        for each in found.capacities
+        if each.stage in most and most[each.stage][0] and each.bytes_per_second
+    }
+
+
+def adds(found: Findings, what: str) -> str:
+    """What a rung adds; the step's rung adds nothing where there is no step."""
+    return "no step" if what == "your step" and not found.stepped else what
+
+
 def about(found: Findings) -> str:
     """Data set, machine and time in a line."""
     what, data = found.about, found.about["data"]

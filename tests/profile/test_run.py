@@ -153,6 +153,19 @@ def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_
     assert "http" not in page, "nothing is fetched"
 
 
+def test_the_report_without_a_step_says_so_and_every_stage_has_its_ceiling(data: Path) -> None:
+    found = profile(make(data, "", workers=1), seconds=0.3)
+    page = page_of(found)
+    assert not found.stepped
+    for text in (str(found), page):
+        assert "Batches, without a step, from" in text
+        assert "your step " not in text.replace("if your step took no time", "")
+    assert "% of the" in str(found)
+    assert "Of reading a file from the page cache with one thread" in page
+    assert "coherency" in page
+    assert 'data-of="samples/s"' in page, "rows stack on a phone"
+
+
 def test_bytes_are_counted_and_curves_have_every_number_of_threads(data: Path) -> None:
     found = profile(make(data, "step", workers=0), seconds=0.5)
     read = next(each for each in found.capacities if each.stage == "read")
