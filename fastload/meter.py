@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,10 +174,14 @@ class _Sums:
 
 
 class Meter:
-    """The clocks of a loader: those of its threads, and of the consumer's for as long as it iterates."""
+    """The clocks of a loader: those of its threads, and of the consumer's for as long as it iterates.
 
-    def __init__(self) -> None:
-        self._pid = os.getpid()
+    Args:
+        make: a clock, from the stage that it begins in.
+    """
+
+    def __init__(self, make: Callable[[int], Clock] = Clock) -> None:
+        self._pid, self._make = os.getpid(), make
         self._lock = threading.Lock()
         self._clocks: dict[Clock, bool] = {}  # those that run -> whether it is a consumer's
         self._past = {True: _Sums(), False: _Sums()}  # those that were stopped
@@ -186,8 +190,8 @@ class Meter:
     def start(self, *, consumer: bool) -> Clock:
         """A clock for the calling thread, or for the consumer's."""
         if self._pid != os.getpid():  # forked: the threads of the other clocks stayed behind
-            self.__init__()  # type: ignore[misc]
-        clock = Clock(PLAN if consumer else IDLE)
+            self.__init__(self._make)  # type: ignore[misc]
+        clock = self._make(PLAN if consumer else IDLE)
         with self._lock:
             self._clocks[clock] = consumer
         return clock

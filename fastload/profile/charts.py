@@ -15,6 +15,7 @@ COLOURS = {
     "step": "#4a5568",
     "loader": "#2b6cb0",
     "read and decode": "#c2570c",
+    "waiting": "#c9ced6",
 }
 _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH, _HEIGHT = 58, 12, 12, 38, 340, 220
 

@@ -9,6 +9,7 @@ from fastload.meter import Stats
 from fastload.profile.capacity import Capacity, Ceilings
 from fastload.profile.ladder import Rung
 from fastload.profile.model import Model
+from fastload.profile.timeline import Timeline
 from fastload.profile.verdict import Tried, Verdict
 
 
@@ -27,6 +28,7 @@ class Findings:
         tried: each advice that was tried, and what came of it.
         about: data set, machine and time (`fastload.profile.subject`).
         notes: what could not be measured, and why.
+        timeline: of a few batches.
         stepped: there was a step; without one, batches were dropped as they came.
     """
 
@@ -40,4 +42,5 @@ class Findings:
     tried: tuple[Tried, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    timeline: Timeline | None = None
     stepped: bool = True

@@ -55,6 +55,7 @@ def _values(profile: Findings) -> dict[str, Any]:
         "speed": speed,
         "ceilings": of_ceiling(profile),
         "colours": COLOURS,
+        "told": _told(profile),
         "openly": (verdict.first_epoch, *profile.notes),
         "predicted": predicted,
         "about": about(profile),
@@ -62,6 +63,13 @@ def _values(profile: Findings) -> dict[str, Any]:
         "calm": "; ".join(calm(profile)),
         "queued": queued(profile.model) if profile.model.queued_share > QUEUED_WORTH_SAYING else "",
     }
+
+
+def _told(profile: Findings) -> list[str]:
+    """What is in the timeline, in the order of the path."""
+    lanes = profile.timeline.lanes if profile.timeline else ()
+    found = {stage for lane in lanes for stage, _, _ in lane.spans}
+    return [stage for stage in COLOURS if stage in found]
 
 
 _BAR = """
@@ -77,13 +85,14 @@ _STYLE = """
 .row svg { width: 100%; height: 1rem; display: block; border-radius: 2px; }
 .row span:last-child { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wide { grid-template-columns: 13rem 1fr 5rem; }
+.row.lane { grid-template-columns: 7rem 1fr; } .key { display: inline-block; width: .7em; height: .7em; }
 .limit { font-weight: 700; }
 ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
 figure svg { width: 100%; height: auto; }
 @media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
   .wide svg { grid-column: 1 / 3; grid-row: 2; } .row { grid-template-columns: 5rem 1fr 4.5rem; gap: .5rem; }
-  .row.wide { grid-template-columns: 1fr 5rem; }
+  .row.wide { grid-template-columns: 1fr 5rem; } .row.lane { grid-template-columns: 5rem 1fr; }
   .stack tr:first-child, .stack td:empty { display: none; }
   .stack, .stack tbody, .stack tr, .stack td { display: block; }
   .stack tr { border-bottom: 1px solid #e2e5ea; padding: .3rem 0; } .stack td { border: 0; padding: .1rem 0; }
@@ -135,6 +144,17 @@ came × {{ "%.3g"|format(each.came / each.now) }}
 <p class="quiet">{% if p.model.threads %}Read and decode: busy time over the number of threads, {{ p.model.threads }};
 they run beside the other stages, which follow one another.{% else %}Without threads, all stages follow one another,
 and waiting is the first four.{% endif %} Waiting: for a batch, planning it, and putting it together.</p></section>
+
+{% if p.timeline %}<section><h2>A few batches, as they went</h2>
+{% for lane in p.timeline.lanes %}<div class="row lane"><span>{{ lane.name }}</span>
+<svg viewBox="0 0 {{ p.timeline.milliseconds }} 10" preserveAspectRatio="none" role="img"
+aria-label="what the {{ lane.name }} did"><rect width="100%" height="10" fill="#eef0f3"/>
+{% for stage, start, stop in lane.spans %}<rect x="{{ "%.4f"|format(start) }}" width="{{ "%.4f"|format(stop - start) }}"
+height="10" fill="{{ colours[stage] }}"/>{% endfor %}</svg></div>
+{% endfor %}
+<p class="quiet">{{ ms(p.timeline.milliseconds) }} ms from left to right; light is idle.
+{% for stage in told %}<span class="key" style="background: {{ colours[stage] }}"></span> {{ stage }}
+{% endfor %}</p></section>{% endif %}
 
 <section><h2>{{ "Your step fed from" if p.stepped else "Batches, without a step, from" }}</h2>
 {% for each in rungs %}

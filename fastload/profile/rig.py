@@ -138,6 +138,7 @@ class Rig:
         ahead: int | None = None,
         whole: bool = True,
         warm_up: int | None = None,
+        meter: Meter | None = None,
     ) -> Steps[Run]:
         """Run jobs for so long, and at least 3; their batches are yielded.
 
@@ -145,12 +146,13 @@ class Rig:
             threads, ahead: None: those of the loader.
             whole: batches go on to the device and through the augmentation.
             warm_up: batches before measuring; None: as many as are prefetched.
+            meter: to measure with; None: a new one.
         """
         threads = self.threads if threads is None else threads
         if ahead is None:
             begun = threads or self.crew_threads
             ahead = max(2, 2 * threads) if not whole else self.loader.prefetch_factor if begun else 1
-        meter = Meter()
+        meter = meter or Meter()
         engine = Engine(jobs, threads=threads, ahead=ahead, timeout_seconds=self.loader.timeout, meter=meter)
         with engine:
             device, chain = (self.device, self.chain) if whole else (torch.device("cpu"), [])

@@ -24,6 +24,7 @@ from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
 from fastload.profile.subject import subject
 from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
+from fastload.profile.timeline import trace
 from fastload.profile.trials import try_changes
 from fastload.profile.verdict import Advice, Tried, judge
 
@@ -87,6 +88,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         raise ConfigError(f"profile: seconds={seconds!r}: must be a positive number")
     rig = Rig(loader)
     live = yield from rig.running(rig.jobs(rig.endless()), _LIVE * seconds)
+    seen = yield from trace(rig)
     recording = record(rig, _RECORD * seconds)
     alone = capacities(rig, recording, _ALONE * seconds)
     best = ceilings(rig.files, _CEILINGS * seconds)
@@ -123,6 +125,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
             "cores": model.cores,
         },
         tried=tuple(tried),
+        timeline=seen,
         stepped=stepped,
         about=subject(loader.dataset),
         notes=(_WARM,) if rig.files and verdict.cold_ms is None else (),
