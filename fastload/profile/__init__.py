@@ -5,10 +5,13 @@
 rig.py        runs parts of a loader's path, from files, memory or nothing
 capacity.py   each stage alone, at several numbers of threads
 ladder.py     the step, fed from further and further up the path
+timeline.py   a few batches as they went, thread by thread
+gpu.py        what the GPU's own clock says
 trials.py     pictures stored differently, tried
 suspects.py   shards that take longer than others, threads that do less than fewer would
 model.py      what a batch takes, and would take if something were otherwise
 verdict.py    what limits and why, and what would help
+subject.py    data set, machine and time
 findings.py   what was found, as values
 table.py, page.py, charts.py, words.py   the report as text and as a page
 run.py        `profile`, which is also what calling this module does

@@ -16,11 +16,13 @@ import numpy as np
 from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
 from fastload.machine import cores
+from fastload.profile.gpu import events_of, queued_and_run
 from fastload.profile.rig import ReadJob, Recording, Rig, Run
 
 WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 MOST_THREADS = 4  # times the cores, for stages that wait
 READ_AND_DECODE = "read and decode"
+_ON_DEVICE = 20  # times that a stage is timed by the GPU's clock
 _CHUNK = 1 << 20
 
 
@@ -80,6 +82,8 @@ class Capacity:
         cpu_ms: CPU time a sample, of one thread.
         bytes_per_second: at the most threads; 0 where bytes are not counted.
         scaling: None of a stage that only the consumer's thread runs.
+        queue_ms, device_ms: a batch, that the host takes to queue the stage, and that the GPU takes to do it; None
+            where there is no GPU.
     """
 
     stage: str
@@ -88,6 +92,13 @@ class Capacity:
     cpu_ms: float
     bytes_per_second: float = 0.0
     scaling: Scaling | None = None
+    queue_ms: float | None = None
+    device_ms: float | None = None
+
+    @property
+    def waits_for_host(self) -> bool:
+        """The GPU is done sooner than the next work is queued."""
+        return self.queue_ms is not None and self.device_ms is not None and self.queue_ms > self.device_ms
 
 
 def thread_counts(cores: int, threads: int = 0) -> list[int]:
@@ -190,7 +201,12 @@ def _timed(stage: str, rows: int, work: Callable[[], object], rig: Rig, seconds:
         work()
         rig.synchronize()
         times += 1
-    return _alone(stage, rows * times, time.perf_counter() - started, time.process_time() - cpu)
+    found = _alone(stage, rows * times, time.perf_counter() - started, time.process_time() - cpu)
+    make = events_of(rig.device)
+    if make is None:
+        return found
+    queue_ms, device_ms = queued_and_run(work, make, rig.synchronize, min(times, _ON_DEVICE))
+    return replace(found, queue_ms=queue_ms, device_ms=device_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

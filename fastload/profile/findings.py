@@ -28,6 +28,7 @@ class Findings:
         tried: each advice that was tried, and what came of it.
         about: data set, machine and time (`fastload.profile.subject`).
         notes: what could not be measured, and why.
+        between_share: of the GPU's time, what lies between steps, 0 to 1; None without one.
         timeline: of a few batches.
         stepped: there was a step; without one, batches were dropped as they came.
     """
@@ -42,5 +43,6 @@ class Findings:
     tried: tuple[Tried, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    between_share: float | None = None
     timeline: Timeline | None = None
     stepped: bool = True

@@ -25,6 +25,7 @@ from fastload.machine import queued_seconds
 from fastload.meter import READ, Meter, Stats, clock_here
 from fastload.order.cursor import Step, steps
 from fastload.order.shuffle import Ints
+from fastload.profile.gpu import StepsOnStream, events_of
 from fastload.shards.read import Reader, Rows
 
 RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
@@ -57,12 +58,14 @@ class Run:
     Attributes:
         wall_seconds, cpu_seconds: the latter of all threads of the process.
         queued_seconds: that threads of the process were ready to run and had no processor, summed.
+        between_share: of the GPU's time, what lies between steps; None without one.
     """
 
     stats: Stats
     wall_seconds: float
     cpu_seconds: float
     queued_seconds: float = 0.0
+    between_share: float | None = None
 
     @property
     def batch_ms(self) -> float:
@@ -165,17 +168,27 @@ class Rig:
 
     def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
         before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
+        on_stream = StepsOnStream(events_of(self.device))
         for number, batch in enumerate(batches, 1):
+            on_stream.begin()
             yield batch
+            on_stream.end()
             if number == warm_up:
                 self.synchronize()
+                on_stream.forget()
                 before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
             elif number >= warm_up + 3 and time.perf_counter() - wall >= seconds:
                 break
         self.synchronize()
         took, spent = time.perf_counter() - wall, time.process_time() - cpu
         queued = max(0.0, queued_seconds() - queued)
-        return Run(stats=meter.stats() - before, wall_seconds=took, cpu_seconds=spent, queued_seconds=queued)
+        return Run(
+            stats=meter.stats() - before,
+            wall_seconds=took,
+            cpu_seconds=spent,
+            queued_seconds=queued,
+            between_share=on_stream.between_share(),
+        )
 
     def augmented(self, host: Batch) -> Batch:
         batch = host.to(self.device)

@@ -125,6 +125,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
             "cores": model.cores,
         },
         tried=tuple(tried),
+        between_share=live.between_share,
         timeline=seen,
         stepped=stepped,
         about=subject(loader.dataset),

@@ -18,6 +18,7 @@ from fastload.profile.words import (
     calm,
     ms,
     of_ceiling,
+    on_gpu,
     predicted,
     queued,
     rate,
@@ -50,7 +51,7 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
     yield Text("; ".join(calm(profile)), style="dim")
     yield Text(about(profile), style="dim")
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
-    for said in (verdict.first_epoch, *profile.notes):
+    for said in (verdict.first_epoch, *on_gpu(profile), *profile.notes):
         if said:
             yield Text(said)
     if verdict.doubt:

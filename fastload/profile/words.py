@@ -48,6 +48,23 @@ def calm(found: Findings) -> list[str]:
     return said
 
 
+def on_gpu(found: Findings) -> list[str]:
+    """What the GPU's own clock says; nothing without one."""
+    said = []
+    if found.between_share is not None:
+        said.append(
+            f"On the GPU, {found.between_share:.0%} of the time lies between steps: copies waited for, augmentation, "
+            "or nothing to do"
+        )
+    for each in found.capacities:
+        if each.queue_ms is not None and each.device_ms is not None:
+            slow = ": it waits for the host" if each.waits_for_host else ""
+            said.append(
+                f"{each.stage}: {ms(each.device_ms)} ms a batch on the GPU, {ms(each.queue_ms)} ms to queue{slow}"
+            )
+    return said
+
+
 def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
     """Stages whose bytes are counted: what share of the most that the machine does they reach alone, and what that is.
 

@@ -23,6 +23,7 @@ import fastload
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile
+from fastload.profile.capacity import Capacity
 from fastload.profile.rig import Rig
 from fastload.profile.verdict import Advice, Tried
 
@@ -190,6 +191,21 @@ def test_copies_to_the_gpu_are_measured(data: Path) -> None:
     assert found.stats.copy.bytes >= found.stats.samples * 3 * 8 * 8
     (copy,) = [each for each in found.capacities if each.stage == "copy"]
     assert copy.bytes_per_second > 0
+    assert copy.device_ms is not None
+    assert copy.device_ms > 0
+    assert found.between_share is not None
+    assert 0.5 < found.between_share <= 1, "the augmentation sleeps between steps that do nothing"
+    assert "On the GPU, " in str(found)
+
+
+def test_what_the_gpu_says_stands_in_the_report(data: Path) -> None:
+    found = run(data, "slow decode")
+    copy = Capacity(stage="copy", threads=(1,), rates=(10.0,), cpu_ms=0.1, queue_ms=2.0, device_ms=0.5)
+    there = replace(found, between_share=0.25, capacities=(*found.capacities, copy))
+    for text in (" ".join(str(there).split()), page_of(there)):
+        assert "On the GPU, 25% of the time lies between steps" in text
+        assert "copy: 0.50 ms a batch on the GPU, 2.00 ms to queue: it waits for the host" in text
+    assert "On the GPU" not in str(found)
 
 
 def test_files_that_a_used_loader_has_open_are_not_taken_for_cold_ones(data: Path) -> None:

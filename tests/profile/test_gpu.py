@@ -1,0 +1,66 @@
+"""What is made of a stream's events, on a stream that is a number: the time that the work put on it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from fastload.profile.gpu import StepsOnStream, events_of, queued_and_run
+
+
+@dataclass
+class Stream:
+    """Work of so many milliseconds, one after the other."""
+
+    at: float = 0.0
+
+    def do(self, milliseconds: float) -> None:
+        self.at += milliseconds
+
+    def event(self) -> Passed:
+        return Passed(self)
+
+
+@dataclass
+class Passed:
+    stream: Stream
+    at: float = field(default=-1.0)
+
+    def record(self) -> None:
+        self.at = self.stream.at
+
+    def elapsed_time(self, later: Passed) -> float:
+        return later.at - self.at
+
+
+def test_what_lies_between_steps_is_their_share_of_the_streams_time() -> None:
+    stream = Stream()
+    seen = StepsOnStream(stream.event)
+    for step, gap in ((50.0, 500.0), (6.0, 2.0), (6.0, 2.0), (6.0, 9.0)):
+        seen.begin()
+        stream.do(step)
+        seen.end()
+        if step == 50.0:
+            seen.forget()
+        stream.do(gap)
+    assert seen.between_share() == pytest.approx(4 / 22), "neither the warm-up nor what comes after the last"
+
+
+def test_one_step_and_no_events_say_nothing() -> None:
+    stream = Stream()
+    one, none = StepsOnStream(stream.event), StepsOnStream(events_of(torch.device("cpu")))
+    for seen, times in ((one, 1), (none, 3)):
+        for _ in range(times):
+            seen.begin()
+            seen.end()
+        assert seen.between_share() is None
+
+
+def test_work_is_timed_by_the_stream_and_by_the_host() -> None:
+    stream, waited = Stream(), []
+    queue_ms, device_ms = queued_and_run(lambda: stream.do(7.0), stream.event, lambda: waited.append(stream.at), 4)
+    assert device_ms == pytest.approx(7.0)
+    assert 0 <= queue_ms < 7.0
+    assert waited == [0.0, 7.0, 14.0, 21.0, 28.0], "before each, so that nothing else is on the stream, and at the end"
