@@ -142,3 +142,10 @@ def test_rows_of_different_lengths_are_refused() -> None:
 def test_nothing_is_permuted_to_nothing() -> None:
     assert permute([], 0, 1).tolist() == []
     assert permute([], 10, 1).dtype == np.int64
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 31, 32, 33, 63, 64, 65])
+def test_few_elements_of_one_domain_go_where_they_go_among_others(n: int) -> None:
+    for key in (0, 1, 0x1234_5678_9ABC_DEF0):
+        together = permute(np.arange(n), np.full(n, n), np.full(n, key, np.uint64))
+        assert permute(np.arange(n), n, np.uint64(key)).tolist() == together.tolist()

@@ -100,6 +100,22 @@ def test_what_is_advised_is_tried_and_comes_as_predicted(data: Path) -> None:
         assert "What it brought when it was tried" in text
 
 
+@measured
+def test_larger_batches_are_tried_without_the_step_which_may_have_no_room_for_them(data: Path) -> None:
+    rows: set[int] = set()
+    found = profile(make(data, "assemble"), lambda batch: rows.add(len(batch["label"])), seconds=1.0, try_advice=True)
+    larger = {each.advice.setting["batch_size"]: each for each in found.tried if "batch_size" in each.advice.setting}
+    assert sorted(larger) == [2 * ROWS, 4 * ROWS]
+    for size, each in larger.items():
+        assert each.came is not None
+        assert each.now is not None
+        assert each.off is None, "the gain was a bound"
+        assert each.came / each.now == pytest.approx(size / ROWS, rel=0.15)
+    assert max(rows) == ROWS
+    assert "no step" in str(found)
+    assert "both without your step" in page_of(found)
+
+
 def test_what_takes_other_data_is_not_tried(data: Path) -> None:
     advice = Advice(change="pack anew", why="", gain=2.0, samples_per_second=20.0, stage="decode")
     found = replace(run(data, "slow model"), tried=(Tried(advice=advice, now=None, came=None),))
