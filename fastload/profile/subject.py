@@ -12,8 +12,8 @@ from fastload.mixture import Mix
 
 
 def subject(dataset: Any) -> dict[str, Any]:
-    """Data set, machine and time, as JSON values: `data` (its folder, or its kind), `samples`, `fields` by name, those
-    of `fastload.machine.describe`, and `time`, with its zone."""
+    """Data set, machine and time, as JSON values: `data` (its folder, or its kind), `samples`, `shards` and `bytes` of
+    what is packed, `fields` by name, those of `fastload.machine.describe`, and `time`, with its zone."""
     return {**data_of(dataset), **describe(), "time": datetime.now(UTC).astimezone().isoformat(" ", "seconds")}
 
 
@@ -25,8 +25,10 @@ def data_of(dataset: Any) -> dict[str, Any]:
             "samples": dataset.samples,
             "fields": {},
         }
-    declared = getattr(dataset, "fields", {})
+    declared, index = getattr(dataset, "fields", {}), getattr(dataset, "index", None)
+    stored = {} if index is None else {"shards": len(index.sizes), "bytes": sum(file.bytes for file in index.files)}
     return {
+        **stored,
         "data": _place(dataset),
         "samples": dataset.samples,
         "fields": {name: _declared(each) for name, each in declared.items()},

@@ -92,7 +92,10 @@ def about(found: Findings) -> str:
     what, data = found.about, found.about["data"]
     name = data if isinstance(data, str) else ", ".join(f"{name}: {place}" for name, place in data.items())
     fields = "".join(f", {name}={kind}" for name, kind in what["fields"].items())
-    return f"{name}, {what['samples']:,} samples{fields}; {what['cpu']}, Python {what['python']}, {what['time']}"
+    stored = f" in {what['shards']:,} shards of {size_text(what['bytes'])}" if what.get("shards") else ""
+    return (
+        f"{name}, {what['samples']:,} samples{stored}{fields}; {what['cpu']}, Python {what['python']}, {what['time']}"
+    )
 
 
 def queued(model: Model) -> str:

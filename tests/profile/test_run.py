@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -255,7 +256,7 @@ def test_the_report_says_of_what_it_is(data: Path) -> None:
     assert "Image(size=8" in found.about["fields"]["image"]
     assert {"cpu", "cores", "python", "time"} <= set(found.about)
     for text in (" ".join(str(found).split()), page_of(found)):
-        assert f"{sum(SHARDS)} samples, image=Image(" in text
+        assert re.search(rf"{sum(SHARDS)} samples in {len(SHARDS)} shards of [\d.]+ [KM]iB, image=Image\(size=8", text)
 
 
 @measured
