@@ -107,6 +107,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         shards=shards,
         crowd=crowd(rig, recording, alone, _limiting(live.stats, alone), queued, _SUSPECTS * seconds),
         ragged=_ragged(loader),
+        samples=rig.order.samples,
         fits=_stored_bytes(loader) < free_bytes(),
     )
     tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []

@@ -152,6 +152,7 @@ def judge(
     crowd: Crowd | None = None,
     ragged: Sequence[str] = (),
     fits: bool = True,
+    samples: int | None = None,
 ) -> Verdict:
     """The verdict on a loader.
 
@@ -166,6 +167,7 @@ def judge(
         shards: those that take much longer than the others.
         crowd: its threads do less than fewer would.
         ragged: fields that come as lists and could have a declared size.
+        samples: of an epoch, which no batch can have more rows than; None: not known.
         fits: the stored data fits into memory, so that later epochs find it there.
     """
     limit = model.ranked()[0]
@@ -174,7 +176,7 @@ def judge(
     found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
     found += [
         *_prefetch(model, limit, prefetch),
-        *_consumer(model, limit, ragged),
+        *_consumer(model, limit, ragged, samples),
         *_augment(model, limit, device, gpu),
     ]
     found += [
@@ -322,7 +324,7 @@ def _bound(change: str, why: str, model: Model, after: Model, stage: str, **sett
     return replace(_advice(change, why, model, after, stage), setting=setting, bound=True)
 
 
-def _consumer(model: Model, limit: str, ragged: Sequence[str]) -> list[Advice]:
+def _consumer(model: Model, limit: str, ragged: Sequence[str], samples: int | None) -> list[Advice]:
     """What takes less of the consumer's own time."""
     without = model.changed({limit: 0.0})
     if limit == "copy":
@@ -336,6 +338,8 @@ def _consumer(model: Model, limit: str, ragged: Sequence[str]) -> list[Advice]:
     found = []
     for times in _LARGER:
         rows = times * round(model.rows)
+        if samples is not None and rows > samples:
+            break
         after = model.changed({name: 1 / times for name in model.stage_ms if name not in IN_THREADS})
         change = f"batch_size={rows}, from {round(model.rows)}"
         found.append(_bound(change, f"{why}, if larger ones take no longer", model, after, limit, batch_size=rows))

@@ -228,6 +228,7 @@ def test_assembling_wants_larger_batches_and_sizes_of_what_comes_as_lists() -> N
     slow = model(threads=1, decode=1.0, step=5.0, assemble=15.0)
     gains = {each.change: each.gain for each in judge(slow).advice}
     assert gains == {"batch_size=20, from 10": pytest.approx(2), "batch_size=40, from 10": pytest.approx(4)}
+    assert [each.change for each in judge(slow, samples=30).advice] == ["batch_size=20, from 10"]
     ragged = judge(slow, ragged=["tokens"]).advice
     assert all(each.bound for each in ragged)
     assert next(each for each in ragged if not each.setting).change == "a declared size for tokens, in place of lists"
