@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +41,6 @@ from fastload.sizes import parse_size
 
 Engine = Literal["local", "ray"]
 DEFAULT_SHARD_SIZE = "256MiB"  # large enough that a remote store's latency does not count, small enough to fetch ahead
-_log = logging.getLogger(__name__)
 
 
 def pack(
@@ -209,7 +207,7 @@ def pack(
         if own_splits:
             about["source_splits"] = "joined" if splitting.asked else "kept"
         if jpeg == "seekable" and table.pictures:
-            about["jpeg_kernel"] = _has_kernel()
+            about["jpeg_kernel"] = native.available()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}
         with telling(progress, "packing", len(plan.order)) as tell:
             try:
@@ -308,14 +306,6 @@ def _clean(
             except OSError as error:
                 raise unwritable(error, out, "what was found out is kept") from error
     return apply_rules(table, clean, findings, asked)
-
-
-def _has_kernel() -> bool:
-    """Whether JPEGs can be made crop-seekable here; says that they cannot."""
-    if not native.available():
-        _log.warning("the native JPEG kernel is not built: JPEGs are packed as they are, and crops of them read slower")
-        return False
-    return True
 
 
 def _refuse_overlap(source: Path, out: Path) -> None:

@@ -125,7 +125,8 @@ def test_parquet_files_of_others(tmp_path: Path) -> None:
 
 
 def test_a_class_without_samples_is_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("key,label\n" + "".join(f"{i},{'cat' if i else 'dog'}\n" for i in range(20)))
+    rows = "".join(f"{i},{'cat' if i else 'dog'},{i}\n" for i in range(20))
+    (tmp_path / "a.csv").write_text("key,label,number\n" + rows)
     pack(tmp_path / "a.csv", tmp_path / "out", split={"train": 0.5, "val": 0.5})
     splits = describe(tmp_path / "out")["splits"].values()
     assert sorted(found["fields"]["label"]["classes"]["dog"] for found in splits) == [0, 1]

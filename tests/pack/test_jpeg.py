@@ -297,9 +297,9 @@ main()
 def test_without_the_kernel_all_is_kept_and_said(photos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_KERNEL, "pack", str(photos), str(tmp_path / "out"), "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines() == [
-        "the native JPEG kernel is not built: JPEGs are packed as they are, and crops of them read slower"
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("the native JPEG kernel is not built (")
+    assert "JPEGs are packed as they are; install a C compiler" in line
     assert "; 0 JPEGs crop-seekable, 15 kept as they are (the native kernel is not built 14, too small" in done.stdout
     index = IndexFile.load(tmp_path / "out" / "index.json")
     assert index.packed["jpeg_kernel"] is False
