@@ -33,7 +33,7 @@ def test_a_field_that_the_data_lacks_is_one_red_line(packed: Packed) -> None:
 def test_a_file_that_cannot_be_written_is_refused_before_measuring(packed: Packed, tmp_path: Path) -> None:
     data = str(packed("tar", [40]))
     for command in ("profile", "bench"):
-        for path, why in ((tmp_path / "none/x.html", "there is no folder"), (tmp_path, "a folder")):
+        for path, why in ((tmp_path / "none/x.html", "there is no folder"), (tmp_path, "directory")):
             done = CliRunner().invoke(app, [command, data, "--seconds", "600", "--html", str(path)])
             assert done.exit_code == 2
             assert why in " ".join(done.output.split())
