@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ PACKAGES = {
     "fastload": "fastload", "torchvision": "torchvision", "pillow": "pillow", "numpy": "numpy",
 }  # fmt: skip
 WORKERS = 2  # of every loader, but in the runs that vary it
-SWEEPS = 2  # rounds of other numbers of workers
 COUNTS = {"images": 1024, "audio": 4000, "records": 20_000, "tokens": 8192}
 Failed = dict[str, str]  # peer -> what it said last
 
@@ -116,8 +116,10 @@ def rate(result: dict[str, Any]) -> float:
     return float(result["items"] / result["seconds"])
 
 
-def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path, work: Path) -> dict[str, Any]:
-    """What each peer reached, in rounds over all of them; and under "failed", why others are not there."""
+def measure(
+    python: str, workload: str, peers: list[str], rounds: int, sweeps: int, raw: Path, work: Path
+) -> Iterator[dict[str, Any]]:
+    """After each round over all peers, what each reached so far; and under "failed", why others are not there."""
     packs: dict[str, list[Any]] = {peer: [] for peer in peers}
     reads: dict[str, list[Any]] = {peer: [] for peer in peers}
     resumes: dict[str, list[float]] = {peer: [] for peer in peers}
@@ -140,10 +142,21 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
                 if not isinstance(again, str) and again["seconds"] is not None:
                     resumes[peer].append(again["seconds"])
             print(f"  round {number}: {workload:8} {peer:13} {rate(result):10,.0f}/s", flush=True)
-    alive = [peer for peer in peers if reads[peer] and peer not in failed]
-    by_workers = sweep(python, workload, alive, min(rounds, SWEEPS), work) if workload == "images" else {}
+        alive = [peer for peer in peers if reads[peer] and peer not in failed]
+        table = summary(alive, packs, reads, resumes)
+        yield {"rounds": number + 1, "peers": table, "failed": failed}
+    if workload == "images" and sweeps:
+        for peer, by_workers in sweep(python, workload, alive, sweeps, work).items():
+            table[peer]["by_workers"] = by_workers | {str(WORKERS): table[peer]["items_per_second"]}
+        yield {"rounds": rounds, "peers": table, "failed": failed}
+
+
+def summary(
+    peers: list[str], packs: dict[str, list[Any]], reads: dict[str, list[Any]], resumes: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Medians and ranges of each peer."""
     table: dict[str, Any] = {}
-    for peer in alive:
+    for peer in peers:
         rates, ours = [rate(r) for r in reads[peer]], [rate(r) for r in reads[peers[0]]]
         seconds = {
             "first_batch_seconds": [r["first_batch_seconds"] for r in reads[peer]],
@@ -161,9 +174,7 @@ def measure(python: str, workload: str, peers: list[str], rounds: int, raw: Path
         for name, values in seconds.items():
             table[peer][name] = median(values) if values else None
             table[peer][f"{name}_min_max"] = [round(min(values), 4), round(max(values), 4)] if values else None
-        if peer in by_workers:
-            table[peer]["by_workers"] = by_workers[peer] | {str(WORKERS): median(rates)}
-    return {"peers": table, "failed": failed}
+    return table
 
 
 def sweep(python: str, workload: str, peers: list[str], rounds: int, work: Path) -> dict[str, dict[str, float]]:
@@ -221,6 +232,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sweeps", type=int, default=2, help="rounds of pictures with other numbers of workers")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--workloads", default="images,audio,records,tokens")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results/peers.json")
@@ -238,14 +250,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for workload in arguments.workloads.split(","):
             raw = make_raw(workload, arguments.images, Path(temporary) / f"raw-{workload}")
-            found = measure(arguments.python, workload, peers, arguments.rounds, raw, Path(temporary))
-            found["failed"] |= dict.fromkeys(missing, "not installed")
-            about = {"rounds": arguments.rounds, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
+            about: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "commit": commit()}
             if workload == "images":
                 about["pictures"] = "made" if arguments.images is None else "photographs"
-            result["workloads"][workload] = about | found
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+            rounds = (arguments.rounds, arguments.sweeps)
+            for found in measure(arguments.python, workload, peers, *rounds, raw, Path(temporary)):
+                found["failed"] = found["failed"] | dict.fromkeys(missing, "not installed")
+                result["workloads"][workload] = about | found
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                arguments.out.write_text(json.dumps(result, indent=1) + "\n")  # a run that is cut off loses a round
 
 
 if __name__ == "__main__":

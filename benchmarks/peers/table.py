@@ -84,8 +84,8 @@ def text(result: dict[str, Any]) -> str:
         f"{table(result)}\n\n![The same as bars, with the range over the rounds]({PICTURE})\n\n"
         f"Medians of {rounds} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
-        "an epoch, memory and packing are those of the images. Made by `benchmarks/peers/run.py`; ratios hold better "
-        "than rates.\n"
+        "an epoch, memory and packing are those of the images; fastload alone waits for the disk at the end of "
+        "packing. Made by `tools/peers.sh`; ratios hold better than rates.\n"
     )
 
 
