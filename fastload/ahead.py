@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,18 @@ from fastload.order.cursor import Step
 from fastload.remote.cache import Cached
 
 Made = TypeVar("Made")
+Yielded = TypeVar("Yielded", covariant=True)
+
+
+class Closable(Protocol[Yielded]):
+    """An iterator that can be closed, as a generator."""
+
+    def __iter__(self) -> Iterator[Yielded]: ...
+
+    def __next__(self) -> Yielded: ...
+
+    def close(self) -> None: ...
+
 
 # Of cache_size: the rest is for indexes of shards, whose sizes are not known beforehand, and what is in use elsewhere.
 ROOM = 0.8
@@ -35,7 +47,7 @@ FAR_DOWNLOADS = 2  # shards beyond that for each download at a time: one on its 
 WALK_STEPS = 64  # at a time, so that the first batch does not wait for the whole walk
 
 
-def fetched_ahead(made: Iterator[Made], recipe: Recipe, walk: Iterator[Step]) -> Iterator[Made]:
+def fetched_ahead(made: Closable[Made], recipe: Recipe, walk: Iterator[Step]) -> Closable[Made]:
     """What follows a plan, with its shards fetched ahead.
 
     Args:
@@ -43,8 +55,8 @@ def fetched_ahead(made: Iterator[Made], recipe: Recipe, walk: Iterator[Step]) ->
         recipe: how batches are made; it knows the shards of a step.
         walk: the same steps.
 
-    Returns: `made`, as it is if all shards are local; else an iterator that also has close(), which ends what is under
-    way. At the end of `made` it goes on fetching what the last steps need, until it is closed or dropped.
+    Returns: `made`, as it is if all shards are local; else an iterator whose close() also ends what is under way. At
+    the end of `made` it goes on fetching what the last steps need, until it is closed or dropped.
     """
     return _FetchedAhead(made, recipe, walk) if recipe.index.caches else made
 
@@ -52,7 +64,7 @@ def fetched_ahead(made: Iterator[Made], recipe: Recipe, walk: Iterator[Step]) ->
 class _FetchedAhead(Generic[Made]):
     """See `fetched_ahead`."""
 
-    def __init__(self, made: Iterator[Made], recipe: Recipe, walk: Iterator[Step]) -> None:
+    def __init__(self, made: Closable[Made], recipe: Recipe, walk: Iterator[Step]) -> None:
         caches = recipe.index.caches
         self._made, self._number = made, 0
         self._walk = _Walk(recipe, walk)
@@ -86,11 +98,7 @@ class _FetchedAhead(Generic[Made]):
         self._closed = True
         if self._readahead is not None:
             self._readahead.close()
-        getattr(self._made, "close", lambda: None)()
-
-    def __del__(self) -> None:
-        if not self._closed and self._readahead is not None:
-            self._readahead.close()
+        self._made.close()
 
 
 class _Walk:

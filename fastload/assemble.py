@@ -5,7 +5,7 @@ Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
@@ -353,7 +353,7 @@ class BatchJob:
 
 def batch_jobs(
     recipe: Recipe, steps: Iterator[Step], pool: BufferPool, *, threads: int, crew_threads: int = 0
-) -> Iterator[BatchMaking]:
+) -> Generator[BatchMaking, None, None]:
     """The plan's steps as jobs for an engine of so many threads.
 
     Args:

@@ -13,13 +13,14 @@ Contract
                 its turn too.
   5. Cancel     close() (the consumer broke out, raised, was interrupted or dropped the iterator) discards parts not
                 begun, waits for those running, and joins the threads. It may be called at any time, by any thread, any
-                number of times. next() of an engine that was closed before its end raises EngineError: it must not
-                look like an end.
+                number of times; again, it finishes what an interrupt has cut off. next() of an engine that was closed
+                before its end raises EngineError: it must not look like an end. Threads start at the first next():
+                who is interrupted before that, has nothing to close.
   6. Stall      If no part finishes for `timeout` seconds while the consumer waits, EngineError names what was waited
                 for, at once: threads that hang are left behind, and end where they get to. Without threads nobody
                 waits, and nobody can tell.
-  7. Fork       In a child process made by fork after the start, next() raises EngineError: threads do not survive a
-  fork.
+  7. Fork       In a child process made by fork after it was made, next() raises EngineError: threads do not survive a
+                fork.
   8. Exit       At interpreter exit every engine that is still open is closed.
   9. Size       resize() between results sets how many threads run and how many jobs are begun ahead; nothing else
                 changes. Threads that are too many end after the part they run and are joined by the next resize() or
@@ -140,6 +141,16 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
         del ticket  # a waiting thread must not keep a batch alive
 
 
+def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
+    """Wait for threads that were told to end, so long at most; not from one of them, which may hold the lock that the
+    others wait for."""
+    deadline = time.monotonic() + seconds
+    if threading.current_thread() not in threads:
+        for thread in threads:
+            if thread.ident is not None:  # else an interrupt came before its start
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+
 class Engine(Generic[Result]):
     """Runs the jobs of a plan; an iterator of their results, and a context manager.
 
@@ -155,6 +166,8 @@ class Engine(Generic[Result]):
         clock: the consumer's: its time from next() until a result is there goes to planning, waiting and assembling,
             from then on to copying, unless the consumer says otherwise.
     """
+
+    _made = False  # an interrupt may come in the middle of __init__
 
     def __init__(
         self,
@@ -176,9 +189,10 @@ class Engine(Generic[Result]):
         self._meter = meter or Meter()
         self.clock = self._meter.start(consumer=True)
         self._threads: list[threading.Thread] = []
+        self._unstarted = threads
         self._started = 0  # threads, those that ended included
         _open_engines.add(self)
-        self._start(threads)
+        self._made = True
 
     def _start(self, threads: int) -> None:
         with self._shared.lock:
@@ -187,9 +201,9 @@ class Engine(Generic[Result]):
             thread = threading.Thread(
                 target=_work, args=(self._shared, self._meter), name=f"fastload-{self._started}", daemon=True
             )
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(thread)  # first, so that whatever cuts this off, close() knows it
             self._started += 1
+            thread.start()
 
     def __iter__(self) -> Engine[Result]:
         return self
@@ -202,6 +216,9 @@ class Engine(Generic[Result]):
         try:
             if self._shared.closed:
                 raise EngineError(_CLOSED)
+            if self._unstarted:
+                threads, self._unstarted = self._unstarted, 0
+                self._start(threads)
             ready = len([ticket for ticket in self._line if ticket.left == 0])
             if len(self._line) < self._ahead:
                 self.clock.enter(PLAN)
@@ -286,7 +303,7 @@ class Engine(Generic[Result]):
     def threads(self) -> int:
         """How many run parts, those that are to end left out."""
         with self._shared.lock:
-            return self._shared.running - self._shared.surplus
+            return self._unstarted + self._shared.running - self._shared.surplus
 
     def resize(self, threads: int, ahead: int) -> None:
         """Go on with other numbers of threads and of jobs ahead, both at least 1; see Size. For the consumer's thread.
@@ -294,9 +311,12 @@ class Engine(Generic[Result]):
         Raises:
             ValueError: of an engine that was begun without threads, or numbers below 1.
         """
-        if not self._threads or threads < 1 or ahead < 1:
-            raise ValueError(f"resize({threads}, {ahead}) of an engine with {len(self._threads)} threads")
+        if not self.threads or threads < 1 or ahead < 1:
+            raise ValueError(f"resize({threads}, {ahead}) of an engine with {self.threads} threads")
         shared = self._shared
+        if self._unstarted:
+            self._unstarted, self._ahead = threads, ahead
+            return
         with shared.lock:
             if shared.closed:
                 return
@@ -308,8 +328,7 @@ class Engine(Generic[Result]):
         self._start(max(0, more - kept))
         ended = [thread for thread in self._threads if not thread.is_alive()]
         self._threads = [thread for thread in self._threads if thread not in ended]
-        for thread in ended:
-            thread.join()
+        _join(ended, JOIN_SECONDS)
 
     def close(self) -> None:
         """Stop the threads and let go of everything; see Cancel."""
@@ -325,10 +344,7 @@ class Engine(Generic[Result]):
         if hasattr(self._plan, "close"):  # what it fetches ahead
             with contextlib.suppress(ValueError):  # it is being drawn from in another thread, which will close it
                 self._plan.close()
-        deadline = time.monotonic() + (STALLED_JOIN_SECONDS if self._stalled else JOIN_SECONDS)
-        if threading.current_thread() not in self._threads:  # which may hold the lock that the others wait for
-            for thread in self._threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        _join(self._threads, STALLED_JOIN_SECONDS if self._stalled else JOIN_SECONDS)
         self._line.clear()
         _open_engines.discard(self)
 
@@ -339,7 +355,8 @@ class Engine(Generic[Result]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self._made:
+            self.close()
 
 
 class _Wanted(Generic[Key]):
@@ -385,6 +402,8 @@ class Readahead(Generic[Key]):
         threads: how many run it.
     """
 
+    _made = False
+
     def __init__(self, fetch: Callable[[Key], object], threads: int) -> None:
         self._wanted: _Wanted[Key] = _Wanted(fetch)
         self._pid = os.getpid()
@@ -392,12 +411,14 @@ class Readahead(Generic[Key]):
             threading.Thread(target=_fetch_on, args=(self._wanted,), name=f"fastload-fetch-{i}", daemon=True)
             for i in range(threads)
         ]
+        self._unstarted = list(self._threads)  # until something is wanted
         _open_readaheads.add(self)
-        for thread in self._threads:
-            thread.start()
+        self._made = True
 
     def want(self, keys: Sequence[Key]) -> None:
         """What is needed from now on, in the order of use. The rest is let go, and what was begun of it is finished."""
+        while self._unstarted:
+            self._unstarted.pop().start()
         wanted = self._wanted
         with wanted.work:
             wanted.keys = set(keys)
@@ -422,10 +443,7 @@ class Readahead(Generic[Key]):
             wanted.todo.clear()
             wanted.held.clear()
             wanted.work.notify_all()
-        deadline = time.monotonic() + JOIN_SECONDS
-        if threading.current_thread() not in self._threads:
-            for thread in self._threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        _join(self._threads, JOIN_SECONDS)
         _open_readaheads.discard(self)
 
     def __enter__(self) -> Readahead[Key]:
@@ -435,7 +453,8 @@ class Readahead(Generic[Key]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self._made:
+            self.close()
 
 
 _open_engines: weakref.WeakSet[Engine[object]] = weakref.WeakSet()

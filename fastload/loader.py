@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, NoReturn, SupportsFloat
 
 import torch
@@ -26,8 +23,9 @@ from fastload.export.summary import line
 from fastload.faults import Fault
 from fastload.fields import Image
 from fastload.flow import flow
+from fastload.iteration import Iteration
 from fastload.machine import cores
-from fastload.meter import Clock, Meter, Stats
+from fastload.meter import Meter, Stats
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import State
@@ -119,8 +117,8 @@ class DataLoader:
         self._chain = make_chain(augment, self.dataset.fields)
         self._consumed = 0
         self._resuming = False  # a state was loaded, and no iteration begun since
-        self._running = 0  # iterations begun and not ended or dropped
-        self._current: object | None = None  # stands for the newest of them
+        self._iterations: list[Iteration] = []  # begun, and their ends not seen to
+        self._current: Iteration | None = None  # the newest
         self._began: int | None = None  # where the last iteration began; None after a state or epoch was set
         self._jump: int | None = None  # what set_epoch said during an iteration, for the next one
         self._before = 0  # batches of the running epoch that a trainer counts as handed over before a resume
@@ -193,69 +191,90 @@ class DataLoader:
         Lightning, which counts on, with those before)."""
         return self._before + self.dataset.batches_left(self._share(), self._start())
 
-    def __iter__(self) -> Iterator[Any]:
-        iterator = self._iterate()
-        _iterators.add(iterator)
+    def __iter__(self) -> Generator[Any, None, None]:
+        iteration = Iteration()
+        iterator = self._iterate(iteration)
+        iteration.handed_to(iterator)
         return iterator
 
-    def _iterate(self) -> Generator[Any, None, None]:
+    def _iterate(self, iteration: Iteration) -> Generator[Any, None, None]:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
+        self._end_ended()
         self._current = None
-        me = object()
         start = self._start()
         if not self._resuming:
             self._before = 0
-        self._current, self._began, self._consumed, self._resuming, self._handed_out = me, start, start, False, 0
-        self._running += 1
-        clock: Clock | None = None
-        before, epoch = self._meter.stats(), self.epoch
+        self._iterations.append(iteration)
+        self._current, self._began, self._consumed, self._resuming = iteration, start, start, False
+        self._handed_out = 0
+        iteration.begin(self.epoch, self._meter)
         try:
-            share, dataset = self._share(), self.dataset
-            check_rank_is_known(dataset.rank)
-            dataset.check(share)  # ranks may be known only now
-            sharing = sharing_of(self, share.world_size)
-            if sharing is not None:
-                sharing.check()
-            self._check_drop(share)
-            threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
-            if self._watched and self.num_workers and not threads:
-                threads, crew_threads = 1, 0
-            jobs = dataset.jobs(
-                share,
-                start,
-                self._pool,
-                threads=threads,
-                crew_threads=crew_threads,
-                marks=self._marks(),
-                decoders=self._decoders(),
-            )
-            tuner = None if self._tuner is None or self._tuner.choice is not None else self._tuner
-            if tuner is not None:
-                tuner.begin()
-            engine: Engine[Batch] = Engine(
-                jobs,
-                threads=threads,
-                ahead=self.prefetch_factor if threads or crew_threads else 1,
-                timeout_seconds=self.timeout,
-                meter=self._meter,
-            )
-            clock = engine.clock
+            engine, tuner = self._begin(start)
+            iteration.engine = engine
             with engine:
                 for batch in flow(engine, self.device, self._chain):
-                    if self._current is me and batch.state is not None:
+                    if self._current is iteration and batch.state is not None:
                         self._consumed = batch.state["consumed"]
                         self._handed_out += 1
                     yield self._hand_out(batch)
-                    if tuner is not None and self._current is me:
+                    if tuner is not None and self._current is iteration:
                         self._tune(tuner, engine)
         finally:
-            self._running -= 1
-            if clock is not None:
-                self._meter.stop(clock)
-                _log_epoch(epoch, before, self._meter)
-            if self._current is me:
-                self._current, self._before = None, 0
-                self._take_jump()
+            self._end(iteration)
+
+    def _begin(self, start: int) -> tuple[Engine[Batch], Tuner | None]:
+        """What makes the batches from `start` to the end of its epoch, and what tunes it."""
+        share, dataset = self._share(), self.dataset
+        check_rank_is_known(dataset.rank)
+        dataset.check(share)  # ranks may be known only now
+        sharing = sharing_of(self, share.world_size)
+        if sharing is not None:
+            sharing.check()
+        self._check_drop(share)
+        threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
+        if self._watched and self.num_workers and not threads:
+            threads, crew_threads = 1, 0
+        jobs = dataset.jobs(
+            share,
+            start,
+            self._pool,
+            threads=threads,
+            crew_threads=crew_threads,
+            marks=self._marks(),
+            decoders=self._decoders(),
+        )
+        tuner = None if self._tuner is None or self._tuner.choice is not None else self._tuner
+        if tuner is not None:
+            tuner.begin()
+        engine: Engine[Batch] = Engine(
+            jobs,
+            threads=threads,
+            ahead=self.prefetch_factor if threads or crew_threads else 1,
+            timeout_seconds=self.timeout,
+            meter=self._meter,
+        )
+        return engine, tuner
+
+    def _end(self, iteration: Iteration) -> None:
+        """See to the end of an iteration; again, where an interrupt has cut that off."""
+        iteration.close(self._meter)
+        if self._current is iteration:
+            self._current, self._before = None, 0
+            self._take_jump()
+        if iteration in self._iterations:
+            self._iterations.remove(iteration)
+            if _log.isEnabledFor(logging.INFO):
+                self._log_times(iteration)
+
+    def _end_ended(self) -> None:
+        for iteration in [each for each in self._iterations if each.has_ended]:
+            self._end(iteration)
+
+    def _log_times(self, iteration: Iteration) -> None:
+        """Where the time of an iteration went, for who wants to know: level INFO of this module's logger."""
+        took = iteration.took(self._meter)
+        if took.batches:
+            _log.info("epoch %d: %s", iteration.epoch, line(took))
 
     def _tune(self, tuner: Tuner, engine: Engine[Batch]) -> None:
         """Go on with what the tuner tries next. Neither the order nor the batches depend on it."""
@@ -348,7 +367,8 @@ class DataLoader:
             StateError: another data set, seed, window, lanes or version (each named), an iteration is running, or
                 Lightning would not go through with the epoch.
         """
-        if self._running:
+        self._end_ended()
+        if self._iterations:
             raise StateError(
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
@@ -372,25 +392,6 @@ class DataLoader:
                 "an epoch"
             )
         self._before = epoch - left if before else 0
-
-
-_iterators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Iterators that are closed only when the interpreter takes itself apart find nothing left to close with."""
-    for iterator in list(_iterators):
-        with contextlib.suppress(ValueError):  # it is running in another thread
-            iterator.close()
-
-
-def _log_epoch(epoch: int, before: Stats, meter: Meter) -> None:
-    """Where the time of an iteration went, for who wants to know: level INFO of this module's logger."""
-    if _log.isEnabledFor(logging.INFO):
-        took = meter.stats() - before
-        if took.batches:
-            _log.info("epoch %d: %s", epoch, line(took))
 
 
 def _dataset(data: Any, options: dict[str, Any]) -> Streamed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -252,7 +253,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         return self._iterate(epoch, rank, world_size, worker, workers)
 
     def _iterate(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
-        def plan() -> Iterator[Step]:
+        def plan() -> Generator[Step, None, None]:
             if self.batch_size is None:
                 return self._sample_steps(epoch, rank, world_size, worker, workers)
             share = Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="auto")
@@ -260,8 +261,9 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             return (step for number, step in enumerate(every) if number % workers == worker)
 
         pool = BufferPool()
-        for step in fetched_ahead(plan(), self.recipe, plan()):
-            yield from self._samples_of(step, pool, with_valid=world_size > 1 or self.masks)
+        with closing(fetched_ahead(plan(), self.recipe, plan())) as planned:
+            for step in planned:
+                yield from self._samples_of(step, pool, with_valid=world_size > 1 or self.masks)
 
     def _samples_of(self, step: Step, pool: BufferPool, *, with_valid: bool) -> list[dict[str, Any]]:
         job = self.recipe.job(step, pool, step.size)
@@ -342,7 +344,9 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             return None
         return self._pickled_by[1:] if self._pickled_by[0] == parent.pid else None
 
-    def _sample_steps(self, epoch: int, rank: int, world_size: int, worker: int, workers: int) -> Iterator[Step]:
+    def _sample_steps(
+        self, epoch: int, rank: int, world_size: int, worker: int, workers: int
+    ) -> Generator[Step, None, None]:
         """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
         ..., or as many dealt by source.
 

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assemble", "packed"),
     ("engine", "export", "tune"),
     ("device",),
-    ("ahead", "augment", "flow"),
+    ("ahead", "augment", "flow", "iteration"),
     ("stream",),
     ("collated", "dataset"),
     ("mixed", "mixture", "samplers"),

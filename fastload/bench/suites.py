@@ -131,6 +131,6 @@ def _first(make: Callable[[], DataLoader], state: Mapping[str, Any] | None) -> t
     loader = make()
     if state is not None:
         loader.load_state_dict(state)
-    with closing(loader._iterate()) as batches:
+    with closing(iter(loader)) as batches:
         next(batches)
         return 1, time.perf_counter() - started

@@ -185,7 +185,7 @@ def _first(dataset: StreamingDataset, plan: Plan) -> FirstBatch:
         prefetch_factor=plan.prefetch_factor,
         last_batch=plan.last_batch,  # type: ignore[arg-type]
     )
-    with closing(loader._iterate()) as batches:
+    with closing(iter(loader)) as batches:
         batch: Batch = next(batches)
         seconds = time.perf_counter() - started
     texts = (value for name, values in batch.items() if isinstance(values, list) and name != KEY for value in values)
