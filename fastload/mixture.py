@@ -23,7 +23,8 @@ class Mix(Streamed):
 
     Of the first i samples each source has its share, give or take less than one, and so it has of any batch of two
     sources (of more, less than two). Every rank's batch has it too. Each source runs through its own epochs, shuffled
-    by its own seed and window, under its own sampler; `lanes` of a source gives no node shards of its own.
+    by its own seed and window, under its own sampler; `lanes` of a source gives no node shards of its own. A run is
+    resumed at once; where a source's sampler prepares an epoch, it does so for the one that the source is in.
 
     Args:
         sources: name -> StreamingDataset or Mix. LengthBuckets cannot be mixed.

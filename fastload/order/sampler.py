@@ -121,7 +121,7 @@ def per_sample(name: str, values: npt.ArrayLike, samples: int) -> npt.NDArray[An
 class Subset:
     """Only some samples, each once an epoch; or another sampler over only these.
 
-    Holds 8 bytes a sample chosen; epochs begin and resume at once.
+    Holds 8 bytes a sample chosen; epochs begin and resume at once, or as `then` says.
 
     Args:
         rows: sample numbers in the order of packing, in any order, none twice; or bool [samples]; or a function that is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -22,9 +22,15 @@ from conformance import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastload.order.buckets import BoundBuckets, LengthBuckets
 from fastload.order.cursor import PLAN_ROWS, State, Step, steps
 from fastload.order.distribute import LastBatch, Share
+from fastload.order.mix import Mixture
+from fastload.order.packing import PackSequences
+from fastload.order.sampler import Base, Subset
 from fastload.order.shuffle import Ints, Order
+from fastload.order.stratified import BoundStratified, Stratified
+from fastload.order.weighted import ClassBalanced, Weighted, _BoundWeighted
 
 SIZES = [5, 0, 17, 1, 30, 8, 0, 22, 20]  # 103 samples
 FINGERPRINT = {"order": 1, "data": "0f" * 8, "seed": 3, "window": 2, "lanes": 2}
@@ -186,3 +192,67 @@ def test_nothing_is_asked_before_the_first_batch_is_taken() -> None:
     counted = Counted(Order([1000] * 10, seed=0, window=2))
     steps(counted, Share(rank=0, world_size=1, batch_size=64, last_batch="pad"), 0)
     assert counted.calls == 0
+
+
+SAMPLES = 10_000  # in 100 shards
+LENGTHS = np.arange(SAMPLES) % 97 + 1
+ORDERS: dict[str, Callable[[Base], Any]] = {
+    "none": Base.order,
+    "subset": lambda base: Subset(np.arange(SAMPLES) % 3 > 0).bind(base, {}),
+    "weighted": lambda base: Weighted(LENGTHS).bind(base, {}),
+    "balanced": lambda base: ClassBalanced().bind(base, {"label": LENGTHS % 7}),
+    "stratified": lambda base: Stratified().bind(base, {"label": LENGTHS % 7}),
+    "buckets": lambda base: LengthBuckets("t", max_tokens=400).bind(base, {"t.count": LENGTHS}),
+    "packed": lambda base: PackSequences("t", 64).bind(base, {"t.count": LENGTHS}),
+    "mixed": lambda base: Mixture(
+        [base.order(), Weighted(LENGTHS).bind(base, {}), Subset(np.arange(9000)).bind(base, {})],
+        [100, 100, 100],
+        [3, 2, 1],
+        "first",
+    ),
+}
+DRAWN = ("weighted", "balanced", "mixed")  # draw an epoch when they come to it
+PREPARED = {"stratified": (1, SAMPLES), "buckets": (1, SAMPLES)}  # sort or plan it, from all positions
+
+
+@pytest.mark.parametrize("schedule", [(), ((0, 1), (5000, 2))])
+@pytest.mark.parametrize("name", [name for name in ORDERS if name != "buckets"])
+def test_no_sampler_works_out_what_came_before(
+    name: str, schedule: tuple[tuple[int, int], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_works_out_as_much_anywhere(name, schedule, monkeypatch)
+
+
+def test_length_buckets_plans_the_epoch_it_is_in_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_works_out_as_much_anywhere("buckets", (), monkeypatch)
+
+
+def assert_works_out_as_much_anywhere(
+    name: str, schedule: tuple[tuple[int, int], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten batches from several places: positions that the shuffled order works out, and epochs that are prepared."""
+    located, prepared = [0], [0]
+
+    def locate(order: Order, epoch: int, positions: Ints) -> tuple[Ints, Ints]:
+        located[0] += len(positions)
+        return whole_locate(order, epoch, positions)
+
+    def counted(build: Callable[..., Any]) -> Callable[..., Any]:
+        def prepare(*arguments: Any) -> Any:
+            prepared[0] += 1
+            return build(*arguments)
+
+        return prepare
+
+    whole_locate = Order._locate
+    monkeypatch.setattr(Order, "_locate", locate)
+    for kind in (_BoundWeighted, BoundStratified, BoundBuckets):
+        monkeypatch.setattr(kind, "_build_epoch", counted(kind._build_epoch))
+    share = Share(rank=1, world_size=2, batch_size=2, last_batch="pad", schedule=schedule)
+    for epochs, place in ((0, 0), (0, 0.5), (0, 0.99), (7, 0.99)):
+        order = ORDERS[name](Base(sizes=np.full(100, 100), seed=3, window=4, lanes=1))
+        start = epochs * order.samples + int(place * order.samples)
+        located[0] = prepared[0] = 0
+        rows = [share.rows_at(step.consumed - 1) for step in islice(steps(order, share, start), 10)]
+        handed_out = sum(rows) + 5 * rows[-1]  # in runs of 1, 2, 4 and 8 batches
+        assert (prepared[0], located[0]) == PREPARED.get(name, (name in DRAWN, handed_out))
