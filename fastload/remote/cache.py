@@ -3,7 +3,8 @@
 Contract
   1. Whole     What `open` gives is, to the bit, what the index describes. A cached file that is not is removed and
                fetched again, once.
-  2. Once      However many threads, processes and users ask for an object, one fetches it, and the others wait.
+  2. Once      However many threads and processes ask for an object, one fetches it, and the others wait. Of several
+               users who ask at the same time, one each; the first one's is kept.
   3. Limit     Files, those on their way included, stay within `cache_size`. What is in use is never removed: if that is
                all there is, who needs more asks the holders in its own process to let go, and then waits.
   4. Error     `open` returns or raises within the time that `Remote` states; who waited for a transfer that failed
@@ -139,8 +140,9 @@ class Cache:
         folder = self._process().folder
         with folder.naming():
             make_as_above(self.index_folder)
-            if not os.access(folder.path, os.W_OK):
-                raise PermissionError(errno.EACCES, "it cannot be written")
+            for path in (folder.path, self.index_folder):
+                if not os.access(path, os.W_OK):
+                    raise PermissionError(errno.EACCES, "it cannot be written", str(path))
 
     def place(self, blob: Blob) -> Path:
         """Where an object lies while it is open."""
@@ -252,10 +254,11 @@ class Cache:
                 self.holders.let_go()
             if time.monotonic() - since > self.remote.give_up_seconds:
                 limit = "the disk" if self.limit is None else f"cache_size={self.remote.cache_size!r}"
+                others = " or other users'" if own.folder.has_others() else ""
                 raise SourceError(
                     f"no room for {shown(blob.url)} ({blob.size} bytes) in {own.folder.path}: {limit} is full "
-                    f"and all {own.folder.taken()} bytes in it are in use; raise cache_size, lower window, or pass "
-                    "another cache_dir"
+                    f"and all {own.folder.taken()} bytes in it are in use{others}; raise cache_size, lower window, or "
+                    "pass another cache_dir"
                 )
         pause(_ROOM_POLL_SECONDS)
 

@@ -8,6 +8,9 @@
 A lock goes with its process, however it ends, so that what nobody holds is free: a part is removed or taken over, an
 object may make room. Files of other names are never touched. Before a lock is had the file may be gone or have another
 name; one looks again then.
+
+Users share a folder that they all may write. Each has parts of its own, and all read every object, whatever the umask
+of its writer; where the folder is sticky (mode 1777), only its writer removes it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +46,13 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """One file: bytes, and when it was used last."""
+    """One file: bytes, when it was used last, and whose it is."""
 
     path: Path
     inode: int
     size: int
     used: int
+    owner: int
 
 
 def name_of(blob: Blob) -> str:
@@ -67,6 +72,12 @@ def make_as_above(path: Path) -> None:
             path.chmod(path.parent.stat().st_mode & 0o7777)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is not a folder")
+
+
+def let_sharers_read(file: int | Path, folder: Path) -> None:
+    """Have a file of one's own in a folder readable for all who may write there, whatever the umask."""
+    sharers = folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    os.chmod(file, stat.S_IMODE(os.stat(file).st_mode) | sharers << 1)  # the bits to read stand left of those to write
 
 
 class Folder:
@@ -92,8 +103,10 @@ class Folder:
         except SourceError:
             raise
         except OSError as error:
+            file = "" if error.filename is None else os.path.basename(error.filename)
+            what = f" ({file})" if file not in ("", self.path.name) else ""
             raise SourceError(
-                f"the cache {self.path} cannot be used: {error.strerror or error}; pass another cache_dir"
+                f"the cache {self.path} cannot be used: {error.strerror or error}{what}; pass another cache_dir"
             ) from error
 
     def make(self) -> None:
@@ -126,19 +139,24 @@ class Folder:
         path = self._part(name)
         with self.naming():
             while not (self.path / name).exists():
-                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
                 try:
                     if self._lock(file, fcntl.LOCK_EX, path) and not (self.path / name).exists():
                         os.ftruncate(file, 0)
+                        let_sharers_read(file, self.path)
                         return os.dup(file)
                 finally:
                     os.close(file)
         return None
 
     def finish(self, name: str) -> None:
-        """Give a part, whole and checked, its final name; not while room is made, which might count it not at all."""
+        """Give a part, whole and checked, its final name, unless another user's has it by now; not while room is made,
+        which might count it not at all."""
         with self.naming(), self._exclusively():
-            os.replace(self._part(name), self.path / name)
+            if (self.path / name).exists():
+                self.drop_part(name)
+            else:
+                os.replace(self._part(name), self.path / name)
 
     def drop_part(self, name: str) -> None:
         """Remove a part that this process has locked."""
@@ -175,6 +193,10 @@ class Folder:
         """Bytes of all files, those on their way as large as they will be."""
         return sum(entry.size for entry in self._entries(_NAME)) + sum(entry.size for entry in self._entries(_PART))
 
+    def has_others(self) -> bool:
+        """Whether some objects are other users', who alone may remove them from a sticky folder."""
+        return any(entry.owner != os.getuid() for entry in self._entries(_NAME))
+
     def _excess(self, taken: int, size: int) -> int:
         """Bytes above what is allowed."""
         if self.limit is not None:
@@ -194,7 +216,13 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):
                     about = entry.stat(follow_symlinks=False)
                     found.append(
-                        _Entry(path=Path(entry.path), inode=about.st_ino, size=about.st_size, used=about.st_mtime_ns)
+                        _Entry(
+                            path=Path(entry.path),
+                            inode=about.st_ino,
+                            size=about.st_size,
+                            used=about.st_mtime_ns,
+                            owner=about.st_uid,
+                        )
                     )
         return found
 

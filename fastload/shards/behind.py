@@ -19,7 +19,7 @@ from pathlib import Path
 from fastload.errors import ConfigError, FastloadError, ShardIndexError, SourceError
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob, fetch_bytes, is_refusal, look, missing
-from fastload.remote.folder import name_of
+from fastload.remote.folder import let_sharers_read, name_of
 from fastload.remote.urls import join_url, parent_url, path_of, shown
 from fastload.shards.foreign import SCAN_THREADS, choose_split, is_shard, one_format, refuse_compressed
 from fastload.shards.idx import Idx
@@ -176,7 +176,7 @@ def _idx_beside(place: Path, blob: Blob, cache: Cache) -> Idx | None:
         own.write_bytes(content)
         if _kept_idx(own, blob) is None:
             return None
-        os.replace(own, place)
+        _keep(own, place)
     return Idx(str(place))
 
 
@@ -184,7 +184,7 @@ def _scanned_idx(place: Path, blob: Blob, cache: Cache) -> Idx:
     in_use = cache.open(blob)
     with _own(place) as own, _naming(blob):
         scan_tar(cache.place(blob), own)
-        os.replace(own, place)
+        _keep(own, place)
     in_use.release()
     return Idx(str(place))
 
@@ -199,7 +199,7 @@ def _describe_parquet(blob: Blob, cache: Cache) -> _Described:
         known = IndexFile(shard_format="parquet", fields=fields, shards=(file,), splits={"train": (0, 1)})
         with _own(place) as own:
             own.write_bytes(known.to_bytes())
-            os.replace(own, place)
+            _keep(own, place)
         in_use.release()
     file = known.shards[0]
     # without a checksum in the index, as a local one is described: the same data has the same fingerprint
@@ -224,6 +224,16 @@ def _own(place: Path) -> Iterator[Path]:
         yield own
     finally:
         own.unlink(missing_ok=True)
+
+
+def _keep(own: Path, place: Path) -> None:
+    """Give a file its name, for all who share the cache. In a sticky folder one that another user made by now stays."""
+    let_sharers_read(own, place.parent)
+    try:
+        os.replace(own, place)
+    except PermissionError as error:
+        if not place.is_file():
+            raise SourceError(f"{place} cannot be written ({error.strerror}); pass another cache_dir") from error
 
 
 @contextmanager
