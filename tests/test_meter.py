@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +187,7 @@ def test_packed_rows_and_mixtures_are_read_and_decoded_too(tmp_path: Path) -> No
     writer = TarShardWriter(tmp_path / "train/shard-000000.tar", infos)
     for i in range(20):
         writer.add(samples.key(i), {"tokens": ("npy", samples.npy(samples.tokens(i)))}, {}, {"tokens.count": 1 + i % 5})
-    files = (replace(writer.finish(), name="train/shard-000000.tar"),)
+    files = (writer.finish()._replace(name="train/shard-000000.tar"),)
     IndexFile(shard_format="tar", fields=infos, shards=files, splits={"train": (0, 1)}).save(tmp_path)
     fields = {"tokens": fastload.Tokens(8)}
     sources = {

@@ -103,7 +103,7 @@ class Encoder:
         attempt = f"{stem}.{secrets.token_hex(8)}{dot}{ending}"
         write = self._write_tar if self.plan.shard_format == "tar" else self._write_parquet
         file, columns, tally = write(planned, self.out / attempt, tell)
-        file = replace(file, name=planned.name)
+        file = file._replace(name=planned.name)
         return WholeShard(partial=attempt + PARTIAL_SUFFIX, file=file, columns=columns, tally=tally)
 
     # tar

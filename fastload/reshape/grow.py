@@ -71,7 +71,7 @@ def _renamed(before: IndexFile, more: PackedSet) -> dict[str, list[ShardFile]]:
         first = max(numbers, default=-1) + 1
         name = SHARD_NAMES[before.shard_format]
         renamed[split] = [
-            replace(file, name=f"{split}/{name.format(first + at)}") for at, file in enumerate(index.files)
+            file._replace(name=f"{split}/{name.format(first + at)}") for at, file in enumerate(index.files)
         ]
     return renamed
 

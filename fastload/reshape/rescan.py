@@ -119,11 +119,11 @@ def rescan_foreign(path: Path, name: str) -> Rescanned:
     Raises: as `scan_tar`.
     """
     shard, columns, fields = read_tar(path)
-    return _rescanned(idx_content(columns, shard, fields), replace(shard, name=name), fields)
+    return _rescanned(idx_content(columns, shard, fields), shard._replace(name=name), fields)
 
 
 def _rescanned(content: bytes, shard: ShardFile, fields: dict[str, FieldInfo], faults: Sequence[str] = ()) -> Rescanned:
-    about = replace(shard, index_xxh3=xxhash.xxh3_64_hexdigest(content))
+    about = shard._replace(index_xxh3=xxhash.xxh3_64_hexdigest(content))
     return Rescanned(content=content, shard=about, fields=fields, faults=tuple(faults))
 
 

@@ -119,7 +119,7 @@ def _tar(root: Path, name: str, wanted: Wanted) -> Salvage:
     same = about is not None and (found.bytes, found.xxh3) == (about.bytes, about.xxh3)
     if idx is not None and idx.tar_xxh3 == found.xxh3 and _whole(path, idx).all():
         known = about if same and about is not None else _described(name, idx)
-        file = replace(known, index_xxh3=hash_file(Path(idx.path)))
+        file = known._replace(index_xxh3=hash_file(Path(idx.path)))
         return Salvage(name=name, file=file, fields=idx.fields, what="" if about in (file, None) else "is whole")
     return _by_itself(root, name, wanted, found) if idx is None else _by_idx(root, name, wanted, idx)
 
@@ -145,12 +145,12 @@ def _by_idx(root: Path, name: str, wanted: Wanted, idx: Idx) -> Salvage:
     left = () if wanted.drop else damaged
     if left and there.all() and _ends_well(view, int(stops[-1])):
         return Salvage(name=name, file=wanted.about or _described(name, idx), fields=idx.fields, left=left)
-    file = replace(wanted.about or _described(name, idx), samples=int(kept.sum()))
+    file = (wanted.about or _described(name, idx))._replace(samples=int(kept.sum()))
     if not wanted.rehearse:
         file = _cut(path, view, idx, kept)
     return Salvage(
         name=name,
-        file=replace(file, name=name),
+        file=file._replace(name=name),
         fields=idx.fields,
         what=what,
         lost=tuple(idx.keys(lost)),
@@ -196,7 +196,7 @@ def _cut(path: Path, view: memoryview, idx: Idx, kept: Bools) -> ShardFile:
         facts={n: idx.column(n)[rows] for n in idx.numbers if n not in idx.fields},
     )
     digest = write_idx(_new(Path(idx_path(str(path)))), columns, shard, idx.fields)
-    return replace(shard, index_xxh3=digest)
+    return shard._replace(index_xxh3=digest)
 
 
 def _write_tar(path: Path, pieces: Iterator[memoryview], samples: int) -> ShardFile:
@@ -223,14 +223,14 @@ def _by_itself(root: Path, name: str, wanted: Wanted, found: ShardFile) -> Salva
             return _gone(name, wanted, error.message)
         if not walked.samples:
             return _gone(name, wanted, walked.fault or "has no sample")
-        shard = replace(found, samples=len(walked.samples))
+        shard = found._replace(samples=len(walked.samples))
         torn = walked.fault is not None
         if torn and not wanted.rehearse:
             with memoryview(data) as view:
                 stop = walked.samples[-1].stop
                 padding = memoryview(bytes(max(0, stop - len(view))))  # after its last content
                 shard = _write_tar(path, iter([view[:stop], padding]), shard.samples)
-    return _indexed(root, name, wanted, walked, replace(shard, name=name))
+    return _indexed(root, name, wanted, walked, shard._replace(name=name))
 
 
 def _indexed(root: Path, name: str, wanted: Wanted, walked: Walked, shard: ShardFile) -> Salvage:
@@ -281,10 +281,10 @@ def _parquet(root: Path, name: str, wanted: Wanted) -> Salvage:
         scanned, fields = scan_parquet(path, checksum=True)
     except CorruptError as error:
         return _gone(name, wanted, error.message)
-    file = replace(scanned, name=name)
+    file = scanned._replace(name=name)
     bad = _bad_groups(path)
     if not bad:
-        same = about is not None and replace(file, xxh3=about.xxh3) == about
+        same = about is not None and file._replace(xxh3=about.xxh3) == about
         if about is None or (same and about.xxh3 in (None, file.xxh3)):
             return Salvage(name=name, file=about or file, fields=fields)
         return Salvage(
@@ -297,9 +297,9 @@ def _parquet(root: Path, name: str, wanted: Wanted) -> Salvage:
     lost = file.samples - kept
     if kept == 0:
         return _gone(name, replace(wanted, about=about or file), "no row group can be read")
-    file = replace(file, samples=kept)
+    file = file._replace(samples=kept)
     if not wanted.rehearse:
-        file = replace(_rewrite(path, scanned, fields, set(bad)), name=name)
+        file = _rewrite(path, scanned, fields, set(bad))._replace(name=name)
     what = f"{len(bad):,} of {len(scanned.row_groups):,} row groups damaged: written anew with {kept:,} samples"
     return Salvage(name=name, file=file, fields=fields, what=what, lost_samples=lost, write=(name,))
 
@@ -320,7 +320,7 @@ def _rewrite(path: Path, file: ShardFile, fields: Mapping[str, FieldInfo], bad: 
     """A Parquet file with its row groups that are whole."""
     parquet = open_parquet(path)
     writer = ParquetShardWriter(_new(path), fields, types=typed_fields(parquet), facts=fact_names(parquet))
-    about = replace(file, bytes=path.stat().st_size)
+    about = file._replace(bytes=path.stat().st_size)
     index = Index(shard_format="parquet", fields=dict(fields), files=(about,), paths=(str(path),))
     start = 0
     try:

@@ -182,7 +182,7 @@ def _write(out: Path, journal: Journal, name: str, stream: _Stream, rest: int, s
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
         fsync_directory(out)
-    file = replace(_write_one(path, stream.take(shape, rest), shape), name=name)
+    file = _write_one(path, stream.take(shape, rest), shape)._replace(name=name)
     journal.record(name, Finished(digest="", file=file))
     return file
 

@@ -59,7 +59,7 @@ def _gives(tar: Path, idx: Idx, digest: str, found: ShardFile, fields: Fields | 
     """Whether the tar, read again, gives just this `.idx`."""
     if fields is not None and _fits(idx.fields, fields):
         try:
-            if rescan(tar, replace(found, samples=idx.samples), idx.fields, digest).shard.index_xxh3 == digest:
+            if rescan(tar, found._replace(samples=idx.samples), idx.fields, digest).shard.index_xxh3 == digest:
                 return True
         except _UNREADABLE:
             pass

@@ -115,7 +115,7 @@ def index_of_urls(urls: Sequence[str], cache: Cache) -> Index:
     return Index(
         shard_format=shard_format,
         fields=merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True))),
-        files=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
+        files=tuple(one.file._replace(name=name) for name, one in zip(names, described, strict=True)),
         paths=tuple(urls),
         idx_paths=tuple(one.idx for one in described if one.idx is not None),
         cache=cache,
@@ -203,7 +203,7 @@ def _describe_parquet(blob: Blob, cache: Cache) -> _Described:
         in_use.release()
     file = known.shards[0]
     # without a checksum in the index, as a local one is described: the same data has the same fingerprint
-    return _Described(file=replace(file, xxh3=None), fields=known.fields, blob=replace(blob, xxh3=file.xxh3))
+    return _Described(file=file._replace(xxh3=None), fields=known.fields, blob=replace(blob, xxh3=file.xxh3))
 
 
 def _kept_json(place: Path, blob: Blob) -> IndexFile | None:

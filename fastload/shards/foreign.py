@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -191,7 +191,7 @@ def index_of_files(paths: Sequence[str]) -> Index:
     return Index(
         shard_format=shard_format,
         fields=merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True))),
-        files=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
+        files=tuple(one.file._replace(name=name) for name, one in zip(names, described, strict=True)),
         paths=tuple(paths),
         idx_paths=tuple(one.idx for one in described if one.idx is not None),
     )

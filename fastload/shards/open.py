@@ -209,7 +209,7 @@ def index_folder(folder: Data) -> IndexFile:
     index = IndexFile(
         shard_format=shard_format,
         fields=fields if before is None else _as_before(fields, before.fields, root),
-        shards=tuple(replace(one.file, name=name) for name, one in zip(names, described, strict=True)),
+        shards=tuple(one.file._replace(name=name) for name, one in zip(names, described, strict=True)),
         splits=dict(zip(splits, pairwise(starts), strict=True)),
         statistics={} if before is None else before.statistics,
         packed={"by": "fastload index"} if before is None else before.packed,

@@ -318,4 +318,4 @@ def publish_tar(
     idx = Path(idx_path(str(path)))
     digest = write_idx(idx, columns, shard, fields)
     publish(partial or path.with_name(path.name + PARTIAL_SUFFIX), path)
-    return replace(shard, index_xxh3=digest)
+    return shard._replace(index_xxh3=digest)

@@ -7,7 +7,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def scan_tar(path: Path, idx: Path | None = None) -> tuple[ShardFile, dict[str, 
     """
     shard, columns, fields = read_tar(path)
     digest = write_idx(idx or Path(idx_path(str(path))), columns, shard, fields)
-    return replace(shard, index_xxh3=digest), fields
+    return shard._replace(index_xxh3=digest), fields
 
 
 def read_tar(path: Path) -> tuple[ShardFile, IdxColumns, dict[str, FieldInfo]]:

@@ -129,7 +129,7 @@ def test_a_label_that_flips_in_an_idx(out: Path) -> None:
 
 def test_a_checksum_that_flips_in_the_index(out: Path) -> None:
     before, index = files(out), IndexFile.load(out / "index.json")
-    wrong = replace(index.shards[0], index_xxh3="0123456789abcdef")
+    wrong = index.shards[0]._replace(index_xxh3="0123456789abcdef")
     replace(index, shards=(wrong, *index.shards[1:])).save(out)
     assert [one.name for one in rehearsed(out).mended] == [wrong.name, "index.json"]
     assert files(out) == before

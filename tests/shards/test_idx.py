@@ -97,7 +97,7 @@ def test_any_tool_for_arrow_reads_it(path: Path) -> None:
 
 def test_a_shard_without_samples(tmp_path: Path) -> None:
     empty = IdxColumns(keys=[], offsets=[], sizes=[], xxh3=[], spans={"image": ([], [])}, scalars={}, facts={})
-    write_idx(tmp_path / "e.idx", empty, replace(SHARD, samples=0), {"image": FIELDS["image"]})
+    write_idx(tmp_path / "e.idx", empty, SHARD._replace(samples=0), {"image": FIELDS["image"]})
     idx = Idx(str(tmp_path / "e.idx"))
     assert (idx.samples, idx.keys(np.array([], np.int64)), idx.offsets.tolist()) == (0, [], [])
 
@@ -169,7 +169,7 @@ def test_other_files_are_refused(path: Path) -> None:
 
 
 def test_rows_that_are_not_its_samples_are_refused(path: Path) -> None:
-    write_idx(path, COLUMNS, replace(SHARD, samples=3), FIELDS)
+    write_idx(path, COLUMNS, SHARD._replace(samples=3), FIELDS)
     with pytest.raises(ShardIndexError, match=r"a.idx is not an index of fastload \(2 rows for 3 samples\)"):
         Idx(str(path))
 
