@@ -11,6 +11,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,9 +189,15 @@ class Leftovers:
         self.threads = {thread.name for thread in threading.enumerate()}
         self.descriptors = sorted(_descriptors())
 
-    def assert_none(self) -> None:
-        """Nothing is there now that was not there when this was made."""
-        now = Leftovers()
+    def assert_none(self, *, patience_seconds: float = 0.0) -> None:
+        """Nothing is there now that was not there when this was made; or not for longer than `patience_seconds`, for
+        what ends by itself once it has been told to."""
+        until, now = time.monotonic() + patience_seconds, Leftovers()
+        while time.monotonic() < until and not (
+            now.threads <= self.threads and set(now.descriptors) <= set(self.descriptors)
+        ):
+            time.sleep(0.01)
+            now = Leftovers()
         assert now.threads <= self.threads, f"threads left behind: {now.threads - self.threads}"
         new = set(now.descriptors) - set(self.descriptors)
         assert not new, f"descriptors left behind: {new}"
