@@ -277,7 +277,7 @@ def channels_of(
         ConfigError: the data has no index.json, no such split or field, or no statistics of its pixels; or pictures are
             coloured and one channel was asked for.
     """
-    index, name = (data, "the index") if isinstance(data, IndexFile) else _index_file(data)
+    index, name = (data, "the index") if isinstance(data, IndexFile) else index_file_of(data)
     for what, wanted, known in (("split", split, index.splits), ("field", field, index.fields)):
         if wanted not in known:
             raise ConfigError(f"{name} has no {what} {wanted!r}; it has {', '.join(map(repr, known))}")
@@ -295,8 +295,12 @@ def channels_of(
     return mean[:channels], std[:channels]
 
 
-def _index_file(data: str | os.PathLike[str] | Indexed) -> tuple[IndexFile, str]:
-    """The index.json of some data, and what errors call it."""
+def index_file_of(data: str | os.PathLike[str] | Indexed) -> tuple[IndexFile, str]:
+    """The index.json of some data, and what errors call it.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if not isinstance(data, str | os.PathLike) and not hasattr(getattr(data, "index", None), "paths"):
         raise ConfigError(f"a {type(data).__name__} has no index: pass the packed folder, or the data set")
     named = os.fspath(data if isinstance(data, str | os.PathLike) else (*data.index.paths, ".")[0])

@@ -57,11 +57,20 @@ def describe(data: Data, split: str | None = None, *, pixels: bool = False) -> d
         "data": os.fspath(data),
         "shard_format": first.shard_format,
         "version": packed.get("version", 1),
-        "splits": {name: _split(index, statistics, name, pixels) for name, index in indexes.items()},
+        "splits": {name: describe_index(index, statistics, name, pixels=pixels) for name, index in indexes.items()},
     }
 
 
-def _split(index: Index, statistics: Mapping[str, Any], split: str, pixels: bool) -> dict[str, Any]:
+def describe_index(
+    index: Index, statistics: Mapping[str, Any] | None = None, split: str = "all", *, pixels: bool = False
+) -> dict[str, Any]:
+    """What `describe` has of one split.
+
+    Args:
+        statistics: what was counted when it was packed; None: not known.
+        split: its name there.
+    """
+    statistics = statistics or {}
     columns = _columns(index)
     fields: dict[str, Any] = {}
     for name, info in index.fields.items():

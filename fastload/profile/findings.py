@@ -27,6 +27,8 @@ class Findings:
         setting: batch_size, num_workers, prefetch_factor, device and cores.
         tried: each advice that was tried, and what came of it.
         about: data set, machine and time (`fastload.profile.subject`).
+        stored: by folder, or by source of a mixture: classes, sizes and lengths of what is packed, as
+            `fastload.describe.describe` has them of a split.
         notes: what could not be measured, and why.
         between_share: of the GPU's time, what lies between steps, 0 to 1; None without one.
         timeline: of a few batches.
@@ -42,6 +44,7 @@ class Findings:
     setting: dict[str, Any]
     tried: tuple[Tried, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
+    stored: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     between_share: float | None = None
     timeline: Timeline | None = None

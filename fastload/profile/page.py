@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastload.describe.mix import MACROS, STYLE, class_bars, histograms
 from fastload.profile.charts import COLOURS, curves
 from fastload.profile.findings import Findings
 from fastload.profile.words import (
@@ -28,7 +29,7 @@ def to_html(profile: Findings) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    return render_page(_TITLE, _PAGE, _values(profile), style=_STYLE, macros=_BAR)
+    return render_page(_TITLE, _PAGE, _values(profile), style=STYLE + _STYLE, macros=MACROS + _BAR)
 
 
 def _values(profile: Findings) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def _values(profile: Findings) -> dict[str, Any]:
         "ceilings": of_ceiling(profile),
         "colours": COLOURS,
         "told": _told(profile),
+        "stored": [
+            (name, each, list(class_bars(each)), list(histograms(each))) for name, each in profile.stored.items()
+        ],
         "openly": (verdict.first_epoch, *on_gpu(profile), *profile.notes),
         "predicted": predicted,
         "about": about(profile),
@@ -89,8 +93,8 @@ _STYLE = """
 .row.lane { grid-template-columns: 7rem 1fr; } .key { display: inline-block; width: .7em; height: .7em; }
 .limit { font-weight: 700; }
 ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
-figure svg { width: 100%; height: auto; }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem; } .charts figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
+.charts svg { width: 100%; height: auto; }
 @media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
   .wide svg { grid-column: 1 / 3; grid-row: 2; } .row { grid-template-columns: 5rem 1fr 4.5rem; gap: .5rem; }
   .row.wide { grid-template-columns: 1fr 5rem; } .row.lane { grid-template-columns: 5rem 1fr; }
@@ -196,4 +200,10 @@ fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, coherenc
 {% for k, share in ready %}<div class="row"><span>{{ k }}</span>{{ bar(share, "#5a7d9a") }}
 <span>{{ "%.0f"|format(share) }}%</span></div>
 {% endfor %}<p class="quiet">0 means that the step waited.</p></section>{% endif %}
+
+{% for name, each, classes, charts in stored %}{% if classes or charts %}
+<section><h2>What is stored{% if stored|length > 1 %}: {{ name }}{% endif %}</h2>
+{% if each.samples < p.about.samples and stored|length == 1 %}<p class="quiet">Of {{ "{:,}".format(each.samples) }}
+samples, in files spread over all of them.</p>{% endif %}
+{{ mix(classes, charts) }}</section>{% endif %}{% endfor %}
 """

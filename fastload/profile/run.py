@@ -21,7 +21,7 @@ from fastload.profile.ladder import climb
 from fastload.profile.model import IN_THREADS, model_of
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
-from fastload.profile.subject import subject
+from fastload.profile.subject import stored, subject
 from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
 from fastload.profile.timeline import trace
@@ -130,6 +130,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         timeline=seen,
         stepped=stepped,
         about=subject(loader.dataset),
+        stored=stored(loader.dataset),
         notes=(_WARM,) if rig.files and verdict.cold_ms is None else (),
     )
 

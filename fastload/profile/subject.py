@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fastload.describe.numbers import describe_index
+from fastload.errors import ConfigError
 from fastload.machine import describe
 from fastload.mixture import Mix
+from fastload.remote.urls import is_url
+from fastload.shards.index import Index
+from fastload.statistics import index_file_of
+
+MOST_SAMPLES = 2_000_000  # of which classes and sizes are told: a second; of more, files spread over all of them
 
 
 def subject(dataset: Any) -> dict[str, Any]:
@@ -33,6 +41,37 @@ def data_of(dataset: Any) -> dict[str, Any]:
         "samples": dataset.samples,
         "fields": {name: _declared(each) for name, each in declared.items()},
     }
+
+
+def stored(dataset: Any) -> dict[str, Any]:
+    """Classes, sizes and lengths of what is packed, from the index alone, by folder or by source of a mixture; nothing
+    of other data, nor of shards behind URLs, whose index may not be here yet."""
+    if isinstance(dataset, Mix):
+        inner = {name: stored(source) for name, source in dataset.sources.items()}
+        return {
+            name if len(found) == 1 else f"{name}, {place}": about
+            for name, found in inner.items()
+            for place, about in found.items()
+        }
+    index = getattr(dataset, "index", None)
+    if not isinstance(index, Index) or not index.samples or any(map(is_url, index.paths)):
+        return {}
+    every = -(-index.samples // MOST_SAMPLES)
+    if every == 1:
+        return {_place(dataset): describe_index(index, *_counted(dataset, index))}
+    some = slice(None, None, every)
+    fewer = replace(index, files=index.files[some], paths=index.paths[some], idx_paths=index.idx_paths[some])
+    return {_place(dataset): describe_index(fewer)}
+
+
+def _counted(dataset: Any, index: Index) -> tuple[Mapping[str, Any], str]:
+    """What was counted when it was packed, which the index of Parquet files lacks, and the split's name there."""
+    try:
+        whole, _ = index_file_of(dataset)
+    except ConfigError:
+        return {}, ""
+    split = next((name for name, (a, b) in whole.splits.items() if whole.shards[a:b] == index.files), "")
+    return whole.statistics, split
 
 
 def _declared(declared: Any) -> str:

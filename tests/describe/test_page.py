@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from fastload.cli import app
 from fastload.describe.charts import histogram, of_edges, of_powers
-from fastload.describe.page import SAMPLES, TOP_CLASSES, to_html
+from fastload.describe.mix import TOP_CLASSES
+from fastload.describe.page import SAMPLES, to_html
 from fastload.describe.sheet import sheet
 from fastload.pack import pack
 from fastload.shards.index import ShardFormat

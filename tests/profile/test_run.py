@@ -21,6 +21,8 @@ import torch.utils.data
 from slowed import CASES, FIELDS, LONG, ROWS, SHARDS, SHORT, make, rate, sleeping
 
 import fastload
+from fastload.describe import describe
+from fastload.describe.numbers import balance
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile
@@ -169,6 +171,20 @@ def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_
     assert page.count('samples per second by threads"') == 2, "a curve for read and one for decode"
     assert "<script" not in page
     assert "http" not in page, "nothing is fetched"
+
+
+def test_classes_and_sizes_of_the_data_stand_in_the_page_and_in_the_json(data: Path) -> None:
+    found = run(data, "slow decode")
+    (about,) = found.to_dict()["stored"].values()
+    assert about == describe(data)["splits"]["train"]
+    page = page_of(found)
+    for said in ("<h3>image: bytes</h3>", "920 bytes to 1.2 KiB"):
+        assert said in page
+    label = {"present": 3, "classes": {"dog": 2, "cat": 1}, "balance": balance([2, 1])}
+    two = {name: {"samples": 3, "fields": {"label": label}} for name in ("pets", "strays")}
+    page = page_of(replace(found, stored=two))
+    assert page.count("label: 2 classes of 1 to 2 samples, evenness 0.92") == 2
+    assert "What is stored: strays" in page
 
 
 def test_the_report_without_a_step_says_so_and_every_stage_has_its_ceiling(data: Path) -> None:
