@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fastload.bench.compare import Change, Comparison
+from fastload.bench.compare import LEAST_ROUNDS, Change, Comparison
 from fastload.bench.rounds import Results, Rounds
 from fastload.profile.capacity import Capacity, fit
 from fastload.profile.charts import curves
@@ -56,10 +56,7 @@ def render_changes(found: Comparison) -> RenderableType:
 
 
 def _changes(found: Comparison) -> Iterator[RenderableType]:
-    losses = [change.name for change in found.changes if change.verdict == "loss"]
-    allowed = f"more than {found.threshold:.0%}"
-    sentence = f"slower by {allowed}: {', '.join(losses)}" if losses else f"nothing is slower by {allowed}"
-    yield Text(sentence, style="bold red" if losses else "bold")
+    yield Text(sentence(found), style="bold" if found.ok else "bold red")
     table = _table("benchmark", "before", "after", "speed", "95% interval")
     table.add_column("")
     for change in sorted(found.changes, key=lambda change: change.verdict != "loss"):
@@ -68,6 +65,20 @@ def _changes(found: Comparison) -> Iterator[RenderableType]:
     for text, names in (("only before: ", found.gone), ("only after: ", found.new), ("differs in ", found.differ)):
         if names:
             yield Text(text + "; ".join(names), style="yellow")
+
+
+def sentence(found: Comparison) -> str:
+    """The comparison in a line."""
+    allowed = f"more than {100 * found.threshold:.3g}%"
+    losses = [change.name for change in found.changes if change.verdict == "loss"]
+    if losses:
+        return f"slower by {allowed}: {', '.join(losses)}"
+    unknown = [change.name for change in found.changes if change.verdict == "unknown"]
+    if not unknown:
+        return f"nothing is slower by {allowed}"
+    of = "" if len(unknown) == len(found.changes) else f" of {', '.join(unknown)}"
+    rest = "" if not of else f"; nothing else is slower by {allowed}"
+    return f"too few rounds{of} to tell, fewer than {LEAST_ROUNDS}{rest}"
 
 
 def _cells(change: Change) -> tuple[str, ...]:
@@ -128,8 +139,7 @@ def changes_to_html(found: Comparison) -> str:
         }
         for change in found.changes
     ]
-    losses = [change.name for change in found.changes if change.verdict == "loss"]
-    values = {"found": found, "rows": rows, "losses": losses, "widest": widest}
+    values = {"found": found, "rows": rows, "sentence": sentence(found), "widest": widest}
     return render_page("fastload bench: compared", _COMPARED, values, style=_STYLE)
 
 
@@ -167,8 +177,7 @@ line fitted, dashes what no contention would give.</figcaption></figure></sectio
 """
 
 _COMPARED = """
-<h1>{% if losses %}Slower by more than {{ "%.0f"|format(100 * found.threshold) }}%: {{ losses|join(", ") }}
-{%- else %}Nothing is slower by more than {{ "%.0f"|format(100 * found.threshold) }}%{% endif %}</h1>
+<h1>{{ sentence }}</h1>
 <p class="quiet">Speed after over before, in the median of rounds, with the interval that holds it with 95% confidence.
 The line is no change; the edges are × 1/{{ "%.3g"|format(widest) }} and × {{ "%.3g"|format(widest) }}.</p>
 {% for row in rows %}<section class="change"><p><b>{{ row.cells[0] }}</b>

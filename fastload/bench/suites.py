@@ -53,8 +53,8 @@ def run(
         raise ConfigError("bench: pass the path and the arguments of the data set: it is opened anew in each round")
     rounds, most = integer("rounds", rounds, least=1), cores() if num_workers is None else num_workers
     most = integer("num_workers", most, least=0)
-    if not seconds > 0:
-        raise ConfigError(f"seconds={seconds!r}: must be positive")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"seconds={seconds!r}: must be a positive number")
 
     def make(threads: int) -> DataLoader:
         return DataLoader(data, batch_size, num_workers=threads, device=device, **dataset)

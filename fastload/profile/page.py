@@ -47,7 +47,11 @@ def _values(profile: Findings) -> dict[str, Any]:
     return {
         "p": profile,
         "verdict": verdict,
-        "stages": [(name, took, 100 * took / longest, COLOURS[name]) for name, took in path.items()],
+        "stages": [
+            (name, took, 100 * took / longest, COLOURS[name])
+            for name, took in path.items()
+            if profile.stepped or name != "step"
+        ],
         "waiting": 100 * profile.model.waiting_ms / longest,
         "rungs": rungs,
         "charts": [(each.stage, curves(each), each) for each in profile.capacities if len(each.threads) > 1],
@@ -91,7 +95,7 @@ _STYLE = """
 .row span:last-child { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wide { grid-template-columns: 13rem 1fr 5rem; }
 .row.lane { grid-template-columns: 7rem 1fr; } .key { display: inline-block; width: .7em; height: .7em; }
-.limit { font-weight: 700; }
+.told { white-space: nowrap; } .limit { font-weight: 700; }
 ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } .charts figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
 .charts svg { width: 100%; height: auto; }
@@ -101,7 +105,7 @@ ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
   .stack tr:first-child, .stack td:empty { display: none; }
   .stack, .stack tbody, .stack tr, .stack td { display: block; }
   .stack tr { border-bottom: 1px solid #e2e5ea; padding: .3rem 0; } .stack td { border: 0; padding: .1rem 0; }
-  .stack td.n { display: flex; justify-content: space-between; }
+  .stack td.n:not(:empty) { display: flex; justify-content: space-between; }
   .stack td.n::before { content: attr(data-of); } }
 """
 
@@ -112,12 +116,13 @@ _PAGE = """
 <div class="numbers">
 <div><b>{{ rate(verdict.samples_per_second) }}</b>samples/s measured</div>
 <div><b>{{ rate(verdict.predicted) }}</b>by the model, {{ "%+.0f"|format(100 * verdict.model_error) }}%</div>
-{% if not verdict.doubt %}<div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>{% endif %}
+{% if p.stepped and not verdict.doubt %}
+<div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>{% endif %}
 </div>
 {% for said in openly if said %}<p>{{ said }}</p>{% endfor %}
 {% if verdict.doubt %}<p><b>{{ verdict.doubt }}</b></p>{% endif %}
 <p class="quiet">{{ about }}</p>
-<p class="quiet">{{ calm }}</p>
+{% if calm %}<p class="quiet">{{ calm }}</p>{% endif %}
 <p class="quiet">{% for name, value in p.setting.items() %}{{ name }}={{ value }}{{ "" if loop.last else ", " }}
 {%- endfor %}</p>
 
@@ -158,7 +163,8 @@ aria-label="what the {{ lane.name }} did"><rect width="100%" height="10" fill="#
 height="10" fill="{{ colours[stage] }}"/>{% endfor %}</svg></div>
 {% endfor %}
 <p class="quiet">{{ ms(p.timeline.milliseconds) }} ms from left to right; light is idle.
-{% for stage in told %}<span class="key" style="background: {{ colours[stage] }}"></span> {{ stage }}
+{% for stage in told %}<span class="told"><span class="key" style="background: {{ colours[stage] }}"></span>
+{{ stage }}</span>
 {% endfor %}</p></section>{% endif %}
 
 <section><h2>{{ "Your step fed from" if p.stepped else "Batches, without a step, from" }}</h2>
@@ -179,7 +185,7 @@ fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, coherenc
 {% if ceilings %}<section><h2>Against what the machine does</h2>
 {% for name, (share, most) in ceilings.items() %}<div class="row"><span>{{ name }}</span>
 {{ bar([100 * share, 100]|min, colours[name]) }}<span>{{ "%.0f"|format(100 * share) }}%</span></div>
-<p class="quiet">Of {{ most }}, in bytes.</p>{% endfor %}</section>{% endif %}
+<p class="quiet">Of the bytes/s that {{ most }}, by thread.</p>{% endfor %}</section>{% endif %}
 
 <section><h2>Each stage alone</h2><div class="scroll"><table class="stack">
 <tr><th>stage</th><th class="n">samples/s</th><th class="n">threads</th><th class="n">CPU ms a sample</th>

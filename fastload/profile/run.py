@@ -109,6 +109,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         ragged=_ragged(loader),
         samples=rig.order.samples,
         fits=_stored_bytes(loader) < free_bytes(),
+        stepped=stepped,
     )
     tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []
     return Profile(

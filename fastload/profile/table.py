@@ -46,9 +46,10 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
     yield Text(
         f"{rate(verdict.samples_per_second)} samples/s, {rate(verdict.predicted)} by the model "
         f"({verdict.model_error:+.0%})"
-        + ("" if verdict.doubt else f"; {rate(verdict.loader_alone)} if your step took no time")
+        + ("" if verdict.doubt or not profile.stepped else f"; {rate(verdict.loader_alone)} if your step took no time")
     )
-    yield Text("; ".join(calm(profile)), style="dim")
+    if calm(profile):
+        yield Text("; ".join(calm(profile)), style="dim")
     yield Text(about(profile), style="dim")
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
     for said in (verdict.first_epoch, *on_gpu(profile), *profile.notes):
@@ -103,6 +104,8 @@ def _stages(profile: Findings) -> RenderableType:
     model, path = profile.model, profile.model.path_ms()
     table = _table(f"A batch takes {ms(model.batch_ms)} ms", "stage", "busy ms", "of its path, ms", "bytes/s when busy")
     for name, stage in profile.stats.stages.items():
+        if name == "step" and not profile.stepped:
+            continue
         style = "bold red" if name == profile.verdict.limit else ""
         flow = speed(stage.bytes / stage.busy_seconds if stage.busy_seconds else None)
         table.add_row(name, ms(model.stage_ms[name]), ms(path[name]), flow, style=style)
@@ -130,7 +133,7 @@ def _capacities(profile: Findings) -> RenderableType:
             law += f", coherency {each.scaling.coherency:.1%}"
         moved = speed(each.bytes_per_second)
         if each.stage in share:
-            moved += f", {share[each.stage][0]:.0%} of the most"
+            moved += f", {share[each.stage][0]:.0%} of the most by thread"
         table.add_row(each.stage, rates, ms(each.cpu_ms), moved, law)
     best = profile.ceilings
     table.add_row("copying memory", "", "", speed(best.memory_copy), "", style="dim")

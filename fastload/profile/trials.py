@@ -41,7 +41,7 @@ def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded) -> list[Tri
         least = round(ROOM * min(decoder.field.height_width))
         small = [_shrunk(raw, least) for raw in raws]
         if any(len(a) < len(b) for a, b in zip(small, raws, strict=True)):
-            change = f"store pictures of {least} pixels on the shorter side"
+            change = f"store pictures of {least} pixels on the shorter side (fastload pack --resize-shorter {least})"
             found.append(_trial(change, f"{name}: crops lose detail beyond that", decoder, raws, small))
     return found
 

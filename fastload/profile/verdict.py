@@ -153,6 +153,7 @@ def judge(
     ragged: Sequence[str] = (),
     fits: bool = True,
     samples: int | None = None,
+    stepped: bool = True,
 ) -> Verdict:
     """The verdict on a loader.
 
@@ -169,9 +170,11 @@ def judge(
         ragged: fields that come as lists and could have a declared size.
         samples: of an epoch, which no batch can have more rows than; None: not known.
         fits: the stored data fits into memory, so that later epochs find it there.
+        stepped: there was a step; without one, it limits nothing.
     """
-    limit = model.ranked()[0]
-    behind = next(name for name in model.changed({limit: 0.0}).ranked() if name != limit)
+    own = model if stepped else replace(model, stage_ms={**model.stage_ms, "step": 0.0})
+    limit = own.ranked()[0]
+    behind = next(name for name in own.changed({limit: 0.0}).ranked() if name != limit and (stepped or name != "step"))
     cause, why = _cause(model, limit, shards, crowd)
     found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
     found += [

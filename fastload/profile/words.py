@@ -16,7 +16,8 @@ def rate(value: float) -> str:
 
 
 def ms(value: float) -> str:
-    """Milliseconds: three digits."""
+    """Milliseconds: three digits; what rounds to nothing has no sign."""
+    value = 0.0 if abs(value) < 0.005 else value
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
@@ -41,7 +42,7 @@ def predicted(verdict: Verdict, advice: Advice) -> tuple[str, str]:
 def calm(found: Findings) -> list[str]:
     """What says whether figures can be believed, and threads have room."""
     said = []
-    if found.verdict.again is not None:
+    if found.verdict.again is not None and "ran again" not in found.verdict.doubt:
         said.append(f"when the loader ran again, a batch took × {found.verdict.again:.2f} as long")
     if found.stats.thread_seconds:
         said.append(f"threads were idle {found.stats.idle_seconds / found.stats.thread_seconds:.0%} of the time")
@@ -66,17 +67,21 @@ def on_gpu(found: Findings) -> list[str]:
 
 
 def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
-    """Stages whose bytes are counted: what share of the most that the machine does they reach alone, and what that is.
+    """Stages whose bytes are counted: what share of the most that one thread does a thread of theirs reaches alone, and
+    what that is.
 
     A stage that decompresses or checks as it reads cannot reach it; one far below has something else to do than to move
     bytes.
     """
     most = {
-        "read": (found.ceilings.file_read, "reading a file from the page cache with one thread"),
-        "copy": (found.ceilings.memory_copy, "copying memory with one thread"),
+        "read": (found.ceilings.file_read, "reading a file from the page cache does"),
+        "copy": (found.ceilings.memory_copy, "copying memory does"),
     }
     return {
-        each.stage: (each.bytes_per_second / most[each.stage][0], most[each.stage][1])  # type: ignore[operator]
+        each.stage: (
+            each.bytes_per_second / each.threads[-1] / most[each.stage][0],  # type: ignore[operator]
+            most[each.stage][1],
+        )
         for each in found.capacities
         if each.stage in most and most[each.stage][0] and each.bytes_per_second
     }
@@ -92,7 +97,11 @@ def about(found: Findings) -> str:
     what, data = found.about, found.about["data"]
     name = data if isinstance(data, str) else ", ".join(f"{name}: {place}" for name, place in data.items())
     fields = "".join(f", {name}={kind}" for name, kind in what["fields"].items())
-    stored = f" in {what['shards']:,} shards of {size_text(what['bytes'])}" if what.get("shards") else ""
+    stored = (
+        f" in {what['shards']:,} shard{'s' * (what['shards'] != 1)} of {size_text(what['bytes'])}"
+        if what.get("shards")
+        else ""
+    )
     return (
         f"{name}, {what['samples']:,} samples{stored}{fields}; {what['cpu']}, Python {what['python']}, {what['time']}"
     )

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import fastload
 from fastload.bench import Results, Rounds, compare, run
-from fastload.bench.report import changes_to_html, to_html
+from fastload.bench.report import changes_to_html, sentence, to_html
 from fastload.cli import app
 from fastload.dataset import StreamingDataset
 from fastload.errors import ConfigError
@@ -120,7 +120,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None, said: str)
 
 def test_arguments_out_of_range(packed: Packed) -> None:
     data = packed("tar", [10])
-    for wrong in ({"rounds": 0}, {"num_workers": -1}, {"seconds": 0}):
+    for wrong in ({"rounds": 0}, {"num_workers": -1}, {"seconds": 0}, {"seconds": float("inf")}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
             run(data, 4, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the data set has no samples"):
@@ -162,7 +162,7 @@ def test_the_command_exits_with_1_on_a_loss_only(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert found.output.splitlines()[0] == "slower by more than 5%: rate, 1 thread"
     assert json.loads((tmp_path / "c.json").read_text())["changes"][0]["verdict"] == "loss"
-    assert "Slower by more than 5%: rate, 1 thread" in page.read_text()
+    assert "<h1>slower by more than 5%: rate, 1 thread</h1>" in page.read_text()
     assert CliRunner().invoke(app, [*same_or(1.2, tmp_path), "--threshold", "0.3"]).exit_code == 0
     good = CliRunner().invoke(app, same_or(1.0, tmp_path))
     assert good.exit_code == 0
@@ -171,7 +171,7 @@ def test_the_command_exits_with_1_on_a_loss_only(tmp_path: Path) -> None:
 
 def test_the_page_of_a_comparison_without_losses(measured: Results) -> None:
     page = changes_to_html(compare(measured, measured))
-    assert "Nothing is slower by more than 5%" in page
+    assert "<h1>nothing is slower by more than 5%</h1>" in page
     assert page.count("no difference that these rounds can tell") == 4
 
 
@@ -193,6 +193,16 @@ def test_changes_are_drawn_as_factors(measured: Results) -> None:
     assert "the edges are × 1/4 and × 4." in page
     assert '<rect x="99.7" width=".6"' in page
     assert '<rect x="-0.3" width=".6"' in changes_to_html(compare(after, before))
+
+
+def test_rounds_that_are_too_few_are_no_all_clear() -> None:
+    few = Rounds(name="few", unit="samples", items=10, seconds=(1.0, 1.0))
+    enough = replace(few, name="rate", seconds=(1.0, 1.0, 1.0))
+    alone, both = Results(rounds={"few": few}), Results(rounds={"few": few, "rate": enough})
+    assert sentence(compare(alone, alone)) == "too few rounds to tell, fewer than 3"
+    said = "too few rounds of few to tell, fewer than 3; nothing else is slower by more than 2.5%"
+    assert sentence(compare(both, both, 0.025)) == said
+    assert f"<h1>{said}</h1>" in changes_to_html(compare(both, both, 0.025))
 
 
 def test_the_command_wants_one_thing_to_do() -> None:

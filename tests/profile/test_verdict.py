@@ -256,3 +256,12 @@ def test_threads_that_only_had_no_processor_do_not_wait_for_something_else() -> 
     many = judge(waiting).advice[0].setting["num_workers"]
     starved = judge(replace(waiting, queued_ms=33.0)).advice[0].setting["num_workers"]
     assert (many > 2, starved) == (True, 2)
+
+
+def test_without_a_step_none_limits_and_none_comes_next() -> None:
+    fast = model(threads=2, read=0.8, decode=2.0, plan=0.5, step=4.0)
+    found = judge(fast, stepped=False)
+    assert (found.limit, found.behind) == ("decode", "plan")
+    assert (judge(fast).limit, judge(fast).behind) == ("step", "decode")
+    idle = judge(model(threads=1, step=1.0), stepped=False)
+    assert "step" not in (idle.limit, idle.behind)
