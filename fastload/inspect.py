@@ -265,6 +265,11 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+def many(count: int, what: str) -> str:
+    """Things of a kind, counted: 1 -> "1 shard", 1200 -> "1,200 shards"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def size_text(count: float) -> str:
     """Bytes in the unit that a person would take: 1536 -> "1.5 KiB"."""
     unit = 0

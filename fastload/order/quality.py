@@ -108,7 +108,9 @@ def mixing(order: Ordering, sizes: Sequence[int] | Ints, global_batch: int) -> M
         return None
     return Mixing(
         found=_found(order, global_batch),
-        window_allows=_allowed(order, global_batch) if isinstance(order, Order) and order.window else None,
+        window_allows=min(_allowed(order, global_batch), float(np.count_nonzero(sizes)))
+        if isinstance(order, Order) and order.window
+        else None,
         most=expected_distinct(sizes, global_batch),
     )
 

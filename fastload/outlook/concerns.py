@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fastload.errors import FastloadError
-from fastload.inspect import size_text
+from fastload.inspect import many, size_text
 from fastload.outlook.findings import Concern, Outlook, Severity
 
 PADDING_SHARE = 0.05  # of the rows of an epoch: what a mean over rows, taken without `valid`, is off by at most
@@ -48,9 +48,11 @@ def _epoch(outlook: Outlook) -> Iterator[Concern]:
     epoch, samples, ranks = outlook.epoch, outlook.data.samples, outlook.plan.world_size
     if samples < epoch.global_batch:
         what = f"{samples:,} samples are fewer than a global batch of {epoch.global_batch:,}"
+        remedy = f"a batch_size of at most {samples // ranks:,}" + (", or fewer ranks" if ranks > 1 else "")
         if samples < ranks:
-            what += f", and {ranks - samples} of {ranks} ranks get none"
-        yield _concern("small-epoch", what, f"a batch_size of at most {max(1, samples // ranks)}, or fewer ranks")
+            what += f", and {ranks - samples:,} of {ranks:,} ranks get none"
+            remedy = f"at most {many(samples, 'rank')}"
+        yield _concern("small-epoch", what, remedy)
         return
     rows = epoch.batches * epoch.global_batch
     if epoch.padded and epoch.padded > PADDING_SHARE * rows:
@@ -106,7 +108,7 @@ def _lanes(outlook: Outlook) -> Iterator[Concern]:
             "lanes that divide the world size: the number of nodes",
         )
     if outlook.data.shards < plan.lanes:
-        what = f"{outlook.data.shards} shards for lanes={plan.lanes}: several lanes read the same shard"
+        what = f"{many(outlook.data.shards, 'shard')} for lanes={plan.lanes}: several lanes read the same shard"
         yield _concern("few-shards", what, "fewer lanes, or smaller shards")
     elif most > UNEVEN_LANES * fewest:
         yield _concern(
@@ -138,9 +140,11 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
     if cache is None:
         return
     if cache < window.bytes:
+        one = window.shards == 1
+        what = "the shard that is read" if one else f"the {window.shards:,} shards that are mixed"
         yield _concern(
             "cache-below-window",
-            f"a cache of {size_text(cache)} is smaller than the {window.shards} shards that are mixed at a time, "
+            f"a cache of {size_text(cache)} is smaller than {what} at a time, "
             f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
             f"a cache of at least {size_text(2 * window.bytes)} (this window and the next), or a smaller window",
             "error" if data.remote else "warning",  # the loader refuses it

@@ -168,8 +168,8 @@ def _window(dataset: StreamingDataset, share: Share) -> Window:
     sizes = np.array([size[shards].sum() for shards, _ in blocks.shards])
     of_lane = np.bincount(blocks.lane, counts).astype(np.int64)
     return Window(
-        shards=int(counts.max()) * lanes_read,
-        bytes=int(sizes.max()) * lanes_read,
+        shards=min(int(counts.max()) * lanes_read, int((index.sizes > 0).sum())),
+        bytes=min(int(sizes.max()) * lanes_read, int(size.sum())),
         lane_shards=(int(of_lane.min()), int(of_lane.max())),
         mixing=mixing(dataset.order, index.sizes, share.global_batch()),
     )

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fastload.inspect import size_text
+from fastload.inspect import many, size_text
 from fastload.outlook.findings import Outlook
 
 
@@ -37,8 +37,8 @@ def _table(outlook: Outlook) -> Table:
 
 def _epoch(outlook: Outlook) -> Iterator[tuple[str, str]]:
     plan, data, epoch = outlook.plan, outlook.data, outlook.epoch
-    yield "data", f"{data.samples:,} samples an epoch, {data.shards:,} shards, {size_text(data.bytes)}"
-    yield "global batch", f"{epoch.global_batch:,} = {plan.world_size} ranks x {plan.batch_size:,}"
+    yield "data", f"{data.samples:,} samples an epoch, {many(data.shards, 'shard')}, {size_text(data.bytes)}"
+    yield "global batch", f"{epoch.global_batch:,} = {many(plan.world_size, 'rank')} x {plan.batch_size:,}"
     left = {"padded": epoch.padded, "dropped": epoch.dropped}
     more = ", ".join(f"{count:,} rows {what}" for what, count in left.items() if count)
     yield "batches of a rank", f"{epoch.batches:,} an epoch, last_batch={plan.last_batch}{', ' + more if more else ''}"
@@ -48,7 +48,7 @@ def _epoch(outlook: Outlook) -> Iterator[tuple[str, str]]:
 def _mixing(outlook: Outlook) -> Iterator[tuple[str, str]]:
     plan, window, mixing = outlook.plan, outlook.window, outlook.window.mixing
     lanes = f", lanes={plan.lanes} of {window.lane_shards[0]} to {window.lane_shards[1]} shards"
-    yield "mixed at a time", f"{window.shards} shards (window={plan.window}){lanes if plan.lanes > 1 else ''}"
+    yield "mixed at a time", f"{many(window.shards, 'shard')} (window={plan.window}){lanes if plan.lanes > 1 else ''}"
     if mixing is not None:
         allows = f"; the window allows {mixing.window_allows:.1f}" if mixing.window_allows is not None else ""
         yield "shards in a batch", f"{mixing.found:.1f}{allows}, all shards {mixing.most:.1f}"

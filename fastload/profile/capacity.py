@@ -17,7 +17,7 @@ from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
 from fastload.machine import cores
 from fastload.profile.gpu import events_of, queued_and_run
-from fastload.profile.rig import ReadJob, Recording, Rig, Run
+from fastload.profile.rig import ReadJob, Recording, Rig, Run, enough
 
 WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 MOST_THREADS = 4  # times the cores, for stages that wait
@@ -197,7 +197,7 @@ def _timed(stage: str, rows: int, work: Callable[[], object], rig: Rig, seconds:
     work()
     rig.synchronize()
     started, cpu, times = time.perf_counter(), time.process_time(), 0
-    while times < 3 or time.perf_counter() - started < seconds:
+    while not enough(times, time.perf_counter() - started, seconds):
         work()
         rig.synchronize()
         times += 1

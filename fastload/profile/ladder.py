@@ -13,7 +13,7 @@ import torch
 
 from fastload.batch import Batch
 from fastload.order.cursor import steps
-from fastload.profile.rig import Recording, Rig, Steps
+from fastload.profile.rig import Recording, Rig, Steps, enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> Steps[float]
     yield batch()
     rig.synchronize()
     started, times = time.perf_counter(), 0
-    while times < 3 or time.perf_counter() - started < seconds:
+    while not enough(times, time.perf_counter() - started, seconds):
         yield batch()
         times += 1
     rig.synchronize()

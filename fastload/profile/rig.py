@@ -32,6 +32,8 @@ RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
 RECORDED_BATCHES = 16
 _PLACES, _APART = 16, 1 << 16  # of a file, looked at for pages that stayed in memory; looking may bring their like in
 _ASKED = 5  # times to forget a file
+_LEAST = 3  # batches of a measurement
+_SLOW_SECONDS = 1.0  # after which, and twice the time that was meant, fewer do: of slow batches, one has many samples
 Train = Callable[[Any], Any]
 
 Result = TypeVar("Result")
@@ -45,6 +47,15 @@ def drive(steps: Steps[Result], train: Callable[[Batch], object]) -> Result:
             train(next(steps))
     except StopIteration as over:
         return over.value  # type: ignore[no-any-return]
+
+
+def enough(batches: int, took: float, seconds: float) -> bool:
+    """Whether a measurement that was to take so long is one."""
+    return took >= seconds and (batches >= _LEAST or _overdue(batches, took, seconds))
+
+
+def _overdue(batches: int, took: float, seconds: float) -> bool:
+    return batches >= 1 and took >= max(_SLOW_SECONDS, 2 * seconds)
 
 
 def drop(_: Batch) -> None:
@@ -143,12 +154,12 @@ class Rig:
         warm_up: int | None = None,
         meter: Meter | None = None,
     ) -> Steps[Run]:
-        """Run jobs for so long, and at least 3; their batches are yielded.
+        """Run jobs for so long, and at least 3 batches, or 1 of slow ones; their batches are yielded.
 
         Args:
             threads, ahead: None: those of the loader.
             whole: batches go on to the device and through the augmentation.
-            warm_up: batches before measuring; None: as many as are prefetched.
+            warm_up: batches before measuring, at most; None: as many as are prefetched.
             meter: to measure with; None: a new one.
         """
         threads = self.threads if threads is None else threads
@@ -168,16 +179,19 @@ class Rig:
 
     def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
         before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
-        on_stream = StepsOnStream(events_of(self.device))
+        on_stream, warm, measured = StepsOnStream(events_of(self.device)), warm_up == 0, 0
         for number, batch in enumerate(batches, 1):
             on_stream.begin()
             yield batch
             on_stream.end()
-            if number == warm_up:
+            measured += warm
+            took = time.perf_counter() - wall
+            if not warm and (number == warm_up or _overdue(number, took, seconds)):
+                warm = True
                 self.synchronize()
                 on_stream.forget()
                 before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
-            elif number >= warm_up + 3 and time.perf_counter() - wall >= seconds:
+            elif enough(measured, took, seconds):
                 break
         self.synchronize()
         took, spent = time.perf_counter() - wall, time.process_time() - cpu

@@ -26,7 +26,7 @@ from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
 from fastload.profile.timeline import trace
 from fastload.profile.trials import try_changes
-from fastload.profile.verdict import Advice, Tried, judge
+from fastload.profile.verdict import Advice, Tried, Verdict, judge
 
 _TRIED = {"num_workers", "prefetch_factor", "batch_size"}  # arguments that are tried
 _WARM = "Files on disk were not measured: they stay in memory while somebody has them open, as a loader that was used"
@@ -132,8 +132,16 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         stepped=stepped,
         about=subject(loader.dataset),
         stored=stored(loader.dataset),
-        notes=(_WARM,) if rig.files and verdict.cold_ms is None else (),
+        notes=_notes(rig, verdict, _ragged(loader)),
     )
+
+
+def _notes(rig: Rig, verdict: Verdict, ragged: Sequence[str]) -> tuple[str, ...]:
+    said = [_WARM] if rig.files and verdict.cold_ms is None else []
+    if ragged and verdict.limit == "decode":
+        lists = ", ".join(ragged)
+        said.append(f"Decoded whole, for no size is declared: {lists}. A size, and a crop, may take far less")
+    return tuple(said)
 
 
 def _stored_bytes(loader: DataLoader) -> int:

@@ -19,6 +19,7 @@ from fastload.profile.rig import Recorded
 from fastload.profile.verdict import Trial
 
 TRIED = 24  # pictures of each field
+_SECONDS = 0.5  # of decoding them once: of large ones fewer are tried, for each is decoded a dozen times
 ROOM = 2.0  # smaller pictures keep so many times the size asked for, on the shorter side, for crops to choose from
 QUALITY = 90
 _JPEG = b"\xff\xd8\xff"
@@ -31,7 +32,7 @@ def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded) -> list[Tri
         if not isinstance(decoder, ImageDecoder) or decoder.field.size is None:
             continue
         stored = (raw for rows in recorded.rows.values() for raw in rows.raw.get(name, ()))
-        raws = [raw for raw in stored if isinstance(raw, bytes) and raw[:3] == _JPEG][:TRIED]
+        raws = _affordable(decoder, [raw for raw in stored if isinstance(raw, bytes) and raw[:3] == _JPEG][:TRIED])
         if not raws:
             continue
         if decoder.field.crop is not None and all(read_layout(raw) is None for raw in raws):
@@ -44,6 +45,16 @@ def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded) -> list[Tri
             change = f"store pictures of {least} pixels on the shorter side (fastload pack --resize-shorter {least})"
             found.append(_trial(change, f"{name}: crops lose detail beyond that", decoder, raws, small))
     return found
+
+
+def _affordable(decoder: ImageDecoder, raws: Sequence[Raw]) -> Sequence[Raw]:
+    """As many as decode in the time that there is, and at least 3."""
+    took = 0.0
+    for number, raw in enumerate(raws):
+        if number >= 3 and took > _SECONDS:
+            return raws[:number]
+        took += _seconds(decoder, [raw])
+    return raws
 
 
 def _shrunk(raw: Raw, least: int) -> Raw:

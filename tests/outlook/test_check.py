@@ -120,7 +120,9 @@ def test_fewer_samples_than_a_global_batch(packed: Packed) -> None:
     )
     assert about.window.mixing is None
     assert check(data, 5, world_size=4, fields=LABEL).concerns == ()
-    assert "12 of 32 ranks get none" in said(check(data, 1, world_size=32, fields=LABEL), "small-epoch")
+    assert "12 of 32 ranks get none; at most 20 ranks" in said(
+        check(data, 1, world_size=32, fields=LABEL), "small-epoch"
+    )
 
 
 def test_what_the_loader_refuses_is_an_error(packed: Packed) -> None:
@@ -178,7 +180,11 @@ def test_lanes_that_do_not_fit(packed: Packed) -> None:
     ranks = said(check(data, 10, world_size=4, lanes=3, fields=LABEL), "lanes-and-ranks")
     assert "lanes=3 does not divide world_size=4" in ranks
     few = check(packed("tar", [20]), 5, world_size=2, lanes=2, fields=LABEL)
-    assert "1 shards for lanes=2: several lanes read the same shard" in said(few, "few-shards")
+    assert "1 shard for lanes=2: several lanes read the same shard" in said(few, "few-shards")
+    alone = check(packed("tar", [20]), 5, lanes=9, window=1, fields=LABEL)
+    assert (alone.window.shards, alone.window.bytes) == (1, alone.data.bytes), "no more than there is"
+    assert alone.window.mixing is not None
+    assert alone.window.mixing.window_allows == 1
     uneven = check(packed("tar", [60] + [5] * 12), 5, world_size=2, lanes=2, fields=LABEL)
     assert "of lanes=2, one has " in said(uneven, "uneven-lanes")
     assert uneven.window.lane_shards[0] < uneven.window.lane_shards[1]

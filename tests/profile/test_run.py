@@ -28,6 +28,7 @@ from fastload.loader import DataLoader
 from fastload.profile import Profile, profile
 from fastload.profile.capacity import Capacity
 from fastload.profile.rig import Rig
+from fastload.profile.run import _notes
 from fastload.profile.verdict import Advice, Tried
 
 Packed = Callable[..., Path]
@@ -139,6 +140,15 @@ def test_the_rungs_and_capacities_show_where_the_time_goes(data: Path) -> None:
     assert alone["decode"].rates[0] == pytest.approx(ROWS / LONG, rel=0.15)
     assert alone["decode"].rates[0] < min(each.rates[0] for name, each in alone.items() if name != "decode")
     assert alone["decode"].cpu_ms < 1e3 * LONG / ROWS / 2, "asleep most of the time"
+
+
+def test_pictures_that_are_decoded_whole_are_pointed_at(data: Path) -> None:
+    found = run(data, "slow decode")
+    rig = Rig(make(data, "decode"))
+    assert _notes(rig, found.verdict, ["image"])[-1].startswith("Decoded whole, for no size is declared: image. ")
+    assert "Decoded whole" not in "".join(_notes(rig, found.verdict, []))
+    other = run(data, "slow model").verdict
+    assert "Decoded whole" not in "".join(_notes(rig, other, ["image"]))
 
 
 def test_the_loader_keeps_its_place(data: Path) -> None:

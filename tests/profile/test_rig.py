@@ -1,0 +1,44 @@
+"""How long a measurement goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastload.loader import DataLoader
+from fastload.profile import rig
+from fastload.profile.rig import Rig, drive, enough
+
+Packed = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("batches", "took", "seconds", "done"),
+    [
+        (3, 0.5, 0.5, True),
+        (300, 0.4, 0.5, False),
+        (2, 0.9, 0.2, False),
+        (1, 1.1, 0.2, True),
+        (1, 1.1, 0.6, False),
+        (1, 1.3, 0.6, True),
+        (0, 60.0, 0.6, False),
+    ],
+)
+def test_three_batches_are_a_measurement_and_so_is_one_that_is_slow(
+    batches: int, took: float, seconds: float, done: bool
+) -> None:
+    assert enough(batches, took, seconds) is done
+
+
+def test_slow_batches_are_few_when_warming_up_and_when_measured(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = DataLoader(packed("tar", [40]), 4, num_workers=1, prefetch_factor=8)
+    monkeypatch.setattr(rig, "_SLOW_SECONDS", 0.05)
+    taken = Rig(loader)
+    run = drive(taken.running(taken.jobs(taken.endless()), 0.01), lambda _: time.sleep(0.06))
+    assert run.stats.batches == 1
+    assert run.batch_ms >= 60
