@@ -31,6 +31,7 @@ from fastload.shards.read import Ints, Reader, Rows
 
 ROWS = 8
 SHORT, LONG = 0.006, 0.036  # seconds a batch
+TIMED = 24
 SHARDS = [40, 40, 40, 120, 40, 40, 40, 40, 40, 40]
 SLOW_SHARD = 3  # the large one: nearly every batch has rows of it, and all take about as long
 CROWD = 2  # threads that do not get into each other's way
@@ -184,13 +185,15 @@ def make(data: Path, slow: str, workers: int = 1, augment: bool = True, rows: in
 
 
 def rate(loader: DataLoader, step: Callable[[Any], object] | None) -> float:
-    """Samples/s of an epoch, its first batches apart."""
+    """Samples/s of TIMED batches, or of an epoch where it has fewer, the first ones apart."""
     before = loader.stats()
     for number, batch in enumerate(loader):
         if step is not None:
             step(batch)
         if number == 3:
             before = loader.stats()
+        if number == 3 + TIMED:
+            break
     took = loader.stats() - before
     return took.samples / took.consumer_seconds
 

@@ -65,10 +65,10 @@ def _as_before() -> object:
 def test_the_step_is_what_the_script_does_between_two_batches(
     script: Path, packed: Packed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = profile_script(script, [str(packed("tar", [96])), "0.02"], seconds=1.0)
+    found = profile_script(script, [str(packed("tar", [96])), "0.01"], seconds=0.5)
     assert found.verdict.limit == "step"
-    assert found.model.stage_ms["step"] >= 20
-    assert found.rungs[0].batch_ms >= 20
+    assert found.model.stage_ms["step"] >= 10
+    assert found.rungs[0].batch_ms >= 10
     assert found.setting["batch_size"] == 8
     assert capsys.readouterr().out == "tidied up\n", "the script ends in its loop, as if interrupted"
 
@@ -112,7 +112,7 @@ def test_what_the_script_raises_comes_through(tmp_path: Path) -> None:
 
 
 def test_the_command_profiles_a_script_and_tries_what_it_advises(script: Path, packed: Packed, tmp_path: Path) -> None:
-    arguments = ["--script", str(script), "--args", f"'{packed('tar', [96])}' 0.01", "--seconds", "0.6", "--try"]
+    arguments = ["--script", str(script), "--args", f"'{packed('tar', [96])}' 0.01", "--seconds", "0.3", "--try"]
     done = CliRunner().invoke(app, ["profile", *arguments, "--html", str(tmp_path / "p.html")])
     assert done.exit_code == 0, done.output
     assert "your step limits" in done.output
