@@ -53,7 +53,7 @@ class Comparison:
     Attributes:
         changes: of the benchmarks that both have.
         gone, new: names that only the first or only the second has, or has rounds of.
-        differ: what data, machines or settings differ in, as "name: before, after".
+        differ: what data, machines or settings differ in, as "name: before → after".
     """
 
     changes: tuple[Change, ...]
@@ -94,7 +94,7 @@ def compare(before: Results, after: Results, threshold: float = THRESHOLD) -> Co
         gone=tuple(name for name in (*before.rounds, *before.left_out) if name not in after.rounds),
         new=tuple(name for name in (*after.rounds, *after.left_out) if name not in before.rounds),
         differ=tuple(
-            f"{name}: {old.get(name)}, {new.get(name)}"
+            f"{name}: {old.get(name)} → {new.get(name)}"
             for old, new in ((before.machine, after.machine), (before.setting, after.setting))
             for name in dict.fromkeys((*old, *new))
             if old.get(name) != new.get(name) and name != "time"

@@ -37,9 +37,10 @@ def parse_fields(text: str, index: Index) -> dict[str, Field]:
         kind = index.fields[name].kind
         try:
             fields[name] = _field(kind, arguments) if arguments else index.fields[name].default_field()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
+            why = f"{error}; " if isinstance(error, ConfigError) else ""
             takes = f"write it as {_HELP[kind]}" if kind in _HELP else "it takes no arguments"
-            raise ConfigError(f"--fields {part.strip()!r}: {name!r} is {kind}; {takes}") from None
+            raise ConfigError(f"--fields {part.strip()!r}: {why}{name!r} is {kind}; {takes}") from None
     return fields
 
 

@@ -182,7 +182,7 @@ def test_results_say_of_what_they_are_and_a_comparison_what_differs(packed: Pack
     assert setting["time"].startswith("20")
     assert compare(measured, replace(measured, setting={**setting, "time": "later"})).differ == ()
     other = replace(measured, setting={**setting, "samples": 20, "split": "val"})
-    assert compare(measured, other).differ == ("samples: 80, 20", "split: None, val")
+    assert compare(measured, other).differ == ("samples: 80 → 20", "split: None → val")
 
 
 def test_changes_are_drawn_as_factors(measured: Results) -> None:

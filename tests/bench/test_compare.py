@@ -96,7 +96,7 @@ def test_too_few_rounds_say_nothing_and_fail_nothing() -> None:
 def test_what_only_one_has_and_what_differs_is_said() -> None:
     before = results(rounds("a", [1.0] * 3), rounds("b", [1.0] * 3), cores=2, cpu="x")
     found = compare(before, results(rounds("a", [1.0] * 3), rounds("c", [1.0] * 3), cores=4, cpu="x"))
-    assert (found.gone, found.new, found.differ) == (("b",), ("c",), ("cores: 2, 4",))
+    assert (found.gone, found.new, found.differ) == (("b",), ("c",), ("cores: 2 → 4",))
 
 
 def test_nothing_in_common_and_a_threshold_out_of_range_are_refused() -> None:

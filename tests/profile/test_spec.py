@@ -31,6 +31,10 @@ def test_fields_are_of_the_kind_that_the_data_has() -> None:
         ("image:big", "--fields 'image:big': 'image' is image; write it as image:224, image:192x256 or"),
         ("image:224:random:more", "'image' is image; write it as image:224"),
         ("image:224:middle", "'image' is image; write it as image:224, image:192x256 or image:224:random"),
+        (
+            "image:0",
+            r"--fields 'image:0': Image\(size=0\): height and width must be at least 1 pixel; 'image' is image",
+        ),
         ("tokens:1:2", "'tokens' is tokens; write it as tokens:1024"),
         ("audio:16000", "'audio' is audio; write it as audio:16000:2.5"),
         ("label:3", "--fields 'label:3': 'label' is scalar; it takes no arguments"),
