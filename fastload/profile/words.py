@@ -71,20 +71,19 @@ def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
     what that is.
 
     A stage that decompresses or checks as it reads cannot reach it; one far below has something else to do than to move
-    bytes.
+    bytes. One above it moves none, as where rows are handed on where they lie in memory: it has no share.
     """
     most = {
         "read": (found.ceilings.file_read, "reading a file from the page cache does"),
         "copy": (found.ceilings.memory_copy, "copying memory does"),
     }
-    return {
-        each.stage: (
-            each.bytes_per_second / each.threads[-1] / most[each.stage][0],  # type: ignore[operator]
-            most[each.stage][1],
-        )
-        for each in found.capacities
-        if each.stage in most and most[each.stage][0] and each.bytes_per_second
-    }
+    shares = {}
+    for each in found.capacities:
+        best, what = most.get(each.stage, (None, ""))
+        share = each.bytes_per_second / each.threads[-1] / best if best else 0.0
+        if 0 < share <= 1:
+            shares[each.stage] = share, what
+    return shares
 
 
 def adds(found: Findings, what: str) -> str:
