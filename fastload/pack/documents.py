@@ -9,7 +9,6 @@ Only a document at a time is in memory.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +19,11 @@ from fastload.errors import CorruptError, PackError
 from fastload.pack.lines import BYTE_ORDER_MARK
 from fastload.pack.objects import value_of
 from fastload.pack.streams import Sample, Stream
-from fastload.pack.values import Value
+from fastload.pack.tabular import json_row
 from fastload.shards.foreign import names_below, natural_key
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
+_FILL = "fill it (--fill field=value), or leave such lines out with drop_missing=True (--drop-missing)"
 _JSON, _TEXT = (".jsonl", ".ndjson", ".json"), (".txt",)
 
 
@@ -43,7 +43,8 @@ def document_stream(source: Path) -> Stream:
     """The documents of a file, or of all files of a folder in natural order.
 
     Raises:
-        PackError: a folder without such files; when it is read, a line that is not UTF-8 or no JSON object.
+        PackError: a folder without such files; when it is read, a value that no field holds. A line that is not UTF-8
+            or no JSON object is a sample with a fault.
         CorruptError: when it is read, a compressed file that is cut off or damaged.
     """
     files = [source]
@@ -63,8 +64,9 @@ def _documents(files: Sequence[Path]) -> Iterator[Sample]:
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
-                raise PackError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
-            yield Sample(where, {"text": text} if kind in _TEXT else _fields(text, where))
+                yield Sample(where, {}, fault=f"not UTF-8 ({error.reason} at byte {error.start})")
+                continue
+            yield Sample(where, {"text": text}) if kind in _TEXT else _document(text, where)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -79,14 +81,13 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise CorruptError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from error
 
 
-def _fields(text: str, where: str) -> dict[str, Value]:
+def _document(text: str, where: str) -> Sample:
+    row, why = json_row(text)
+    if row is None:
+        return Sample(where, {}, fault=why)
+    lacking = {name: f"field {name!r} is null; {_FILL}" for name, value in row.items() if value is None}
     try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise PackError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict) or not row:
-        raise PackError(f"{where}: a document must be a JSON object with fields, not {text.strip()[:40]!r}")
-    try:
-        return {name: value_of(name, value) for name, value in row.items()}
+        values = {name: value_of(name, value) for name, value in row.items() if name not in lacking}
     except PackError as error:
         raise PackError(f"{where}: {error.message}") from error
+    return Sample(where, values, lacking)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.streams import KEY_DIGITS, Sample
+from fastload.pack.streams import KEY_DIGITS, LEAVE_OUT, Sample
 from fastload.pack.table import LeftOut
 from fastload.pack.values import Value
 
@@ -102,7 +102,7 @@ def mend(cells: Cells, fields: Mapping[str, str], key: str | None, lenience: Len
 
 
 class StreamMender:
-    """Does to samples of a stream, one after the other, what `mend` does to a manifest.
+    """Does to samples of a stream, one after the other, what `mend` does to a manifest, and leaves out faulty ones.
 
     Attributes:
         left_out: the samples that are left out.
@@ -138,6 +138,13 @@ class StreamMender:
             elif name in sample.lacking:
                 raise PackError(sample.lacking[name])
         return True
+
+    def unreadable(self, sample: Sample, number: int) -> None:
+        """Leave out the number-th sample, from 1, which has a fault; PackError where that is an error."""
+        if not self._lenience.faulty:
+            raise PackError(f"{sample.where}: {sample.fault}; {LEAVE_OUT}")
+        key = f"{number:0{KEY_DIGITS}d}"
+        self.left_out.append(LeftOut(key=key, place=sample.where, why=sample.fault, reason="unreadable"))
 
     def check(self, fields: Collection[str]) -> None:
         """Raise ConfigError for something to fill that is no field."""

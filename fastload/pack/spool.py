@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from fastload.pack.missing import STRICT, Lenience, StreamMender
 from fastload.pack.streams import Stream, split_key
 from fastload.pack.table import (
     Column,
+    LeftOut,
     Spans,
     Table,
     Values,
@@ -62,8 +63,8 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
 
     Raises:
         ConfigError: something to fill that is no field.
-        PackError: no samples, one that lacks a value, one with other fields or types than the first, damaged contents,
-            keys that clash; or the file cannot be written.
+        PackError: no samples, one that cannot be read or lacks a value where that is an error, one with other fields or
+            types than the first, damaged contents, keys that clash; or the file cannot be written.
     """
     keys: list[str] = []
     splits: list[str | None] = []
@@ -72,6 +73,9 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
     with open(path, "wb", buffering=0) as opened:
         file, mender = _File(opened, lenience.faulty), StreamMender(lenience)
         for number, sample in enumerate(stream.read(), 1):
+            if sample.fault:
+                mender.unreadable(sample, number)
+                continue
             try:
                 key, values = split_key(sample.values, number)
                 if not mender.mended(sample, key, values, columns):
@@ -94,8 +98,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         file.flush()
         tell(len(keys) % _TOLD_SAMPLES, file.size - told)
     if not keys:
-        lacking = f" that lack no value ({len(mender.left_out):,} do)" if mender.left_out else ""
-        raise PackError(f"{stream.name} has no samples{lacking}")
+        raise PackError(f"{stream.name} has no samples{_first(mender.left_out)}")
     if not columns:
         raise PackError(f"{stream.name}: its samples have a key and no field")
     mender.check(columns)
@@ -113,6 +116,14 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         splits=[split or "" for split in splits] if any(splits) else None,
     )
     return settled(table, lambda row: f"sample {row + 1} of {stream.name}", lenience.faulty)
+
+
+def _first(left_out: Sequence[LeftOut]) -> str:
+    """What errors say of samples that are left out."""
+    if not left_out:
+        return ""
+    lacking = " that lack no value" if any(left.reason == "missing" for left in left_out) else " that can be read"
+    return f"{lacking} ({len(left_out):,} are left out; {left_out[0].place}: {left_out[0].why})"
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:

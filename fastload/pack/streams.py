@@ -17,6 +17,7 @@ from fastload.pack.values import Value
 from fastload.shards.members import sample_key
 
 KEY_NAMES = ("key", "__key__")
+LEAVE_OUT = "mend it, or leave such lines out with on_error='skip' (--on-error skip)"
 KEY_DIGITS = 9  # fixed, so that a longer source does not rename the samples that were there
 
 
@@ -24,13 +25,15 @@ class Sample(NamedTuple):
     """One sample of a stream: where it comes from, as errors say it, and its values by field.
 
     A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
-    each is where nothing is to be done about it. `split` is that of the source, where it has several.
+    each is where nothing is to be done about it. `split` is that of the source, where it has several. `fault` is why it
+    cannot be read, and then it has no values.
     """
 
     where: str
     values: dict[str, Value]
     lacking: Mapping[str, str] = MappingProxyType({})
     split: str | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,9 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
 
     def read() -> Iterator[Sample]:
         for sample in stream.read():
+            if sample.fault:
+                yield sample
+                continue
             for name in columns.values():
                 if name not in sample.values and name not in sample.lacking:
                     known = ", ".join(map(repr, sample.values))

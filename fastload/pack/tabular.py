@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fastload.errors import PackError
 from fastload.pack.arrow import is_plain
 from fastload.pack.missing import Cells, Lenience
-from fastload.pack.streams import KEY_DIGITS
+from fastload.pack.streams import KEY_DIGITS, LEAVE_OUT
 from fastload.pack.table import LeftOut
 from fastload.shards.parquetscan import open_parquet
 
@@ -34,39 +35,76 @@ def read_cells(source: Path, lenience: Lenience) -> Cells:
     return _read_jsonl(source, lenience)
 
 
-def _open(source: Path) -> io.StringIO:
-    """The text, its line breaks as they are: those in quoted cells are contents."""
+def _open(source: Path) -> tuple[io.StringIO, bool]:
+    """The text, its line breaks as they are, for those in quoted cells are contents; and whether all of it is UTF-8.
+    What is not stands there as half characters, which no UTF-8 holds."""
     try:
-        return io.StringIO(source.read_bytes().decode("utf-8-sig"), newline="")
-    except UnicodeDecodeError as error:
-        raise PackError(f"{source} is not UTF-8 ({error}); convert it") from error
+        raw = source.read_bytes()
     except OSError as error:
         raise PackError(f"{source} cannot be read: {error.strerror}") from error
+    try:
+        return io.StringIO(raw.decode("utf-8-sig"), newline=""), True
+    except UnicodeDecodeError:
+        return io.StringIO(raw.decode("utf-8-sig", "surrogateescape"), newline=""), False
 
 
 def _read_csv(source: Path, faulty: bool) -> Cells:
     csv.field_size_limit(1 << 30)
-    text = _open(source)
+    text, whole = _open(source)
     reader = csv.reader(text, delimiter=_delimiter(source, text), strict=True)
     numbers: list[int] = []
     left_out: list[LeftOut] = []
     try:
         header = next(reader, [])
-        if len(set(header)) < len(header) or "" in header:
-            raise PackError(f"{source}: the first line must name each column, once; it is {','.join(header)!r}")
-        columns: dict[str, list[str]] = {name: [] for name in header}
-        appends = [column.append for column in columns.values()]
-        for number, cells in enumerate(filter(None, reader), 1):
-            if len(cells) != len(header):
-                why = f"{len(cells)} cells where the header has {len(header)}"
-                left_out.append(_left_out(source, number, reader.line_num, why, faulty))
-                continue
-            numbers.append(number)
-            for append, cell in zip(appends, cells, strict=True):
-                append(cell)
     except csv.Error as error:
-        raise PackError(f"{source}, line {reader.line_num}: not CSV ({error})") from error
+        raise PackError(f"{source}, line {reader.line_num}: not CSV ({error}); mend it") from error
+    if why := "" if whole else _not_utf8("".join(header)):
+        raise PackError(f"{source}, line 1: {why}; convert the file")
+    if len(set(header)) < len(header) or "" in header:
+        raise PackError(f"{source}: the first line must name each column, once; it is {','.join(header)!r}")
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    appends = [column.append for column in columns.values()]
+    for number, (cells, why) in enumerate(_csv_rows(source, reader), 1):
+        if not why and len(cells) != len(header):
+            why = f"{len(cells)} cells where the header has {len(header)}"
+        elif not why and not whole:
+            why = _not_utf8("".join(cells))
+        if why:
+            left_out.append(_left_out(source, number, reader.line_num, why, faulty))
+            continue
+        numbers.append(number)
+        for append, cell in zip(appends, cells, strict=True):
+            append(cell)
     return Cells(data=columns, numbers=numbers if left_out else range(1, len(numbers) + 1), left_out=tuple(left_out))
+
+
+def _csv_rows(source: Path, reader: Any) -> Iterator[tuple[list[str], str]]:
+    """The cells of each row that is not blank, or why there are none; after those it goes on with the next line."""
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise PackError(
+                    f"{source}, line {start}: a quote opens in this row and none closes it, to the end of the file"
+                    f" ({reader.line_num - start + 1:,} lines); close it"
+                ) from error
+            yield [], f"not CSV ({error})"
+            continue
+        if cells:
+            yield cells, ""
+
+
+def _not_utf8(text: str) -> str:
+    """What `_open` found there that is not UTF-8; empty where nothing is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"not UTF-8 (byte 0x{ord(error.object[error.start]) & 0xFF:02x})"
+    return ""
 
 
 def _delimiter(source: Path, text: io.StringIO) -> str:
@@ -81,7 +119,7 @@ def _delimiter(source: Path, text: io.StringIO) -> str:
 def _left_out(source: Path, number: int, line: int, why: str, faulty: bool) -> LeftOut:
     """A row that cannot be read; PackError where that is an error."""
     if not faulty:
-        raise PackError(f"{source}, line {line}: {why}")
+        raise PackError(f"{source}, line {line}: {why}; {LEAVE_OUT}")
     return LeftOut(key=f"{number:0{KEY_DIGITS}d}", place=f"line {line}", why=why, reason="unreadable")
 
 
@@ -89,9 +127,11 @@ def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
     columns: dict[str, list[Any]] = {}
     numbers: list[int] = []
     left_out: list[LeftOut] = []
-    lines = ((line, text) for line, text in enumerate(_open(source), 1) if text.strip())
+    opened, whole = _open(source)
+    lines = ((line, text) for line, text in enumerate(opened, 1) if text.strip())
     for number, (line, text) in enumerate(lines, 1):
-        row, why = _row(text)
+        wrong = "" if whole else _not_utf8(text)
+        row, why = (None, wrong) if wrong else json_row(text.rstrip("\r\n"))
         if row is None:
             left_out.append(_left_out(source, number, line, why, lenience.faulty))
             continue
@@ -110,8 +150,8 @@ def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
     return Cells(data=columns, numbers=numbers if left_out else range(1, len(numbers) + 1), left_out=tuple(left_out))
 
 
-def _row(text: str) -> tuple[dict[str, Any] | None, str]:
-    """The columns of one line of JSON; or None, and why there are none."""
+def json_row(text: str) -> tuple[dict[str, Any] | None, str]:
+    """The columns of one line of JSON, without its break; or None, and why there are none."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -122,7 +162,7 @@ def _row(text: str) -> tuple[dict[str, Any] | None, str]:
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            return None, f"{error.object[error.start : error.end]!r} is half a character; correct the escape"
+            return None, f"{error.object[error.start : error.end]!r} is half a character"
     return row, ""
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pack_sources import check_alike
 
 import fastload
+from fastload import Cleaning
 from fastload.errors import ConfigError, CorruptError, PackError
 from fastload.pack import pack
 from fastload.pack.lines import paragraphs_table
@@ -91,9 +93,9 @@ def test_lines_of_compressed_text_and_plain_documents_as_a_stream(tmp_path: Path
     ("content", "message"),
     [
         (b'{"a": "x"}\n{"a": \n', r"d.jsonl.gz, line 2: not JSON"),
-        (b'{"a": "x"}\n[1]\n', r"d.jsonl.gz, line 2: a document must be a JSON object with fields, not '\[1\]'"),
+        (b'{"a": "x"}\n[1]\n', r"d.jsonl.gz, line 2: a row must be a JSON object with columns, not '\[1\]'"),
         (b'{"a": "x"}\n{"a": "b\xff"}\n', r"d.jsonl.gz, line 2: not UTF-8 \(invalid start byte at byte 8\)"),
-        (b'{"a": "x"}\n\n{"a": null}\n', r"d.jsonl.gz, line 3: field 'a' is None; fill it"),
+        (b'{"a": "x"}\n\n{"a": null}\n', r"d.jsonl.gz, line 3: field 'a' is null; fill it \(--fill "),
         (b'{"a": "x"}\n{"b": "x"}\n', r"d.jsonl.gz, line 2: the sample lacks 'a' and also has 'b', unlike the first"),
         (b"\n", r"d.jsonl.gz has no samples"),
     ],
@@ -103,6 +105,41 @@ def test_faulty_documents_are_named(tmp_path: Path, content: bytes, message: str
     with pytest.raises(PackError, match=message):
         pack(tmp_path / "d.jsonl.gz", tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_broken_lines_are_left_out_and_counted(tmp_path: Path) -> None:
+    source = tmp_path / "corpus"
+    source.mkdir()
+    (source / "a.jsonl").write_bytes(b'{"text": "one"}\n{"text": \n\n{"text": "two"}\n')
+    (source / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "\xff"}\n[1]\n{"text": "three"}\n{"text": null}\n'))
+    with pytest.raises(
+        PackError, match=r"a.jsonl, line 2: not JSON .*; mend it, or leave such lines out with on_error"
+    ):
+        pack(source, tmp_path / "out", workers=1)
+    with pytest.raises(
+        PackError, match=r"3 samples cannot be read, more than max_errors=2: .*a.jsonl, line 2: not JSON"
+    ):
+        pack(source, tmp_path / "out", clean=Cleaning(on_error="skip", max_errors=2, drop_missing=True), workers=1)
+    clean = Cleaning(on_error="skip", max_errors=3, drop_missing=True)
+    index = pack(source, tmp_path / "out", clean=clean, workers=1, shuffle=False, columns="words:text")
+    assert [(sample["__key__"], sample["words"]) for sample in stream(tmp_path / "out")] == [
+        ("000000001", "one"), ("000000003", "two"), ("000000006", "three"),
+    ]  # fmt: skip
+    rows = [tuple(row.values()) for row in pq.read_table(tmp_path / "out/rejected.parquet").to_pylist()]
+    assert [(key, place.rpartition("/")[2], reason) for key, place, reason, _ in rows] == [
+        ("000000002", "a.jsonl, line 2", "unreadable"),
+        ("000000004", "b.jsonl.gz, line 1", "unreadable"),
+        ("000000005", "b.jsonl.gz, line 2", "unreadable"),
+        ("000000007", "b.jsonl.gz, line 4", "missing"),
+    ]
+    assert rows[1][3] == "not UTF-8 (invalid start byte at byte 10)"
+    assert index.statistics["cleaning"]["rejected"] == {"missing": 1, "unreadable": 3}
+    (source / "a.jsonl").write_bytes(b"{\n")
+    (source / "b.jsonl.gz").unlink()
+    with pytest.raises(
+        PackError, match=r"has no samples that can be read \(1 are left out; .*a.jsonl, line 1: not JSON"
+    ):
+        pack(source, tmp_path / "none", clean=clean, workers=1)
 
 
 def test_kinds_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -326,7 +326,9 @@ def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
         ("path\ni/a.jpg\ni/a.jpg\n", None, "m.csv, row 2: the key 'i/a' is that of .*m.csv, row 1 too"),
         ("a,b\n1\n", None, "m.csv, line 2: 1 cells where the header has 2"),
         ("a,a\n1,2\n", None, "the first line must name each column, once"),
-        ('a\n"x\n', None, "not CSV"),
+        ("a,b\n1\n", None, r"1 cells where the header has 2; mend it, or leave such lines out with on_error='skip'"),
+        ('a\n1\n"x"y\n', None, "m.csv, line 3: not CSV"),
+        ('a\n1\n"x\n2\n', None, r"m.csv, line 3: a quote opens in this row and none closes it, .*\(2 lines\)"),
         ("path\ni/a.jpg\n", "image:pfad", "has no column 'pfad'; it has 'path'"),
         ("path\ni/a.jpg\n", "image:path:picture", "'picture' is no kind of field; pass one of image, audio"),
         ("path\ni/a.jpg\n", "image:path,,", "an empty part"),
@@ -392,6 +394,28 @@ def test_rows_that_cannot_be_read_are_left_out(media: Path) -> None:
     assert [left.place for left in table.left_out] == ["line 2", "line 3"]
     with pytest.raises(PackError, match=r"has no rows that can be read \(line 1: not JSON"):
         read_source(manifest(media, "{\n", "m.jsonl"), lenience=skip)
+
+
+def test_lines_that_are_no_text_or_no_csv_are_left_out(tmp_path: Path) -> None:
+    skip = Lenience(faulty=True)
+    content = b'\xef\xbb\xbft,n\n\xc3\xa4,1\n\n\xff,2\n"x"y,3\n"a\nb",4\n'
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(PackError, match=r"m.csv, line 4: not UTF-8 \(byte 0xff\); mend it"):
+        read_source(tmp_path / "m.csv")
+    table = read_source(tmp_path / "m.csv", lenience=skip)
+    assert (table.keys, inline(table, "t")) == (["000000001", "000000004"], ["ä".encode(), b"a\nb"])
+    assert table.left_out is not None
+    assert [(left.key, left.place, left.why) for left in table.left_out] == [
+        ("000000002", "line 4", "not UTF-8 (byte 0xff)"),
+        ("000000003", "line 5", "not CSV (',' expected after '\"')"),
+    ]
+    (tmp_path / "m.tsv").write_bytes(b"t\xff\tn\n1\t2\n")
+    with pytest.raises(PackError, match=r"m.tsv, line 1: not UTF-8 \(byte 0xff\); convert the file"):
+        read_source(tmp_path / "m.tsv", lenience=skip)
+    (tmp_path / "m.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xff"}\n{"a": 2}\n')
+    with pytest.raises(PackError, match=r"m.jsonl, line 2: not UTF-8 \(byte 0xff\); mend it"):
+        read_source(tmp_path / "m.jsonl")
+    assert values(read_source(tmp_path / "m.jsonl", lenience=skip), "a") == [1, 2]
 
 
 def test_line_breaks_in_quoted_cells_stay(tmp_path: Path) -> None:

@@ -247,5 +247,5 @@ def test_samples_without_a_field(tmp_path: Path) -> None:
     assert samples(tmp_path / "b")["000000002"]["n"] == -1
     with pytest.raises(ConfigError, match="fill: there is no field 'm'; there are 'text', 'n'"):
         pack(rows[:1], tmp_path / "c", clean=Cleaning(fill={"m": 0}), workers=1)
-    with pytest.raises(PackError, match=r"list has no samples that lack no value \(1 do\)"):
+    with pytest.raises(PackError, match=r"list has no samples that lack no value \(1 are left out; sample 1 of"):
         pack([{"text": None, "n": 1}], tmp_path / "c", clean=Cleaning(drop_missing=True), workers=1)
