@@ -1,14 +1,14 @@
 """What `fastload verify` does: every checksum of a packed folder, and each fault named by shard, offset and key.
 
 index.json -> xxh3 of each .idx -> size, samples and xxh3 of its tar, xxh3 of each sample in it
-           -> xxh3 of each Parquet file, row groups, CRC-32 of each page
+           -> xxh3 of each Parquet file, row groups, CRC-32 of each page, rows of a damaged one (pages.py)
 decode=True: also every field of every sample through its decoder
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +21,12 @@ import xxhash
 
 from fastload.decode import Decoder, decoder_for
 from fastload.errors import FastloadError, MissingExtraError
+from fastload.pages import damaged_rows
 from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME, is_shard, names_below, refuse_unfinished, refuse_url
 from fastload.shards.idx import Idx, idx_path
-from fastload.shards.index import INDEX_NAME, Index, IndexFile, ShardFile
-from fastload.shards.parquetscan import KEY_COLUMN, hash_file, open_parquet
+from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, ShardFile
+from fastload.shards.parquetscan import hash_file, open_parquet
 from fastload.shards.read import Reader, TarReader
 from fastload.shards.read_parquet import ParquetReader
 from fastload.source import map_file
@@ -88,7 +89,7 @@ def verify(folder: str | os.PathLike[str], decode: bool = False, progress: Progr
     refuse_unfinished(root)
     index = IndexFile.load(root / INDEX_NAME)
     by_content = {shard.xxh3: shard.name for shard in index.shards if shard.xxh3 is not None}
-    check_file = _check_tar if index.shard_format == "tar" else _check_parquet
+    check_file = _check_tar if index.shard_format == "tar" else partial(_check_parquet, index.fields)
 
     faults: list[Fault] = []
     done_bytes = 0
@@ -174,7 +175,9 @@ def _check_samples(root: Path, shard: ShardFile, idx: Idx) -> Iterator[Fault]:
             yield Fault(shard=shard.name, offset=start, key=idx.key(row), what=what)
 
 
-def _check_parquet(root: Path, shard: ShardFile, by_content: dict[str, str]) -> Iterator[Fault]:
+def _check_parquet(
+    fields: Mapping[str, FieldInfo], root: Path, shard: ShardFile, by_content: dict[str, str]
+) -> Iterator[Fault]:
     faults, readable = _check_file(root, shard, by_content)
     yield from faults
     if not readable:
@@ -187,33 +190,21 @@ def _check_parquet(root: Path, shard: ShardFile, by_content: dict[str, str]) -> 
     rows = tuple(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
     if rows != shard.row_groups:
         yield Fault(shard=shard.name, what=f"{len(rows)} row groups of {sum(rows)} samples, unlike the index")
-    pages = list(_check_pages(shard.name, file))
+    pages = list(_check_pages(shard.name, root / shard.name, file, fields))
     yield from pages
     if faults and not pages:
         yield Fault(shard=shard.name, what="all pages are whole; the difference is in a page header or the footer")
 
 
-def _check_pages(name: str, file: pq.ParquetFile) -> Iterator[Fault]:
-    """Faults by row group and column; not by offset: with a damaged footer, asking pyarrow for it ends the process."""
+def _check_pages(name: str, path: Path, file: pq.ParquetFile, fields: Mapping[str, FieldInfo]) -> Iterator[Fault]:
+    """Faults by rows and column; not by offset: with a damaged footer, asking pyarrow for it ends the process."""
     for group in range(file.metadata.num_row_groups):
         for column in file.schema_arrow.names:
             try:
                 file.read_row_group(group, columns=[column], use_threads=False)
             except (pa.ArrowException, OSError) as error:
-                yield Fault(
-                    shard=name,
-                    key=_first_key(file, group) if column != KEY_COLUMN else None,
-                    what=f"row group {group}, column {column!r}, of which this is the first sample: {error}",
-                )
-
-
-def _first_key(file: pq.ParquetFile, group: int) -> str | None:
-    if KEY_COLUMN not in file.schema_arrow.names:
-        return None
-    try:
-        return str(file.read_row_group(group, columns=[KEY_COLUMN], use_threads=False).column(0)[0])
-    except (pa.ArrowException, OSError):
-        return None
+                for row in damaged_rows(path, file, group, column, fields.get(column), error):
+                    yield Fault(shard=name, key=row.key, what=row.what)
 
 
 def _decode_split(index: Index, pool: ThreadPoolExecutor) -> Iterator[Fault]:

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mixed", "mixture", "samplers"),
     ("loader",),
     ("pack", "reshape"),
-    ("inspect", "verify"),
+    ("inspect", "pages", "verify"),
     ("previews",),
     ("describe",),
     ("profile",),

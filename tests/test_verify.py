@@ -239,15 +239,43 @@ def test_an_idx_of_another_tar_is_named(tars: Path) -> None:
     assert c.name == "val/c.tar"
 
 
-def test_one_bit_in_a_parquet_page_is_found_in_its_column(parquets: Path) -> None:
+def test_one_bit_in_a_parquet_page_is_found_in_its_row(parquets: Path) -> None:
     path = parquets / "train/b.parquet"
     content = path.read_bytes()
-    flip(path, content.index(picture(2)) + 20)
-    whole, page = faults(verify(parquets))
+    flip(path, content.index(picture(2)) + 50)
+    whole, row = faults(verify(parquets))
     assert whole.startswith("train/b.parquet: checksum ")
-    assert page.startswith(
-        "train/b.parquet, sample 'b-0': row group 0, column 'image', of which this is the first sample: "
+    assert row.startswith(
+        "train/b.parquet, sample 'b-2': row group 0, column 'image', row 2 of the group: does not decode: "
     )
+    flip(path, content.index(picture(4)) + 50)
+    assert [fault.key for fault in verify(parquets).faults] == [None, "b-2", "b-4"]
+
+
+def test_a_damaged_page_that_decodes_is_named_by_its_rows(parquets: Path) -> None:
+    path = parquets / "train/b.parquet"
+    flip(path, path.read_bytes().index(b"b-3.png"))  # the name in the pictures' column, which no picture depends on
+    _, page = faults(verify(parquets))
+    assert page.startswith(
+        "train/b.parquet, sample 'b-0': row group 0, column 'image', in rows 0 to 4 of the group"
+        " (this sample to 'b-4'): "
+    )
+    assert page.endswith(
+        "; a page has one checksum for all its rows and all of them still decode, so that the file does not say which"
+    )
+
+
+def test_pages_before_a_damaged_one_are_left_out_of_its_rows(tmp_path: Path) -> None:
+    writer = ParquetShardWriter(tmp_path / "a.parquet", {"data": FieldInfo(kind="bytes")})
+    for row in range(5000):
+        writer.add(f"{row:04}", {"data": ("bin", f"{row:04};".encode() * 128)}, {}, {})
+    writer.finish()
+    index_folder(tmp_path)
+    flip(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes().index(b"4000;"))
+    _, page = faults(verify(tmp_path))
+    first = int(page.partition("sample '")[2][:4])
+    assert 2048 <= first <= 4000
+    assert f"in rows {first} to 4999 of the group (this sample to '4999')" in page
 
 
 def test_any_flipped_bit_of_a_parquet_file_is_found(parquets: Path) -> None:
