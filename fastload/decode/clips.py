@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from fastload.errors import DecodeError, missing_extra
 
 # Read at once: a damaged header may promise more samples than memory holds, and the file ends long before.
 _BLOCK_FRAMES = 1 << 22
+_MOST_FLAC_FRAMES = 1 << 36
+_UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile gives for a FLAC that does not say
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is (RFC 3533)
 
 Samples = npt.NDArray[np.float32]
@@ -79,10 +83,16 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
         raise missing_extra("soundfile", "audio", f"reading {kind}") from error
     if kind == "OGG":
         _check_last_page(raw)
-    try:
-        file = soundfile.SoundFile(io.BytesIO(raw))
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise DecodeError(f"{kind} of {len(raw)} bytes cannot be read: {error}") from error
+
+    def open_file(content: Raw) -> Any:
+        try:
+            return soundfile.SoundFile(io.BytesIO(content))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise DecodeError(f"{kind} of {len(raw)} bytes cannot be read: {error}") from error
+
+    file = open_file(raw)
+    if file.frames == _UNKNOWN_FRAMES and b"fLaC" in bytes(raw[: 1 << 20]):
+        file = open_file(_with_length(raw, open_file))
 
     def read(start: int, stop: int) -> Samples:
         try:
@@ -92,13 +102,34 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
                 blocks.append(file.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True))
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DecodeError(f"{kind} of {len(raw)} bytes does not decode: {error}") from error
-        frames = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        if len(frames) != stop - start:
-            raise DecodeError(f"{kind} ends after {start + len(frames)} of {file.frames} samples ({len(raw)} bytes)")
-        return np.ascontiguousarray(frames.T)
+        found = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if len(found) != stop - start:
+            raise DecodeError(f"{kind} ends after {start + len(found)} of {file.frames} samples ({len(raw)} bytes)")
+        return np.ascontiguousarray(found.T)
 
     bits = {"PCM_S8": 8, "PCM_24": 24}.get(file.subtype, 16)
     return Clip(frames=file.frames, sample_rate=file.samplerate, channels=file.channels, bits=bits, read=read)
+
+
+def _with_length(raw: Raw, open_file: Callable[[bytes], Any]) -> bytes:
+    """A FLAC that was streamed, with the number of its samples in its header (RFC 9639, 8.2), without which its end
+    cannot be read: that of the first sample that cannot be sought."""
+
+    def has(frame: int) -> bool:
+        try:
+            open_file(bytes(raw)).seek(frame)
+        except RuntimeError:
+            return False
+        return True
+
+    stop = 1
+    while stop < _MOST_FLAC_FRAMES and has(stop):
+        stop *= 2
+    frames = bisect.bisect_left(range(stop), True, key=lambda frame: not has(frame))
+    made = bytearray(raw)
+    at = made.index(b"fLaC") + 8 + 13  # 36 bits
+    made[at : at + 5] = (made[at] >> 4 << 36 | frames).to_bytes(5, "big")
+    return bytes(made)
 
 
 def _check_last_page(raw: Raw) -> None:

@@ -179,7 +179,7 @@ def _riff_chunks(raw: Raw) -> Iterator[tuple[bytes, int]]:
 def _tiff(raw: Raw) -> PictureHeader:
     order = "<" if raw[0] == 0x49 else ">"
     tags: dict[int, int] = {}
-    for tag, kind, count, entry in _tiff_entries(raw, order):
+    for tag, kind, count, entry in tiff_entries(raw, order):
         size_bytes = count * _TIFF_TYPE_BYTES.get(kind, 0)
         if size_bytes > 4:
             (start,) = struct.unpack_from(order + "I", raw, entry)
@@ -206,7 +206,7 @@ def exif_orientation(exif: Raw) -> int:
     if order is None:
         return 1
     try:
-        for tag, kind, count, entry in _tiff_entries(exif, order):
+        for tag, kind, count, entry in tiff_entries(exif, order):
             if tag == _ORIENTATION_TAG and kind == _SHORT and count == 1:
                 return _valid_orientation(struct.unpack_from(order + "H", exif, entry)[0])
     except struct.error:
@@ -214,7 +214,7 @@ def exif_orientation(exif: Raw) -> int:
     return 1
 
 
-def _tiff_entries(raw: Raw, order: str) -> Iterator[tuple[int, int, int, int]]:
+def tiff_entries(raw: Raw, order: str) -> Iterator[tuple[int, int, int, int]]:
     """Tag, type, count and the position of the value or its offset, for each entry of the first directory."""
     (directory,) = struct.unpack_from(order + "I", raw, 4)
     (count,) = struct.unpack_from(order + "H", raw, directory)

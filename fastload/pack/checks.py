@@ -1,6 +1,6 @@
 """One cheap look at each content while it is in the cache: is it what its name says, is it whole, what to index of it.
 
-Full decoding is for `fastload verify`; this reads headers, and finds zero-byte, truncated and misnamed files.
+Full decoding is for `fastload verify`; this reads headers, and finds zero-byte, cut (`ends.py`) and misnamed files.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from fastload.decode import native
 from fastload.decode.boxes import swaps_axes
-from fastload.decode.clips import audio_info
+from fastload.decode.clips import open_clip
 from fastload.decode.headers import MAX_PIXELS, read_header
 from fastload.decode.tensor import read_npy
 from fastload.errors import DecodeError
+from fastload.pack.ends import refuse_cut_picture, refuse_cut_sound
 from fastload.shards.index import Kind
 
 Facts = tuple[int, ...]
@@ -41,7 +42,7 @@ def _image(raw: memoryview) -> Facts:
         header = read_header(raw)
         size = header.width, header.height
         if header.kind != "jpeg":
-            _refuse_cut(header.kind, raw)
+            refuse_cut_picture(header, raw)
             return size
     if raw[-2:] != _END_OF_IMAGE and not _has_end(raw):
         raise DecodeError(f"JPEG of {len(raw)} bytes has no end: it was cut off")
@@ -95,50 +96,10 @@ def _has_end(raw: memoryview) -> bool:
     return bytes(raw[position:]).find(_END_OF_IMAGE) >= 0
 
 
-def _refuse_cut(kind: str, raw: memoryview) -> None:
-    """Raise DecodeError for a BMP or GIF that ends before its pixels do."""
-    try:
-        end = {"bmp": _bmp_end, "gif": _gif_end}.get(kind, len)(raw)
-    except (struct.error, IndexError):
-        end = len(raw) + 1
-    if end > len(raw):
-        raise DecodeError(f"{kind.upper()} of {len(raw)} bytes ends before its pixels do: it was cut off")
-
-
-def _bmp_end(raw: memoryview) -> int:
-    """Where the rows of a picture that is not compressed end."""
-    start, header = struct.unpack_from("<II", raw, 10)
-    if header < 40:
-        return 0
-    width, height, _, bits, compression = struct.unpack_from("<iiHHI", raw, 18)
-    rows_bytes = (width * bits + 31) // 32 * 4 * abs(height)
-    return int(start + rows_bytes) if compression in (0, 3) else 0
-
-
-def _gif_end(raw: memoryview) -> int:
-    """Where the first picture's blocks end; later ones are those of an animation."""
-    flags, position = raw[10], 13
-    position += 3 << (flags & 7) + 1 if flags & 0x80 else 0
-    while raw[position] == 0x21:  # extensions
-        position = _after_blocks(raw, position + 2)
-    if raw[position] != 0x2C:
-        return 0
-    flags = raw[position + 9]
-    position += 10 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    return _after_blocks(raw, position + 1)
-
-
-def _after_blocks(raw: memoryview, position: int) -> int:
-    while raw[position]:
-        position += 1 + raw[position]
-    return position + 1
-
-
 def _audio(raw: memoryview) -> Facts:
-    frames, sample_rate, _ = audio_info(raw)
-    if frames == 0:
-        raise DecodeError("the clip has no samples")
-    return frames, sample_rate
+    clip = open_clip(raw)
+    refuse_cut_sound(clip, raw)
+    return clip.frames, clip.sample_rate
 
 
 def _tokens(raw: memoryview) -> Facts:
