@@ -1,4 +1,4 @@
-"""A real server on loopback: files of a folder, with Range and ETag, and faults on purpose.
+"""A real server on loopback: files of a folder, with Range and ETag, and faults on purpose. It takes PUTs as S3 does.
 
 with Server(folder) as server:
     server.url                                   http://127.0.0.1:PORT
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import random
+import re
 import socket
 import struct
 import threading
@@ -35,6 +36,7 @@ class Server:
         self.always: dict[str, str] = {}
         self.chance: tuple[float, random.Random] | None = None
         self.heads = True
+        self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[tuple[str, str, int, int]] = []
         self.bytes_per_second = 0.0
         self.closing = threading.Event()
@@ -91,6 +93,47 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer(with_body=True)
 
+        def do_PUT(self) -> None:
+            """An object, or a part of one, as S3 takes them."""
+            path, _, query = unquote(self.path).lstrip("/").partition("?")
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            fault = server.fault_for(path)
+            if fault is not None:
+                return self._plain(int(fault)) if fault.isdigit() else self._cut()
+            part = re.search(r"partNumber=(\d+)", query)
+            with server.lock:
+                server.requests.append(("PUT", path, 0, len(content)))
+                if part is not None:
+                    server.parts.setdefault(path, {})[int(part[1])] = content
+                else:
+                    self._keep(path, content)
+            return self._xml("")
+
+        def do_POST(self) -> None:
+            """The begin and the end of an object in parts."""
+            path, _, query = unquote(self.path).lstrip("/").partition("?")
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if query.startswith("uploads"):
+                return self._xml(
+                    "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+                )
+            with server.lock:
+                parts = server.parts.pop(path)
+                self._keep(path, b"".join(parts[number] for number in sorted(parts)))
+            return self._xml("<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>")
+
+        def _keep(self, path: str, content: bytes) -> None:
+            file = server.folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+
+        def _xml(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
         def _answer(self, *, with_body: bool) -> None:
             try:
                 self._send(with_body)
@@ -123,6 +166,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content) - first))
             if server.etags:
                 self.send_header("ETag", f'"{etag}"')
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
             if first:
                 self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
             self.end_headers()

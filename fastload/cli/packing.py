@@ -80,7 +80,12 @@ def pack(
         Path,
         typer.Argument(help="Files, manifests, shards, documents, arrays, medical pictures: see the README."),
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to make. Run again to go on after an interruption.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            help="The folder to make, or a URL such as s3://bucket/data. Run again to go on after an interruption."
+        ),
+    ],
     format: Annotated[Format, typer.Option(help="tar (WebDataset) or parquet (Hugging Face datasets).")] = Format.tar,
     shard_size: Annotated[str, typer.Option(help="Largest size of a shard, such as 256MiB or 1GB.")] = "256MiB",
     split: Annotated[
@@ -155,6 +160,10 @@ def pack(
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; default: RAY_ADDRESS, or this machine.")
     ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="With a URL: the local folder that shards are made in; default: below the cache."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Pack raw samples into shards and their index."""
@@ -222,6 +231,7 @@ def pack(
         statistics=statistics,
         engine=engine.value,
         address=address,
+        scratch=scratch,
         progress=not quiet and sys.stderr.isatty(),
     )
     try:

@@ -22,6 +22,7 @@ sequences.py  documents joined into rows of tokens (rows.py), before the plan; v
 workers.py    processes; cluster.py: the same on several machines, through Ray
 journal.py    what an interrupted run left, and who is at work
 writing.py    tasks out, results in, shards published
+target.py     shards go to an object store, one by one
 telling.py, indexing.py   progress while it runs, index.json at its end
 job.py        `pack`, which is also what calling this module does: `fastload.pack(source, out)`
 """

@@ -33,9 +33,11 @@ from fastload.pack.streams import Stream
 from fastload.pack.survey import survey
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Table
+from fastload.pack.target import target_of
 from fastload.pack.telling import OnProgress, telling
 from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
 from fastload.pack.writing import write_shards
+from fastload.remote.settings import Remote
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
@@ -63,6 +65,8 @@ def pack(
     statistics: bool = False,
     engine: Engine = "local",
     address: str | None = None,
+    scratch: str | Path | None = None,
+    remote: Remote | None = None,
     progress: bool | OnProgress = False,
 ) -> IndexFile:
     """Pack a source into shards with an index: OUT/<split>/shard-000000.tar or part-000000.parquet, and OUT/index.json.
@@ -79,7 +83,8 @@ def pack(
             is read once before packing, into a file in `out` that is deleted again: it takes the space of all contents
             once more. A run that goes on reads it again, and keeps the shards whose contents are the same; nothing
             tells it whether an object is the one that it was.
-        out: a new or empty folder, or one with an unfinished run of the same source and options.
+        out: a new or empty folder, or one with an unfinished run of the same source and options. Or the URL of a place
+            in an object store, such as "s3://bucket/data".
         format: "tar" (WebDataset) or "parquet".
         shard_size: most bytes of a shard, as a number or like "256MiB"; counted before JPEGs are made crop-seekable,
             which adds 1 to 4% to theirs; with `prepare`, about what the samples become, judged by 64 of them.
@@ -118,6 +123,9 @@ def pack(
             either goes on with what the other began.
         address: of the Ray cluster; None: the one that is connected to, else RAY_ADDRESS, else one that runs on this
             machine, else a new one for this run.
+        scratch: with a URL: a local folder, new or empty, in which shards are made before they go there, and that a run
+            goes on by; None: one below `remote.cache_dir`. With Ray all machines must share it.
+        remote: with a URL: credentials and the like (`Remote.options`), and how long to try.
         progress: True for a bar on standard error, or a function of (samples done, samples in all, bytes done); first
             of those that were looked at, if cleaning or splits need contents, and tokenized, if documents are joined,
             then of those that were packed.
@@ -128,9 +136,12 @@ def pack(
         ConfigError: an argument out of range, or one that does not fit the source.
         PackError: the source is faulty (which file or row, and why), the folder is in use, the disk is full, or the Ray
             cluster is not there or does not share the folder.
+        SourceError: the object store refuses, or does not answer.
         MissingExtraError: engine="ray", and Ray is not installed.
     """
-    source, out = Path(source) if isinstance(source, str | os.PathLike) else source, Path(out)
+    source = Path(source) if isinstance(source, str | os.PathLike) else source
+    target = target_of(out, scratch, remote, engine)
+    out = Path(out) if target is None else target.scratch
     if format not in get_args(ShardFormat):
         raise ConfigError(f"format={format!r}: pass 'tar' or 'parquet'")
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -154,6 +165,8 @@ def pack(
     if isinstance(source, Path):
         _refuse_overlap(source, out)
     refuse_foreign(out)
+    if target is not None:
+        target.refuse_existing()
     lenience = STRICT if clean is None else clean.lenience
     opened = open_source(
         source,
@@ -217,7 +230,7 @@ def pack(
                 else:
                     pool = _local_pool(encoder, plan.tasks, workers, journal)
                 in_place = not any(recipe.steps for recipe in recipes.values())
-                shards = write_shards(plan, out, journal, pool=pool, in_place=in_place, tell=tell)
+                shards = write_shards(plan, out, journal, pool=pool, in_place=in_place, tell=tell, target=target)
                 counted: dict[str, Any] = {}
                 if rows is not None:
                     counted["tokens"], about["left_out_fields"] = rows.counts, list(rows.left_out)
@@ -226,6 +239,8 @@ def pack(
                     counted["cleaning"] = cleaned.counts()
                 index = make_index(plan, shards, recipes, counted, about)
                 index.save(out)
+                if target is not None:
+                    target.finish()
             except FastloadError:
                 raise
             except OSError as error:
@@ -233,6 +248,8 @@ def pack(
             finally:
                 journal.remove_leftovers()
         journal.remove()
+    if target is not None:
+        target.clear()
     return index
 
 

@@ -22,7 +22,7 @@ from fastload.errors import FastloadError, PackError
 from fastload.pack.locking import LOCK_NAME, acquire
 from fastload.pack.tally import Tally
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
-from fastload.shards.foreign import JOURNAL_NAME
+from fastload.shards.foreign import JOURNAL_NAME, refuse_url
 from fastload.shards.index import INDEX_NAME, ShardFile
 
 RECORDS_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "spool", "rows"
@@ -225,7 +225,8 @@ def unwritable(error: OSError, out: Path, kept: str, need: str = "") -> PackErro
 
 
 def refuse_foreign(out: Path, journal: bool = True) -> None:
-    """Raise PackError if a folder holds anything; `journal`: but for an unfinished run."""
+    """Raise PackError if a folder holds anything; `journal`: but for an unfinished run. ConfigError for a URL."""
+    refuse_url(out, "`fastload pack` alone writes to URLs, given as text; make it in a folder, and copy it there")
     if not out.exists():
         return
     if not out.is_dir():

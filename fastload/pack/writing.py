@@ -14,6 +14,7 @@ from fastload.pack.journal import Finished, Journal
 from fastload.pack.plan import Plan
 from fastload.pack.table import Values
 from fastload.pack.tally import Tally
+from fastload.pack.target import Target
 from fastload.pack.tasks import (
     EncodedRun,
     EncodeRun,
@@ -68,7 +69,16 @@ class OpenTar:
             yield first, offset
 
 
-def write_shards(plan: Plan, out: Path, journal: Journal, *, pool: Pool, in_place: bool, tell: Tell) -> list[Finished]:
+def write_shards(
+    plan: Plan,
+    out: Path,
+    journal: Journal,
+    *,
+    pool: Pool,
+    in_place: bool,
+    tell: Tell,
+    target: Target | None = None,
+) -> list[Finished]:
     """Write every shard that the journal does not have; give all, in the plan's order.
 
     Args:
@@ -78,11 +88,12 @@ def write_shards(plan: Plan, out: Path, journal: Journal, *, pool: Pool, in_plac
         pool: what carries out the work; entered and left here.
         in_place: contents are stored as they are, so that the plan says where each run of a tar goes.
         tell: called with samples and bytes as they are done.
+        target: where shards go once they are whole; None: they stay.
 
-    Raises: PackError, OSError; what is finished is then recorded, and no half shard has its final name.
+    Raises: PackError, OSError, SourceError; what is finished is then recorded, and no half shard has its final name.
     """
     whole = plan.shard_format == "parquet" or pool.whole_shards
-    writing = _Writing(plan, out, journal, in_place=in_place, whole=whole)
+    writing = _Writing(plan, out, journal, in_place=in_place, whole=whole, target=target)
     with pool:
         pool.run(writing.verifications(), writing.verified, tell)
         journal.remove_leftovers()
@@ -100,14 +111,18 @@ class _Writing:
         plan, out, journal: as for `write_shards`.
         in_place: as for `write_shards`.
         whole: a shard is one task, not one for each run.
+        target: as for `write_shards`.
     """
 
-    def __init__(self, plan: Plan, out: Path, journal: Journal, *, in_place: bool, whole: bool) -> None:
+    def __init__(
+        self, plan: Plan, out: Path, journal: Journal, *, in_place: bool, whole: bool, target: Target | None
+    ) -> None:
         self._plan = plan
         self._out = out
         self._journal = journal
         self._in_place = in_place
         self._whole = whole
+        self._target = target
         self._open: dict[int, OpenTar] = {}
 
     def verifications(self) -> Iterator[Task]:
@@ -117,6 +132,9 @@ class _Writing:
             number = planned.get(name)
             if number is None or finished.digest != self._plan.digest(self._plan.shards[number]):
                 self._journal.forget(name)
+            elif self._target is not None:
+                if not self._target.has(finished.file):
+                    self._journal.forget(name)
             else:
                 yield Verify(shard=number, file=finished.file)
 
@@ -208,6 +226,8 @@ class _Writing:
 
     def _record(self, number: int, file: ShardFile, tally: Tally) -> None:
         planned = self._plan.shards[number]
+        if self._target is not None:
+            self._target.take(file)
         self._journal.record(planned.name, Finished(digest=self._plan.digest(planned), file=file, tally=tally))
 
 

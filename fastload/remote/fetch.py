@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import xxhash
 
@@ -72,6 +73,18 @@ def look(url: str, remote: Remote) -> Head | None:
     return found[0]
 
 
+def store(file: Path, url: str, remote: Remote) -> None:
+    """Put a file at a URL, whole or not at all. Tried again as `Remote` says.
+
+    Raises:
+        SourceError: the server refuses, or it was tried for `give_up_seconds`.
+    """
+    try:
+        _Tries(url, remote, "written").run(lambda offset: transfer.send_file(file, url, remote), lambda: 0)
+    except Missing as error:
+        raise SourceError(f"{shown(url)} cannot be written: {error}; check the bucket and the URL") from error
+
+
 def fetch_bytes(url: str, remote: Remote) -> bytes | None:
     """A small object whole; None if there is none. Raises as `fetch`."""
     content = bytearray()
@@ -112,8 +125,8 @@ def fetch(
 class _Tries:
     """Tries something until it succeeds or nothing has come for too long."""
 
-    def __init__(self, url: str, remote: Remote) -> None:
-        self._url, self._remote = url, remote
+    def __init__(self, url: str, remote: Remote, what: str = "fetched") -> None:
+        self._url, self._remote, self._what = url, remote, what
         self.count = 0
 
     def run(self, once: Callable[[int], None], received: Callable[[], int]) -> None:
@@ -133,7 +146,7 @@ class _Tries:
                 left = since + self._remote.give_up_seconds - time.monotonic()
                 if left <= 0:
                     raise SourceError(
-                        f"{shown(self._url)} cannot be fetched: {error}; {self.count} tries, the last "
+                        f"{shown(self._url)} cannot be {self._what}: {error}; {self.count} tries, the last "
                         f"{self._remote.give_up_seconds:g} s without a byte; check the network and the server, or "
                         "raise give_up_seconds"
                     ) from error

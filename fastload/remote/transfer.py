@@ -1,4 +1,4 @@
-"""One request to a store: obstore for s3, gs, az, http and https, fsspec for every other scheme.
+"""One request to a store, to read or to write: obstore for s3, gs, az, http and https, fsspec for every other scheme.
 
 Nothing is tried again here. What fails is told apart by whether trying again may help:
 
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from fastload.errors import ConfigError, MissingExtraError, missing_extra
@@ -22,6 +23,7 @@ from fastload.remote.urls import scheme, shown, split_url
 
 CHUNK = 1 << 16  # what is lost of a transfer that is cut off; 10 us each
 _OBSTORE = {"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"}
+PARTIAL_SUFFIX = ".partial"
 _WORTH_ANOTHER = {408, 425, 429}
 _STATUS = re.compile(r"status code: (\d{3})")
 _DAY = timedelta(days=1)  # of a whole request: only stalls are bounded
@@ -70,6 +72,33 @@ def request(url: str, offset: int | None, remote: Remote) -> Opened:
     return next(stream), stream
 
 
+def send_file(file: Path, url: str, remote: Remote) -> None:
+    """Put a file at a URL: whole or not at all; what is there is replaced.
+
+    Raises: Transient, Missing, Refused; MissingExtraError as `request`.
+    """
+    if not _used_by:
+        _used_by.append(os.getpid())
+    for _ in _translated(
+        _put_by_obstore(file, url, remote) if uses_obstore(url) else _put_by_fsspec(file, url, remote)
+    ):
+        pass
+
+
+def _put_by_obstore(file: Path, url: str, remote: Remote) -> Iterator[None]:
+    folder, name = split_url(url)
+    obstore = _obstore(url)
+    yield obstore.put(_store(folder, remote), name, file)  # a large one in parts, which become one at the end
+
+
+def _put_by_fsspec(file: Path, url: str, remote: Remote) -> Iterator[None]:
+    """Under another name first, for file systems where a file grows while it is written."""
+    files, path = _file_system(url, remote)
+    files.makedirs(files._parent(path), exist_ok=True)
+    files.put_file(str(file), path + PARTIAL_SUFFIX)
+    yield files.mv(path + PARTIAL_SUFFIX, path)
+
+
 def forked() -> bool:
     """Whether this process was forked from one that had sent requests: the threads that both libraries run on are
     missing here, and a request would hang."""
@@ -116,10 +145,7 @@ def _first_line(error: BaseException) -> str:
 
 def _by_obstore(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
     folder, name = split_url(url)
-    try:
-        import obstore
-    except ImportError:
-        raise missing_extra("obstore", "remote", f"reading {shown(url)}") from None
+    obstore = _obstore(url)
     store = _store(folder, remote)
     found = None
     if offset is None:
@@ -162,16 +188,7 @@ def _store(folder: str, remote: Remote) -> Any:
 
 
 def _by_fsspec(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
-    try:
-        import fsspec
-    except ImportError:
-        raise missing_extra("fsspec", "remote", f"reading {shown(url)}") from None
-    try:
-        files, path = fsspec.core.url_to_fs(url, **remote.options)
-    except ImportError as error:
-        raise ConfigError(f"{shown(url)}: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{shown(url)} cannot be read: {error}") from None
+    files, path = _file_system(url, remote)
     about = files.info(path)
     if about.get("type") == "directory" or about.get("size") is None:
         raise Missing("not a file")
@@ -183,3 +200,26 @@ def _by_fsspec(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
         file.seek(offset)
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def _obstore(url: str) -> Any:
+    try:
+        import obstore
+    except ImportError:
+        raise missing_extra("obstore", "remote", shown(url)) from None
+    return obstore
+
+
+def _file_system(url: str, remote: Remote) -> tuple[Any, str]:
+    """That of fsspec for a URL, and the path in it."""
+    try:
+        import fsspec
+    except ImportError:
+        raise missing_extra("fsspec", "remote", shown(url)) from None
+    try:
+        files, path = fsspec.core.url_to_fs(url, **remote.options)
+    except ImportError as error:
+        raise ConfigError(f"{shown(url)}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{shown(url)} cannot be opened: {error}") from None
+    return files, path

@@ -19,9 +19,11 @@ import pytest
 from pack_sources import photo, tree
 from ray.cluster_utils import Cluster
 from typer.testing import CliRunner
+from webserver import Server
 
+from fastload import Remote
 from fastload.cli import app
-from fastload.errors import ConfigError, MissingExtraError, PackError
+from fastload.errors import ConfigError, MissingExtraError, PackError, SourceError
 from fastload.pack import cluster as module
 from fastload.pack import pack
 from fastload.pack.cluster import ParentNode, carry_out
@@ -120,6 +122,28 @@ def test_either_engine_goes_on_with_what_the_other_began(
     assert {path: path.stat().st_ino for path in kept} == kept
     pack(source, tmp_path / "clean", workers=1, **OPTIONS)
     assert tree(out) == tree(tmp_path / "clean")
+
+
+def test_shards_of_a_cluster_go_to_an_object_store(nodes: Cluster, source: Path, tmp_path: Path) -> None:
+    node = nodes.add_node(num_cpus=1, object_store_memory=STORE)
+    with Server(tmp_path / "store") as server:
+        store = {"endpoint": server.url, "skip_signature": True, "region": "us-east-1"}
+        url, scratch, remote = "s3://bucket/data", tmp_path / "scratch", Remote(options=store, give_up_seconds=0.01)
+        ray = {"engine": "ray", "address": nodes.address, "scratch": scratch, "remote": remote}
+        server.always["bucket/data/val/shard-000003.tar"] = "503"
+        try:
+            with pytest.raises(SourceError, match=r"val/shard-000003.tar cannot be written"):
+                pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
+        finally:
+            nodes.remove_node(node, allow_graceful=False)
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.tar")}
+        assert len(kept) > 5
+        server.always.clear()
+        pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
+    assert tree(tmp_path / "store/bucket/data") == tree(tmp_path / "clean")
+    assert not scratch.exists()
 
 
 def test_what_a_task_refuses_ends_the_run_and_leaves_no_attempt(nodes: Cluster, source: Path, tmp_path: Path) -> None:
