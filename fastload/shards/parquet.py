@@ -35,6 +35,7 @@ __all__ = ["KEY_COLUMN", "ParquetShardWriter", "scan_parquet"]
 
 SUFFIX = ".parquet"
 ROW_GROUP_BYTES = 8 << 20  # a window of 64 row groups is then 512 MiB: it fits in memory
+ROW_GROUP_ROWS = 1 << 17  # of samples with hardly any content, such as numbers alone: 30 MiB while they are pending
 NPY_MAGIC = b"\x93NUMPY"
 TYPE_SUFFIX = ".type"
 BLOB_KINDS = ("image", "audio", "tensor", "bytes", "tokens")
@@ -48,7 +49,7 @@ class ParquetShardWriter:
     Args:
         path: of the finished file.
         fields: what its samples have; every content and scalar that is added must be among them.
-        row_group_bytes: a row group is closed when its contents reach this size.
+        row_group_bytes: a row group is closed when its contents reach this size, or its samples ROW_GROUP_ROWS.
         types: fields of bytes whose file types are kept.
         facts: all that samples may have; None: those of the first row group.
     """
@@ -107,7 +108,7 @@ class ParquetShardWriter:
         self._fact_rows.append(facts)
         self._type_rows.append([contents[name][0] if name in contents else None for name in self._types])
         self._pending_bytes += sum(len(content) for _, content in contents.values())
-        if self._pending_bytes >= self._row_group_bytes:
+        if self._pending_bytes >= self._row_group_bytes or len(self._keys) >= ROW_GROUP_ROWS:
             self._flush()
 
     def finish(self) -> ShardFile:

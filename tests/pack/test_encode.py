@@ -6,11 +6,13 @@ import json
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pack_sources import jpeg, photo, png, tree
 
@@ -19,7 +21,9 @@ from fastload.pack.cluster import work_of
 from fastload.pack.encode import Encoder, is_whole
 from fastload.pack.tasks import Task, Tell, WholeShard
 from fastload.pack.workers import Done
-from fastload.shards.index import ShardFormat
+from fastload.shards import parquet
+from fastload.shards.index import FieldInfo, ShardFormat
+from fastload.shards.parquet import ParquetShardWriter
 
 
 @pytest.fixture
@@ -110,22 +114,63 @@ def test_a_shard_that_is_not_what_was_written_is_noticed(lines: Path, tmp_path: 
 
 def test_a_worker_does_not_hold_its_shard(tmp_path: Path) -> None:
     """A run of 4 MiB and a map of as much, of a tar of 64 MiB."""
-    (tmp_path / "source").mkdir()
+    big_arrays(tmp_path / "source")
+    assert peak(lambda: pack(tmp_path / "source", tmp_path / "out", workers=1)) < 40 << 20
+    assert [path.stat().st_size >> 20 for path in tmp_path.glob("out/train/*.tar")] == [64]
+
+
+def test_a_worker_holds_a_row_group_of_a_parquet_shard_of_any_size(tmp_path: Path) -> None:
+    big_arrays(tmp_path / "source")
+
+    def packed(shard_size: str) -> int:
+        def run() -> None:
+            pack(tmp_path / "source", tmp_path / shard_size, workers=1, format="parquet", shard_size=shard_size)
+
+        return peak(run)
+
+    small, large = packed("17MiB"), packed("1GiB")
+    assert len(list(tmp_path.glob("17MiB/train/*.parquet"))) == 4
+    assert len(list(tmp_path.glob("1GiB/train/*.parquet"))) == 1
+    assert large < small + (24 << 20)
+
+
+def test_samples_of_numbers_alone_fill_row_groups_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_of_group = 1 << 14
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", rows_of_group)
+
+    def write(rows: int) -> None:
+        path = tmp_path / f"{rows}.parquet"
+        writer = ParquetShardWriter(path, {"a": FieldInfo(kind="scalar", dtype="int64")})
+        for row in range(rows):
+            writer.add(f"{row:09d}", {}, {"a": row}, {})
+        writer.finish()
+
+    few, many = (peak(partial(write, rows_of_group * groups)) for groups in (1, 8))
+    assert many < few + (36 << 20)  # twice that if all were kept
+    assert pq.read_metadata(tmp_path / f"{8 * rows_of_group}.parquet").num_row_groups == 8
+
+
+def big_arrays(folder: Path) -> None:
+    """64 of 1 MiB each."""
+    folder.mkdir()
     for i in range(64):
-        np.save(tmp_path / "source" / f"{i}.npy", np.full(1 << 18, i, np.float32))
+        np.save(folder / f"{i}.npy", np.full(1 << 18, i, np.float32))
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes of memory that a forked process takes at most beyond what it began with."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
-    def work() -> None:
+    def run() -> None:
         before = status("VmRSS")
-        pack(tmp_path / "source", tmp_path / "out", workers=1)
+        work()
         sender.send(status("VmHWM") - before)
 
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     process.join()
     assert process.exitcode == 0
-    assert receiver.recv() < 40 << 20
-    assert [path.stat().st_size >> 20 for path in tmp_path.glob("out/train/*.tar")] == [64]
+    return int(receiver.recv())
 
 
 def status(name: str) -> int:
