@@ -1,6 +1,7 @@
 """Runs a function in a process of its own, and kills that before its n-th system call that changes files.
 
-Through ptrace(2), so that a kill falls between any two of them, whoever makes them: Python, Arrow or the C library.
+Through ptrace(2), so that a kill falls between any two of them, whoever makes them: Python, Arrow or the C library, in
+the process itself or in one that it forked. All of them are killed at once, as by a machine that loses its power.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 _TRACE_ME, _NEXT_CALL, _SET_OPTIONS, _CALL_INFO = 0, 24, 0x4200, 0x420E
-_OPTIONS = 0x1 | 0x8 | 0x100000  # mark stops at system calls, follow threads, end with the tracer
+_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x100000  # mark stops at calls, follow fork, vfork and threads, end with the tracer
 _AT_CALL = signal.SIGTRAP | 0x80
 _ENTRY = 1  # ptrace_syscall_info.op
 _ALL_THREADS = 0x40000000
@@ -49,7 +51,8 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 def killed_before(step: int, function: Callable[[], None]) -> bool:
-    """Run `function` in a forked process, and kill it before its step-th system call, from 0, that changes files.
+    """Run `function` in a forked process, and kill it before its step-th system call, from 0, that changes files; those
+    of processes that it forks count as its own.
 
     Returns: True if it was killed, False if it ended with fewer. Raises AssertionError if it failed.
     """
@@ -74,29 +77,32 @@ def killed_before(step: int, function: Callable[[], None]) -> bool:
 
 
 def _kill_at(left: int, process: int) -> bool:
-    """Let a traced process and its threads go on until it ends, or until `left` changing calls are done."""
-    killed = False
-    while True:
+    """Let a traced process, its threads and its children go on until all have ended, or until `left` changing calls are
+    done."""
+    killed, alive = False, {process}
+    while alive:
         thread, status = os.waitpid(-1, _ALL_THREADS)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            if thread != process:
-                continue
-            assert killed or os.waitstatus_to_exitcode(status) == 0
-            return killed
+            alive.discard(thread)
+            assert killed or thread != process or os.waitstatus_to_exitcode(status) == 0
+            continue
+        alive.add(thread)
         what, delivered = os.WSTOPSIG(status), 0
         if what == _AT_CALL:
             if not killed and _changes(thread):
                 left -= 1
                 if left < 0:
-                    os.kill(process, signal.SIGKILL)
                     killed = True
-                    continue
         elif what not in (signal.SIGTRAP, signal.SIGSTOP):
             delivered = what
-        try:
+        if killed:
+            for one in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            continue
+        with suppress(ProcessLookupError):  # a thread whose process is ending
             _ptrace(_NEXT_CALL, thread, 0, delivered)
-        except ProcessLookupError:
-            assert killed  # and so this thread has ended too
+    return killed
 
 
 def _changes(thread: int) -> bool:

@@ -77,7 +77,8 @@ def check_what_is_there(out: Path, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["seekable", "keep", "parquet"])
-def test_killed_at_random_moments(images: Path, tmp_path: Path, way: str) -> None:
+def test_killed_at_random_moments(images: Path, tmp_path: Path, memory_path: Path, way: str) -> None:
+    tmp_path = tmp_path if way == "keep" else memory_path  # one of them waits for a disk, and is killed while it waits
     for number in range(12):  # some that take their time
         (images / f"class{number % 3}" / f"large{number}.jpg").write_bytes(photo(number))
     run(images, tmp_path / "clean", 1, way)
@@ -124,27 +125,28 @@ def tiny_pictures(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "options"),
+    ("make", "workers", "options"),
     [
-        (tiny_text, {"shard_size": 6000}),
-        (tiny_pictures, {"shard_size": 30_000}),
-        (tiny_text, {"shard_size": 20, "format": "parquet"}),
-        (tiny_documents, {"shard_size": 6000}),
+        (tiny_text, 1, {"shard_size": 6000}),
+        (tiny_pictures, 1, {"shard_size": 30_000}),
+        (tiny_text, 1, {"shard_size": 20, "format": "parquet"}),
+        (tiny_documents, 1, {"shard_size": 6000}),
+        (tiny_pictures, 2, {"shard_size": 30_000}),
     ],
-    ids=["in place", "placed later", "parquet", "read first"],
+    ids=["in place", "placed later", "parquet", "read first", "processes"],
 )
 def test_killed_between_any_two_system_calls_that_change_files(
-    tmp_path: Path, make: Callable[[Path], Path], options: dict[str, Any]
+    memory_path: Path, make: Callable[[Path], Path], workers: int, options: dict[str, Any]
 ) -> None:
-    source = make(tmp_path)
+    tmp_path, source = memory_path, make(memory_path)
 
     def run_into(out: Path) -> None:
-        pack(source, out, workers=1, **options)
+        pack(source, out, workers=workers, **options)
 
     run_into(tmp_path / "clean")
     clean = tree(tmp_path / "clean")
     assert len(clean) >= 3
-    for step in range(1000):
+    for step in range(0, 1000, workers):  # with processes their order is another each time
         out = tmp_path / f"out{step}"
         if not killed_before(step, partial(run_into, out)):
             break
@@ -158,6 +160,28 @@ def test_killed_between_any_two_system_calls_that_change_files(
         assert not (out / JOURNAL_NAME).exists()
     assert 40 < step < 999
     assert tree(out) == clean
+
+
+def test_calls_of_processes_that_are_forked_count(tmp_path: Path) -> None:
+    def run_both() -> None:
+        (tmp_path / "parent").mkdir()
+        child = FORK.Process(target=(tmp_path / "child").mkdir)
+        child.start()
+        child.join()
+        (tmp_path / "end").mkdir()
+
+    seen = []
+    for step in range(20):
+        killed = killed_before(step, run_both)
+        seen.append([folder.name for folder in tmp_path.iterdir()])
+        for name in seen[-1]:
+            (tmp_path / name).rmdir()
+        if not killed:
+            break
+    assert sorted(seen[-1]) == ["child", "end", "parent"]
+    assert [] in seen
+    assert ["parent"] in seen  # killed before the child's call
+    assert ["child", "parent"] in list(map(sorted, seen))
 
 
 def compete(source: Path, out: Path, said: Path) -> None:
