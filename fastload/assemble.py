@@ -272,7 +272,7 @@ class BatchJob:
             return True
         try:
             if isinstance(decoder, ListDecoder):
-                column.values[rows] = decoder.decode_all(values)
+                column.values[rows] = decoder.decode_all(values, self.sample_keys[rows])
             else:
                 decode, keys = decoder.decode, self.sample_keys[rows].tolist()
                 column.values[rows] = [decode(raw, key) for raw, key in zip(values, keys, strict=True)]

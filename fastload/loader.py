@@ -8,21 +8,17 @@ from typing import Any, Literal, NoReturn, SupportsFloat
 
 import torch
 
-from fastload.augment.chain import Compose, make_chain
-from fastload.augment.geometry import RandomHorizontalFlip
-from fastload.augment.keyed import operation_number
 from fastload.batch import KEY, Batch, BufferPool
 from fastload.collated import ByNumber, Iterated, collated
 from fastload.dataset import StreamingDataset
 from fastload.decode import Decoder
-from fastload.decode.image import ImageDecoder
 from fastload.device import resolve_device
 from fastload.engine import Engine
 from fastload.errors import ConfigError, StateError
 from fastload.export.summary import line
 from fastload.faults import Fault
-from fastload.fields import Image
 from fastload.flow import flow
+from fastload.headstart import head_start
 from fastload.iteration import Iteration
 from fastload.machine import cores
 from fastload.meter import Meter, Stats
@@ -60,10 +56,11 @@ class DataLoader:
             {0: 64, 100_000: 128}. Under a LengthBuckets sampler, the most rows of a batch. None: an iterable dataset
             gives whole batches.
         num_workers: decode threads. 0: decode in the caller's thread. So is what threads would only slow down:
-            undecoded bytes and text, whose cost is in Python itself. Tokens and tensors of one shape in tars are copied
-            by that many threads outside of Python. "auto": as many as the first batches show
-            to be needed, from 1 to 4 a core, and as many batches ahead, from `prefetch_factor` on; what was chosen and
-            why is in `tuned` and logged (INFO). The attributes num_workers and prefetch_factor tell what is in force.
+            undecoded bytes and text, whose cost is in Python itself; where `augment` changes strings (EachText), one
+            thread makes the batches. Tokens and tensors of one shape in tars are copied by that many threads outside of
+            Python. "auto": as many as the first batches show to be needed, from 1 to 4 a core, and as many batches
+            ahead, from `prefetch_factor` on; what was chosen and why is in `tuned` and logged (INFO). The attributes
+            num_workers and prefetch_factor tell what is in force.
         prefetch_factor: batches in work or ready ahead of the one handed out. All threads work on the same batches, so
             this is in all and not per thread.
         pin_memory: host buffers in pinned memory. None: if the device is CUDA.
@@ -113,8 +110,9 @@ class DataLoader:
         if self.pin_memory and not torch.cuda.is_available():
             raise ConfigError("pin_memory=True: torch sees no CUDA device here; leave it out")
         self.as_tuple = None if as_tuple is None else _check_names(as_tuple, self.dataset)
-        augment, self._mirrored = _mirror_while_decoding(augment, self.dataset, self.device)
-        self._chain = make_chain(augment, self.dataset.fields)
+        self._chain, self._head_start = head_start(augment, self.dataset, self.device)
+        if num_workers == AUTO and self._head_start.strings:
+            self.num_workers = max(1, self.num_workers)
         self._consumed = 0
         self._resuming = False  # a state was loaded, and no iteration begun since
         self._iterations: list[Iteration] = []  # begun, and their ends not seen to
@@ -231,9 +229,7 @@ class DataLoader:
         if sharing is not None:
             sharing.check()
         self._check_drop(share)
-        threads, crew_threads = dataset.threads(self.num_workers), dataset.crew_threads(self.num_workers)
-        if self._watched and self.num_workers and not threads:
-            threads, crew_threads = 1, 0
+        threads, crew_threads = self._threads_to_run()
         jobs = dataset.jobs(
             share,
             start,
@@ -285,12 +281,14 @@ class DataLoader:
 
     def _decoders(self) -> dict[str, Decoder]:
         """Decoders in place of the data set's own."""
-        found: dict[str, Decoder] = {}
-        for field, (operation, p) in self._mirrored.items():
-            decoder = self.dataset.recipe.decoders[field]
-            assert isinstance(decoder, ImageDecoder)
-            found[field] = decoder.mirroring(operation, p)
-        return found
+        return self._head_start.decoders(self.dataset)
+
+    def _threads_to_run(self) -> tuple[int, int]:
+        """Decode threads and crew threads of an iteration that begins now."""
+        threads = self.dataset.threads(self.num_workers)
+        if self.num_workers and not threads and (self._watched or self._head_start.strings):
+            return 1, 0
+        return threads, self.dataset.crew_threads(self.num_workers)
 
     def _take_jump(self) -> None:
         if self._jump is not None:
@@ -414,31 +412,6 @@ def _seconds(name: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not float(value) > 0:
         raise ConfigError(f"{name}={value!r}: must be positive seconds, or None to wait for ever")
     return float(value)
-
-
-def _mirror_while_decoding(
-    augment: Sequence[Any] | Callable[..., Any] | None, dataset: Streamed, device: torch.device
-) -> tuple[Any, dict[str, tuple[int, float]]]:
-    """Take a RandomHorizontalFlip off the head of a chain, for the decode threads to do as they write the rows: the
-    same pixels, for nothing, where a pass over a batch of 256 costs the consumer 35 ms and more.
-
-    On a CPU only: a GPU has time for it. Not if the chain flips that field again, for operations that stand twice
-    draw by their place.
-
-    Returns: what is left of the chain, and field -> (operation, p).
-    """
-    if device.type != "cpu" or not isinstance(augment, Sequence) or not augment:
-        return augment, {}
-    first, field = augment[0], getattr(augment[0], "field", None)
-    if type(first) is not RandomHorizontalFlip or any(isinstance(each, Compose) for each in augment):
-        return augment, {}
-    again = any(type(each) is RandomHorizontalFlip and each.field == field for each in augment[1:])
-    kind = dataset.fields.get(first.field)
-    if again or not isinstance(kind, Image) or kind.size is None:
-        return augment, {}
-    if not isinstance(dataset.recipe.decoders.get(first.field), ImageDecoder):
-        return augment, {}
-    return augment[1:], {first.field: (operation_number(first.name), first.p)}
 
 
 def _check_names(names: Sequence[str], dataset: Streamed) -> tuple[str, ...]:

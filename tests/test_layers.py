@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ahead", "augment", "flow", "iteration"),
     ("stream",),
     ("collated", "dataset"),
-    ("mixed", "mixture", "samplers"),
+    ("headstart", "mixed", "mixture", "samplers"),
     ("loader",),
     ("pack", "reshape"),
     ("inspect", "pages", "verify"),

@@ -665,4 +665,4 @@ def test_a_flip_that_stands_twice_or_later_stays_in_the_chain(packed: Packed) ->
     for augment in ([RandomHorizontalFlip(), RandomHorizontalFlip()], [Normalize(), RandomHorizontalFlip()]):
         made = loader(packed("tar", SIZES[23]), augment=augment)
         assert made._chain
-        assert not made._mirrored
+        assert not made._head_start.flips

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fastload.augment.keyed import operation_number, seeds
@@ -134,8 +137,10 @@ class EachText(Operation):
     """Runs a function of (text, key) on each string of a field. The key is drawn from the sample's own, the field and
     the function, so that two fields, and the same function twice, draw apart.
 
-    It runs in the consumer's thread: Python code would only take turns with it in another one, and a function of your
-    own need not be fit for several threads.
+    On a Text field of the loader's it runs while decoding, in the decode threads (num_workers >= 1), where no function
+    of a batch and no module stands before it in `augment=`; else in the consumer's thread. The strings are the same. A
+    loader calls a function once at a time, whatever its number of threads, so that one of your own need not be fit for
+    several; it must not depend on which thread calls it.
 
     Args:
         field: name of a Text field.
@@ -182,3 +187,20 @@ class EachText(Operation):
                 f"{self!r}: the batch has no strings {self.field!r}; it has {', '.join(map(repr, batch))}"
             )
         return batch.replaced({self.field: self.apply(texts, params)})
+
+
+class Turns:
+    """Several EachText of one field, for the threads that decode it: they take turns, as Python code would anyway.
+
+    Called with strings, and the keys of their samples, uint64 [k].
+    """
+
+    def __init__(self, operations: Sequence[EachText]) -> None:
+        self._operations, self._turn = operations, threading.Lock()
+
+    def __call__(self, texts: list[Any], keys: npt.NDArray[np.uint64]) -> list[Any]:
+        words = torch.from_numpy(keys.view(np.int64))
+        with self._turn:
+            for operation in self._operations:
+                texts = operation.apply(texts, operation.draw(words))
+        return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ class WordNet(Mapping[str, Sequence[str]]):
     def _look_up(self, word: str) -> tuple[str, ...]:
         if word in self._stop_words:
             return ()
-        lemmas = {lemma.name().lower() for sense in self._wordnet.synsets(word) for lemma in sense.lemmas()}
+        with _reading:
+            lemmas = {lemma.name().lower() for sense in self._wordnet.synsets(word) for lemma in sense.lemmas()}
         readable = {"".join(c for c in lemma.replace("_", " ").replace("-", " ") if c in _LETTERS) for lemma in lemmas}
         return tuple(sorted(readable - {word, ""}))
 
@@ -74,4 +76,5 @@ class WordNet(Mapping[str, Sequence[str]]):
         return sum(1 for _ in self)
 
 
+_reading = threading.Lock()  # nltk's: all that ask it share its files and their positions
 _LETTERS = frozenset(" abcdefghijklmnopqrstuvwxyz")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from fastload.decode.base import Raw, Spec
 from fastload.errors import DecodeError
 
 LIST = Spec()
+
+Keys = npt.NDArray[np.uint64]  # of samples, [k]
+Change = Callable[[list[str], Keys], list[Any]]  # strings and the keys of their samples -> other strings
 
 
 class ListDecoder:
@@ -26,7 +31,7 @@ class ListDecoder:
         """One value; see `base.Decoder`."""
         raise TypeError(f"{type(self).__name__} does not say how to decode")
 
-    def decode_all(self, raws: Sequence[Raw]) -> list[Any]:
+    def decode_all(self, raws: Sequence[Raw], keys: Keys) -> list[Any]:
         """Many values. Raises DecodeError if any of them does not decode, without telling which."""
         return [self.decode(raw, 0) for raw in raws]
 
@@ -34,7 +39,23 @@ class ListDecoder:
 class TextDecoder(ListDecoder):
     """UTF-8 bytes to str, nothing stripped."""
 
+    _change: Change | None = None
+
+    def changing(self, change: Change) -> TextDecoder:
+        """A decoder that also changes the strings: what `augment.EachText` does, without the consumer's time."""
+        decoder = copy.copy(self)
+        decoder._change = change
+        return decoder
+
     def decode(self, raw: Raw, key: int) -> str:
+        text = self._string(raw)
+        return text if self._change is None else cast(str, self._change([text], np.array([key], np.uint64))[0])
+
+    def decode_all(self, raws: Sequence[Raw], keys: Keys) -> list[Any]:
+        texts = [self._string(raw) for raw in raws]
+        return texts if self._change is None else self._change(texts, keys)
+
+    def _string(self, raw: Raw) -> str:
         try:
             return str(raw, "utf-8")
         except UnicodeDecodeError as error:
@@ -64,5 +85,5 @@ class BytesDecoder(ListDecoder):
     def decode(self, raw: Raw, key: int) -> bytes:
         return bytes(raw)
 
-    def decode_all(self, raws: Sequence[Raw]) -> list[bytes]:
+    def decode_all(self, raws: Sequence[Raw], keys: Keys) -> list[bytes]:
         return [raw if type(raw) is bytes else bytes(raw) for raw in raws]

@@ -115,8 +115,7 @@ class Rig:
         self.reopen()
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
-        self.threads = loader.dataset.threads(loader.num_workers)
-        self.crew_threads = loader.dataset.crew_threads(loader.num_workers)
+        self.threads, self.crew_threads = loader._threads_to_run()
 
     def part_rows_for(self, threads: int) -> int:
         """Rows of a part, as the loader would cut batches for so many threads."""

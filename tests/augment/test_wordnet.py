@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nltk.data
 import pytest
@@ -86,3 +90,20 @@ def test_eda_takes_its_synonyms(wordnet: WordNet) -> None:
 def test_where_nltk_has_no_wordnet_the_remedy_is_told(corpora: Path) -> None:
     with pytest.raises(ConfigError, match=r"finds no WordNet on this machine; .*python -m nltk.downloader wordnet"):
         WordNet()
+
+
+def test_threads_ask_nltk_one_at_a_time(wordnet: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It seeks and reads in files that all its users share."""
+    inside, synsets = threading.Lock(), wordnet._wordnet.synsets
+
+    def slow(word: str) -> Any:
+        assert inside.acquire(blocking=False), "two at a time"
+        time.sleep(0.01)
+        found = synsets(word)
+        inside.release()
+        return found
+
+    monkeypatch.setattr(wordnet._wordnet, "synsets", slow)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(wordnet.get, ["car", "dog", "quick", "auto"]))
+    assert found == [("auto", "fast", "motor car", "quick"), ("domestic dog",), ("car", "fast"), ("car", "motor car")]
