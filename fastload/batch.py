@@ -42,6 +42,16 @@ class Batch(dict[str, Any]):
         self.valid = valid
         self.sample_keys = sample_keys
         self.state = state
+        self._host_keys: tuple[torch.Tensor, torch.Tensor] | None = None  # sample_keys, and the same on the CPU
+
+    @property
+    def host_keys(self) -> torch.Tensor | None:
+        """`sample_keys` on the CPU: without waiting for the GPU where the batch was moved there by `to`."""
+        if self.sample_keys is None or self.sample_keys.device.type == "cpu":
+            return self.sample_keys
+        if self._host_keys is None or self._host_keys[0] is not self.sample_keys:
+            self._host_keys = self.sample_keys, self.sample_keys.cpu()
+        return self._host_keys[1]
 
     @property
     def rows(self) -> int:
@@ -58,24 +68,29 @@ class Batch(dict[str, Any]):
                 return value.to(device, non_blocking=non_blocking)
             if isinstance(value, Batch):
                 return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
-                return [item.to(device, non_blocking=non_blocking) if item is not None else None for item in value]
+            if isinstance(value, list) and any(isinstance(item, torch.Tensor) for item in value):
+                return [move(item) for item in value]
             return value
 
-        return self.replaced(
+        moved = self.replaced(
             {name: move(v) for name, v in self.items()}, valid=move(self.valid), keys=move(self.sample_keys)
         )
+        if self.sample_keys is not None and moved.sample_keys is not None and self.sample_keys.device.type == "cpu":
+            moved._host_keys = moved.sample_keys, self.sample_keys
+        return moved
 
     def replaced(
         self, fields: Mapping[str, Any], *, valid: torch.Tensor | None = None, keys: torch.Tensor | None = None
     ) -> Batch:
         """A new batch with some fields replaced or added, all else shared."""
-        return Batch(
+        batch = Batch(
             {**self, **fields},
             valid=self.valid if valid is None else valid,
             sample_keys=self.sample_keys if keys is None else keys,
             state=self.state,
         )
+        batch._host_keys = self._host_keys
+        return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (dict(self), self.valid, self.sample_keys, self.state))

@@ -70,6 +70,19 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     assert moved.sample_keys is not None
     assert moved.valid.device.type == moved.sample_keys.device.type == "meta"
     assert moved.state == batch().state
+    late = Batch({"ragged": [None, torch.ones(1), None]}).to("meta")["ragged"]
+    assert [None if each is None else each.device.type for each in late] == [None, "meta", None]
+
+
+def test_keys_are_known_on_the_host_without_asking_the_device() -> None:
+    """A tensor of the device "meta" has no content that it could be asked for."""
+    one = batch()
+    assert one.host_keys is one.sample_keys
+    moved = one.to("meta").replaced({"x": 1})
+    assert moved.host_keys is one.sample_keys
+    moved.sample_keys = torch.tensor([1, 2, 3])
+    assert moved.host_keys is moved.sample_keys
+    assert Batch().to("meta").host_keys is None
 
 
 # Buffers.

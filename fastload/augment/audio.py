@@ -188,9 +188,12 @@ class _FromBank(AudioOperation):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def recordings(self, device: torch.device) -> torch.Tensor:
-        if device not in self._moved:
-            self._moved[device] = self.bank.to(device, torch.float32)
-        return self._moved[device]
+        found = self._moved.get(device)
+        if found is None:
+            found = self.bank.to(device, torch.float32)
+            if not torch.compiler.is_compiling():
+                self._moved[device] = found
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -104,7 +104,8 @@ def _seeded(batch: Batch, device: torch.device, operation: int) -> Iterator[None
 
     `torch.manual_seed` would seed those of all other devices too, and for good.
     """
-    first = int(batch.sample_keys[0]) if batch.sample_keys is not None and len(batch.sample_keys) else 0
+    keys = batch.host_keys
+    first = int(keys[0]) if keys is not None and len(keys) else 0
     consumed = int(batch.state["consumed"]) if batch.state is not None else 0
     seed = combine(first, consumed, operation) >> 1
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -176,9 +176,9 @@ class EachText(Operation):
         return [None if text is None else self.function(text, key) for text, key in zip(value, keys, strict=True)]
 
     def __call__(self, batch: Batch) -> Batch:
-        if batch.sample_keys is None:
+        if batch.host_keys is None:
             raise ConfigError(f"{self!r} needs a batch of fastload.DataLoader: this one has no sample_keys")
-        return self.replay(batch, self.draw(batch.sample_keys))
+        return self.replay(batch, self.draw(batch.host_keys))
 
     def replay(self, batch: Batch, params: Params) -> Batch:
         texts = batch.get(self.field)
