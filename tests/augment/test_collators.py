@@ -2,10 +2,14 @@
 
 Both sides draw at random, so what is compared is what each does to the same rows: exactly where nothing is drawn
 (lengths, sentinels, labels, what is never touched), and by chi-squared on fixed seeds where it is.
+
+BERT's masking is compared with transformers' own code. No package has T5's or BART's to compare with: what stands in
+for them below is written after the published code, and what the papers promise is held as properties of any row.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +20,13 @@ import numpy.typing as npt
 import pytest
 import torch
 from conformance import chi_squared_z
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made import keys
 from transformers import BertTokenizerFast, DataCollatorForLanguageModeling
 
 from fastload.augment import CorruptSpans, InfillText, MaskTokens
+from fastload.augment.spans import poisson
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 
@@ -255,6 +262,55 @@ def test_masks_are_drawn_as_published(length: int, density: float, mean_span: fl
     assert abs(chi_squared_z([ours[p] for p in patterns], count / len(patterns))) < 4, "all ways alike"
 
 
+@given(
+    lengths=st.lists(st.integers(0, 90), min_size=1, max_size=6),
+    density=st.floats(0.05, 0.6),
+    mean_span=st.floats(1, 8),
+    closing=st.booleans(),
+    seed=st.integers(0, 2**40),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_corrupted_row_holds_what_t5_promises(
+    lengths: list[int], density: float, mean_span: float, closing: bool, seed: int
+) -> None:
+    """After Raffel et al. and `random_spans_noise_mask`: exactly so many tokens go, in exactly so many spans, none of
+    which is empty or touches another or the start; sentinels count down in inputs and labels alike; and the two make
+    the text again."""
+    size, first, end = 90, 32099, 1
+    operation = CorruptSpans(first, density=density, mean_span=mean_span, closing=closing)
+    rows = [[100 * number + i + 10 for i in range(length)] for number, length in enumerate(lengths)]
+    tokens = torch.tensor([row + [0] * (size - len(row)) for row in rows])
+    batch = Batch({"tokens": tokens, "tokens_length": torch.tensor(lengths)}, sample_keys=keys(len(rows), epoch=seed))
+    found = operation(batch)
+    for row, inputs, length, labels in zip(
+        rows, found["tokens"].tolist(), found["tokens_length"].tolist(), found["labels"].tolist(), strict=True
+    ):
+        wanted = [token for token in labels if token != -100]
+        assert set(labels[len(wanted) :]) <= {-100}
+        assert set(inputs[length:]) <= {0}
+        inputs = inputs[:length]
+        if len(row) < 2:
+            assert (inputs, wanted) == ([*row, *[end] * bool(row)], [])
+            continue
+        noise, spans = published_counts(len(row), density, mean_span)
+        sentinels = [first - number for number in range(spans)]
+        assert inputs[-1] == wanted[-1] == end
+        assert [token for token in inputs[:-1] if token > 31000] == sentinels
+        assert [token for token in wanted[:-1] if token > 31000] == [*sentinels, *[first - spans] * closing]
+        places = [inputs.index(sentinel) for sentinel in sentinels]
+        assert min(np.diff([-1, *places])) > 1, "something stays before each span"
+        gone = {sentinel: spoken(wanted, sentinel) for sentinel in sentinels}
+        assert sum(map(len, gone.values())) == noise
+        assert all(gone.values()), "no span is empty"
+        assert [token for each in inputs[:-1] for token in gone.get(each, [each])] == row
+
+
+def spoken(labels: list[int], sentinel: int) -> list[int]:
+    """The tokens that stand behind a sentinel."""
+    rest = labels[labels.index(sentinel) + 1 : -1]
+    return list(itertools.takewhile(lambda token: token < 31000, rest))
+
+
 def test_labels_that_are_too_narrow_are_refused() -> None:
     """Length 190 is where single precision would take 29 tokens for round(28.5) = 28."""
     operation = CorruptSpans(32099)
@@ -318,3 +374,41 @@ def test_runs_are_poisson_as_fairseqs() -> None:
     assert abs(two_samples_z(*tables)) < 4
     chance = np.array([math.exp(-3.0) * 3.0**k / math.factorial(k) for k in range(rare)])
     assert abs(chi_squared_z(tables[0], float(ours.sum()) * np.array([*chance, 1 - chance.sum()]))) < 4
+
+
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    density=st.floats(0.05, 0.9),
+    mean_span=st.floats(1, 6),
+    seed=st.integers(0, 2**40),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_infilled_row_holds_what_bart_promises(
+    lengths: list[int], density: float, mean_span: float, seed: int
+) -> None:
+    """After Lewis et al.: labels are the whole text; what is not masked stands in its order; and each run that was
+    drawn is one mask, so that masks and what stays, with the runs that the masks stand for, are the text. What full
+    rows lose at their end to masks of no token is the only exception."""
+    size, mask = 60, 5
+    operation = InfillText(mask, density=density, mean_span=mean_span)
+    rows = [[100 * number + i + 10 for i in range(length)] for number, length in enumerate(lengths)]
+    tokens = torch.tensor([row + [0] * (size - len(row)) for row in rows])
+    given_keys = keys(len(rows), epoch=seed)
+    batch = Batch({"tokens": tokens, "tokens_length": torch.tensor(lengths)}, sample_keys=given_keys)
+    params = operation.draw(given_keys)
+    found = operation.replay(batch, params)
+    begins = operation.uniforms(params, 0, size) < density / mean_span
+    runs = poisson(operation.uniforms(params, 1, size), mean_span)
+    for number, row in enumerate(rows):
+        expected, hidden_to = [], 0
+        for place, token in enumerate(row):
+            if bool(begins[number, place]):
+                expected.append(mask)
+                hidden_to = max(hidden_to, place + int(runs[number, place]))
+            if place >= hidden_to:
+                expected.append(token)
+        length = int(found["tokens_length"][number])
+        assert found["tokens"][number, :length].tolist() == expected[:size]
+        assert not bool(found["tokens"][number, length:].any())
+        assert found["labels"][number].tolist() == row + [-100] * (size - len(row))
+        assert found["attention_mask"][number].tolist() == [place < length for place in range(size)]
