@@ -105,7 +105,8 @@ _STYLE = """
 body { max-width: 76rem; }
 code { font: .875rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 ol.chain { padding-left: 1.5rem; margin: .5rem 0; }
-.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); gap: 1.5rem; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)); gap: 1.5rem;
+  margin-top: 1.25rem; }
 .samples section { border-top: 1px solid #e2e5ea; padding-top: .5rem; min-width: 0; }
 .samples h2 { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: .875rem; margin: .75rem 0 .25rem; color: #596373; } h3 .quiet { font-weight: 400; }
@@ -120,6 +121,8 @@ ins { color: #17663a; background: #dcf3e3; text-decoration: none; } mark { color
 ins, del, mark { padding: 0 .15em; border-radius: 2px; }
 details { margin-top: .5rem; } summary { cursor: pointer; color: #596373; font-size: .875rem; }
 details p { font-size: .8125rem; } figcaption { color: #596373; font-size: .8125rem; }
+@media (max-width: 30rem) { .cells.sound { grid-template-columns: 1fr; }
+  .cells.picture:has(> :nth-child(4):last-child) { grid-template-columns: 1fr 1fr; } }
 """
 
 _TITLE = "fastload preview: {{ p.data }}"
