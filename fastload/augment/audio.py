@@ -39,7 +39,8 @@ class AudioOperation(Operation):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The sound, and how long each sample is now, in samples."""
         fits = value.ndim == 3 and value.is_floating_point()
-        self.check(fits, f"needs floats [B, C, T], not {value.dtype} {list(value.shape)}; declare Audio(rate, seconds)")
+        remedy = "put it before what makes spectrograms" if value.ndim == 4 else "declare Audio(rate, seconds)"
+        self.check(fits, f"needs floats [B, C, T], not {value.dtype} {list(value.shape)}; {remedy}")
         whole = torch.full((len(value),), value.shape[-1], dtype=torch.int64, device=value.device)
         known = whole if lengths is None else lengths.to(torch.int64)
         if not value.shape[-1]:

@@ -19,6 +19,7 @@ from fastload.augment.fused import Drawn, Fused, Targets, params_of
 from fastload.augment.mix import MixUp
 from fastload.augment.operation import ImageOperation, Operation
 from fastload.augment.policies import AugMix
+from fastload.augment.strings import aeda, eda
 from fastload.augment.text import check_order
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -128,7 +129,7 @@ def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[
     """
     if augment is None:
         return []
-    if not callable(augment) and not isinstance(augment, Sequence):
+    if isinstance(augment, str) or not (callable(augment) or isinstance(augment, Sequence)):
         raise ConfigError(f"augment={augment!r}: pass a list of operations")
     parts: list[_Part] = []
     for item in [augment] if callable(augment) else augment:
@@ -204,7 +205,9 @@ class Compose:
         operations: fastload's operations, torch modules (Kornia's too: run on `field`, see On), functions of a Batch,
             other Composes.
         field: what torch modules run on.
-        masks, boxes, keypoints: names of fields that follow the geometry of the images, see Targets.
+        masks, boxes, keypoints: names of fields that follow the geometry of the images, see Targets. What the loader
+            itself crops and scales, by Image(224, crop="random"), only masks follow, declared as Image fields: boxes
+            and keypoints have to be in pixels of the images as they are in the batch.
         mask_fill: what masks hold where an image shows what lay outside of it.
         fuse: False runs each operation on its own.
     """
@@ -299,6 +302,11 @@ def _names(value: str | Sequence[str]) -> tuple[str, ...]:
 def _function(item: Any, where: str) -> Function:
     if isinstance(item, type):
         raise ConfigError(f"{where}: {item.__name__} is a class; pass an instance, {item.__name__}(...)")
+    if getattr(item, "func", item) in (eda, aeda):  # also with arguments, by functools.partial
+        name = getattr(item, "func", item).__name__
+        raise ConfigError(
+            f"{where}: {name} changes a string and not a batch; say of which field: EachText('text', {name})"
+        )
     if not callable(item):
         raise ConfigError(
             f"{where}: {item!r} cannot be called; pass operations, torch modules or functions of the batch"

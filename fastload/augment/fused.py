@@ -164,6 +164,8 @@ class Fused:
         matrix, projective = matrices.product(found), any(isinstance(o, Geometric) and o.projective for o in moving)
         fields: dict[str, Any] = {}
         for name in self.targets.masks:
+            if name not in batch:
+                raise ConfigError(f"masks={name!r}: no such field in the batch, it has {', '.join(map(repr, batch))}")
             mask = tensor_of(batch, moving[0], name)
             planes = mask if mask.ndim == 4 else mask[:, None]
             if planes.ndim != 4 or planes.shape[-2:] != before:

@@ -146,12 +146,16 @@ class EachText(Operation):
         field: name of a Text field.
         function: `eda`, `aeda`, or one of your own: (str, int) -> str.
 
-    Raises (when applied):
-        ConfigError: no such field, or a batch without keys.
+    Raises:
+        ConfigError: a function that cannot be called; when applied: no such field, or a batch without keys.
     """
 
     field: str = dataclasses.field()
     function: Callable[[str, int], str]
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.field, str) and callable(self.function)
+        self.check(good, "pass the name of a field and a function, EachText('text', eda)")
 
     def __repr__(self) -> str:
         return f"EachText({self.field!r}, {getattr(self.function, '__name__', repr(self.function))})"

@@ -452,6 +452,10 @@ def test_features_are_torchaudios_and_lengths_count_frames() -> None:
             r"needs floats \[B, C, T\], not torch.float32 \[2, 5\]",
         ),
         (lambda: MelSpectrogram(0), "all numbers must be at least 1"),
+        (
+            lambda: RandomGain().apply(torch.zeros(2, 1, 5, 5), {}),
+            r"needs floats \[B, C, T\], not torch.float32 \[2, 1, 5, 5\]; put it before what makes spectrograms",
+        ),
         (lambda: RandomGain().apply(torch.zeros(2, 5), {}), r"needs floats \[B, C, T\], not torch.float32 \[2, 5\]"),
     ],
 )

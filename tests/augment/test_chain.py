@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torchaudio
 from samples import SAMPLE_RATE, freeze
 
 import fastload
-from fastload.augment import Compose, Normalize, On, RandomHorizontalFlip
+from fastload.augment import Compose, Normalize, On, RandomHorizontalFlip, eda
 from fastload.augment.chain import make_chain
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -205,7 +206,7 @@ def test_a_modules_field_is_found_by_its_library() -> None:
     assert [operation.field for operation in chain] == ["i", "a"]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("augment", [5, object(), {"image": 1}])
+@pytest.mark.parametrize("augment", [5, object(), {"image": 1}, "flip"])
 def test_what_is_no_list_of_operations_is_refused(augment: Any) -> None:
     with pytest.raises(ConfigError, match=r"augment=.*: pass a list of operations"):
         make_chain(augment, {})
@@ -217,6 +218,12 @@ def test_what_cannot_be_called_is_refused() -> None:
     ):
         make_chain([Normalize(), None], {})
     assert make_chain(None, {}) == []
+
+
+@pytest.mark.parametrize("function", [eda, functools.partial(eda, share=0.3)])
+def test_functions_of_strings_say_how_they_are_used(function: Any) -> None:
+    with pytest.raises(ConfigError, match=r"augment: eda changes a string and not .* EachText\('text', eda\)"):
+        make_chain([function], {})
 
 
 def test_a_field_that_is_missing_or_a_list_is_refused() -> None:

@@ -116,3 +116,8 @@ def test_eda_finds_words_that_marks_stand_beside() -> None:
     assert 'the "swift," one, (lazy) ...' in seen
     assert 'the "Quick," one, (idle) ...' in seen
     assert any("idle" in text.split() and "(lazy)" in text for text in seen), "inserted without them"
+
+
+def test_arguments_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pass the name of a field and a function, EachText\('text', eda\)"):
+        EachText(eda, "text")  # type: ignore[arg-type]

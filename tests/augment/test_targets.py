@@ -222,3 +222,9 @@ def test_what_masks_cannot_follow_is_refused() -> None:
         ):
             Compose([RandomHorizontalFlip(field="left"), module], masks="m")
     Compose([On("sound", identity), On(("image", "m"), identity)], masks="m")
+
+
+def test_a_mask_that_is_missing_is_told_by_its_argument() -> None:
+    chain = Compose([RandomHorizontalFlip()], masks="masks")
+    with pytest.raises(ConfigError, match="masks='masks': no such field in the batch, it has 'image', 'mask'"):
+        chain(batch(pictures(2), mask=torch.ones(2, 20, 24)))
