@@ -121,5 +121,7 @@ def assert_no_loop_and_no_wait(run: Callable[[Any], Any], make: Callable[[int], 
     waits = [name for name in (*few, *many) if any(wait in name for wait in HOST_WAITS)]
     assert not waits, f"the host waits for {waits}"
     assert len(few) == len(many) > 0, f"{len(few)} operators for 4 samples, {len(many)} for 64"
+    if not operation.by_rows(torch.zeros(1)):  # the test has it run as on a GPU only: the same again
+        return
     few, many = operators(64), operators(128)
     assert len(few) == len(many), f"on a CPU {len(few)} operators for 64 samples, {len(many)} for 128"

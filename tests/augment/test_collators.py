@@ -251,11 +251,12 @@ def test_the_papers_figure_closes_labels_with_a_sentinel() -> None:
 
 @pytest.mark.parametrize(("length", "density", "mean_span"), [(9, 0.4, 2.0), (12, 0.35, 1.5)])
 def test_masks_are_drawn_as_published(length: int, density: float, mean_span: float) -> None:
+    """Theirs are drawn one by one: fewer, and yet more than 60 of each of at most 63 ways."""
     count, rng = 20_000, np.random.default_rng(0)
     operation = CorruptSpans(99, density=density, mean_span=mean_span)
     lengths = torch.full((count,), length)
     ours = Counter(map(tuple, operation.spans(lengths, length, operation.draw(keys(count))).tolist()))
-    theirs = Counter(tuple(published_mask(length, density, mean_span, rng).tolist()) for _ in range(count))
+    theirs = Counter(tuple(published_mask(length, density, mean_span, rng).tolist()) for _ in range(count // 5))
     assert set(ours) == set(theirs)
     patterns = sorted(ours)
     assert abs(two_samples_z([ours[p] for p in patterns], [theirs[p] for p in patterns])) < 4
