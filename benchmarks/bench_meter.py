@@ -23,7 +23,7 @@ LENGTH = 2048
 def unmeasured() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Clock, "enter", lambda self, stage: None)
-        patch.setattr(Clock, "passed", lambda self, stage, items, contents=(): None)
+        patch.setattr(Clock, "passed", lambda self, items, contents: None)
         patch.setattr(Meter, "asked", lambda self, ready: None)
         yield
 

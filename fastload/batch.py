@@ -34,13 +34,13 @@ class Batch(dict[str, Any]):
         self,
         fields: Mapping[str, Any] | None = None,
         *,
-        valid: torch.Tensor | None = None,
-        sample_keys: torch.Tensor | None = None,
+        valid: torch.Tensor | npt.NDArray[np.bool_] | None = None,
+        sample_keys: torch.Tensor | npt.NDArray[np.uint64] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(fields or {})
-        self.valid = valid
-        self.sample_keys = sample_keys
+        self._valid = valid
+        self._sample_keys = sample_keys
         self.state = state
         self._host_keys: tuple[torch.Tensor, torch.Tensor] | None = None  # sample_keys, and the same on the CPU
 
@@ -53,11 +53,33 @@ class Batch(dict[str, Any]):
             self._host_keys = self.sample_keys, self.sample_keys.cpu()
         return self._host_keys[1]
 
+    # Arrays become tensors when they are asked for, which is 3 us each that most batches need not spend.
+
+    @property
+    def valid(self) -> torch.Tensor | None:
+        if isinstance(self._valid, np.ndarray):
+            self._valid = torch.from_numpy(self._valid)
+        return self._valid
+
+    @valid.setter
+    def valid(self, valid: torch.Tensor | None) -> None:
+        self._valid = valid
+
+    @property
+    def sample_keys(self) -> torch.Tensor | None:
+        if isinstance(self._sample_keys, np.ndarray):
+            self._sample_keys = torch.from_numpy(self._sample_keys.view(np.int64))
+        return self._sample_keys
+
+    @sample_keys.setter
+    def sample_keys(self, sample_keys: torch.Tensor | None) -> None:
+        self._sample_keys = sample_keys
+
     @property
     def rows(self) -> int:
         """Number of rows B, padding included."""
-        if self.valid is not None:
-            return len(self.valid)
+        if self._valid is not None:
+            return int(self._valid.shape[0])
         return len(next(iter(self.values()))) if self else 0
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:

@@ -19,9 +19,10 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
         rows = batch.rows
         if device.type != "cpu":
             clock.bytes[COPY] += tensor_bytes(batch)
-        clock.enter(AUGMENT)
-        for operation in chain:
-            batch = operation(batch)
+        if chain:
+            clock.enter(AUGMENT)
+            for operation in chain:
+                batch = operation(batch)
         clock.items[STEP] += rows  # and of the stages before it, which have as many
         clock.batches += 1
         clock.enter(STEP)

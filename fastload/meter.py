@@ -46,13 +46,21 @@ class Clock:
         self.seconds[self.now] += at - self.since
         self.now, self.since = stage, at
 
-    def passed(self, stage: int, items: int, contents: Iterable[Sequence[Any]] = ()) -> None:
-        """So many items passed a stage.
+    def passed(self, items: int, contents: int | Iterable[Sequence[Any]]) -> None:
+        """So many samples were read, which are decoded next.
 
         Args:
-            contents: their bytes, one list for each field; their sum is estimated from some of them.
+            contents: their bytes; or their contents, one list for each field: the sum is estimated from some of them.
         """
-        self.items[stage] += items
+        counts = self.items
+        counts[READ] += items
+        counts[DECODE] += items
+        if type(contents) is int:
+            self.bytes[READ] += contents
+        else:
+            self._estimate(contents)  # type: ignore[arg-type]
+
+    def _estimate(self, contents: Iterable[Sequence[Any]]) -> None:
         for values in contents:
             some = values[:: len(values) // _SIZES_SAMPLED + 1]
             size = 0
@@ -62,7 +70,7 @@ class Clock:
                 elif type(value) is memoryview:
                     size += value.nbytes
             if some:
-                self.bytes[stage] += size * len(values) // len(some)
+                self.bytes[READ] += size * len(values) // len(some)
 
     def running(self) -> list[int]:
         """Nanoseconds by stage up to this moment; for any thread."""
@@ -94,7 +102,8 @@ class StageStats:
 
     Attributes:
         items: samples; of read and decode those that were done so far, else those of batches that were handed out.
-        bytes: read: stored bytes, an estimate from some of the samples; copy: bytes brought to the device; else 0.
+        bytes: read: stored bytes, of Parquet an estimate from some of the samples; copy: bytes brought to the device;
+            else 0.
         busy_seconds: summed over threads.
         waiting_seconds: what its threads spent with nothing to do: for read and decode the idle time of the loader's
             threads, which do both; for the stages in the consumer's thread its waiting for a batch.

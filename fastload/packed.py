@@ -116,7 +116,7 @@ class PackedJob:
         clock = clock_here()
         clock.enter(READ)
         found = self.recipe.reader.read(self.pieces.shards[first:last], self.pieces.rows[first:last])
-        clock.passed(READ, last - first, found.raw.values())
+        clock.passed(last - first, found.raw.values() if found.bytes is None else found.bytes)
         clock.enter(DECODE)
         bounds = self.pieces.bounds[start : stop + 1] - first
         for row in range(start, stop):
@@ -132,7 +132,6 @@ class PackedJob:
         self.positions[start:stop] = (flat * (ids > 0)).reshape(stop - start, -1)
         for name, raws in found.raw.items():
             self._fill(name, start, stop, bounds.tolist(), raws)
-        clock.passed(DECODE, last - first)
 
     def _fill(self, name: str, start: int, stop: int, bounds: list[int], raws: Sequence[Any]) -> None:
         """Write the rows [start, stop) of a field; `raws` are their pieces' documents."""

@@ -221,3 +221,15 @@ def test_a_column_of_a_list() -> None:
     assert [None if v is None else v.tolist() for v in values] == [[0, 1], None, [0]]
     column.values[:] = ["a", None, "b"]
     assert column.finish() == ["a", None, "b"]
+
+
+def test_arrays_become_tensors_once_when_they_are_asked_for() -> None:
+    valid, keys = np.array([True, False]), np.array([1, 1 << 63], np.uint64)
+    batch = Batch({"x": [1, 2]}, valid=valid, sample_keys=keys)
+    assert batch.rows == 2
+    assert batch.valid is not None and batch.sample_keys is not None
+    assert (batch.valid.tolist(), batch.sample_keys.tolist()) == ([True, False], [1, -(1 << 63)])
+    assert batch.valid is batch.valid
+    assert batch.copy().valid is batch.valid
+    batch.valid = torch.zeros(3, dtype=torch.bool)
+    assert batch.rows == 3

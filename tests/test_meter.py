@@ -48,10 +48,11 @@ def test_a_clock_sums_what_lies_between_changes_of_stage() -> None:
 
 def test_bytes_are_estimated_from_some_of_the_contents() -> None:
     clock = Clock(IDLE)
-    clock.passed(READ, 3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
+    clock.passed(3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
     assert (clock.items[READ], clock.bytes[READ]) == (3, 8)
-    clock.passed(READ, 1000, [[b"x" * 7] * 1000])
-    assert (clock.items[READ], clock.bytes[READ]) == (1003, 7008)
+    clock.passed(1000, [[b"x" * 7] * 1000])
+    clock.passed(7, 70)
+    assert (clock.items[READ], clock.items[DECODE], clock.bytes[READ]) == (1010, 1010, 7078)
 
 
 def test_code_finds_the_clock_of_its_own_thread() -> None:

@@ -22,8 +22,9 @@ STATE_VERSION = 1
 MAX_CONSUMED = 1 << 62  # leaves int64 room for the batch that follows
 
 # Positions are mapped in runs of about this many rows: numpy's cost per call is then spread thin (0.1 us a row), and
-# the first batch still comes at once, for runs begin with one batch and double.
+# the first batch still comes at once, for runs begin with one batch and grow by PLAN_GROWTH.
 PLAN_ROWS = 8192
+PLAN_GROWTH = 4
 
 
 class Ordering(Protocol):
@@ -70,7 +71,7 @@ def steps(order: Ordering, share: Share, consumed: int) -> Iterator[Step]:
         yield from batches
         consumed = batches[-1].consumed
         left -= run
-        run = min(2 * run, max(1, PLAN_ROWS // share.rows_at(consumed)))
+        run = min(PLAN_GROWTH * run, max(1, PLAN_ROWS // share.rows_at(consumed)))
 
 
 def _planned_steps(order: BoundBuckets, share: Share, consumed: int) -> Iterator[Step]:

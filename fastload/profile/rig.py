@@ -351,7 +351,7 @@ class ReadJob:
         rows, clock = slice(part * self._part_rows, (part + 1) * self._part_rows), clock_here()
         clock.enter(READ)
         found = self._reader.read(self._step.shards[rows], self._step.rows[rows])
-        clock.passed(READ, len(found.keys), found.raw.values())
+        clock.passed(len(found.keys), found.raw.values() if found.bytes is None else found.bytes)
 
     def result(self) -> Batch:
         return Batch()

@@ -4,10 +4,12 @@
        The map of a tar and the columns of its .idx, as buffers (see fastload.shards.idx): int64, uint32 or uint64, uint64, int32,
        bytes, and per field a pair of uint32 or uint64. Keeps the buffers until it is dropped.
 
-   read(shards, rows, bytes_below) -> (keys, fields, faults)
+   keys(shards, rows) -> list of str, as `read` gives them; nothing of the map is touched.
+
+   read(shards, rows, bytes_below) -> (keys, fields, faults, bytes)
        shards: list of Shard, rows: list of int, as long. keys: list of str. fields: one list a field, of bytes where the content
        is shorter than bytes_below, else of memoryviews. faults: list of (place, field), field -1: the sample is not what was
-       packed; else it lacks that field (by number). Contents at faults are None.
+       packed; else it lacks that field (by number). Contents at faults are None. bytes: of all contents.
 
    fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task; Task.result() -> (keys, left)
        For rows of numbers: where a content begins with `head` and has as many numbers behind it as a row of `out`, or more
@@ -106,12 +108,36 @@ static PyTypeObject ShardType = {
     .tp_doc = "The map of a tar and the columns of its .idx.",
 };
 
+#define AHEAD 8 /* places whose columns are fetched beforehand: they lie anywhere, so the processor cannot guess */
+
 static void locate(Place *place) {
     const Shard *shard = place->shard;
     uint64_t length = (uint64_t)shard->map.len;
     place->offset = ((const uint64_t *)shard->offsets.buf)[place->row];
     place->size = item(&shard->sizes, place->row);
     place->damaged = place->offset > length || place->size > length - place->offset;
+}
+
+static void locate_all(Place *places, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + AHEAD < count) {
+            const Place *later = &places[i + AHEAD];
+            __builtin_prefetch((const char *)later->shard->offsets.buf + later->row * later->shard->offsets.itemsize);
+            __builtin_prefetch((const char *)later->shard->sizes.buf + later->row * later->shard->sizes.itemsize);
+            __builtin_prefetch((const char *)later->shard->digests.buf + later->row * later->shard->digests.itemsize);
+        }
+        locate(&places[i]);
+    }
+}
+
+/* Begin to fetch what `key_of` reads: the bounds of a key long before it, its text shortly before. */
+static void fetch_keys(const Place *places, Py_ssize_t count, Py_ssize_t i) {
+    if (i + AHEAD < count)
+        __builtin_prefetch((const int32_t *)places[i + AHEAD].shard->key_bounds.buf + places[i + AHEAD].row);
+    if (i + AHEAD / 2 < count) {
+        const Place *soon = &places[i + AHEAD / 2];
+        __builtin_prefetch((const char *)soon->shard->key_text.buf + ((const int32_t *)soon->shard->key_bounds.buf)[soon->row]);
+    }
 }
 
 static PyObject *key_of(const Place *place) {
@@ -142,17 +168,19 @@ static int add_fault(PyObject *faults, Py_ssize_t place, Py_ssize_t field) {
     return failed ? -1 : 0;
 }
 
-/* The contents of one field, a new list; faults are added to the list. */
-static PyObject *column_of(const Place *places, Py_ssize_t count, Py_ssize_t field, Py_ssize_t bytes_below, PyObject *faults) {
+/* The contents of one field, a new list; faults are added to the list, and their lengths to `bytes`. */
+static PyObject *column_of(const Place *places, Py_ssize_t count, Py_ssize_t field, Py_ssize_t bytes_below, PyObject *faults,
+                           uint64_t *bytes) {
     PyObject *column = PyList_New(count);
     for (Py_ssize_t i = 0; column && i < count; i++) {
         const Place *place = &places[i];
         const Span *span = &place->shard->spans[field];
         uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
         PyObject *content = NULL;
-        if (!place->damaged && start && start <= place->size && length <= place->size - start)
+        if (!place->damaged && start && start <= place->size && length <= place->size - start) {
             content = slice(place, start, length, bytes_below);
-        else if (add_fault(faults, i, place->damaged || start ? -1 : field) == 0)
+            *bytes += length;
+        } else if (add_fault(faults, i, place->damaged || start ? -1 : field) == 0)
             content = Py_NewRef(Py_None);
         if (content == NULL)
             Py_CLEAR(column);
@@ -181,7 +209,6 @@ static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t count, Py_s
         }
         *fields = ((Shard *)shard)->fields;
         places[i] = (Place){.shard = (Shard *)shard, .row = row};
-        locate(&places[i]);
     }
     return places;
 }
@@ -189,12 +216,33 @@ static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t count, Py_s
 PyObject *rows_keys(const Place *places, Py_ssize_t count) {
     PyObject *keys = PyList_New(count);
     for (Py_ssize_t i = 0; keys && i < count; i++) {
+        fetch_keys(places, count, i);
         PyObject *key = key_of(&places[i]);
         if (key == NULL)
             Py_CLEAR(keys);
         else
             PyList_SET_ITEM(keys, i, key);
     }
+    return keys;
+}
+
+/* The places of two lists that may differ in length; NULL with an error set. */
+static Place *places_of_lists(PyObject *shards, PyObject *rows, Py_ssize_t *fields) {
+    if (PyList_GET_SIZE(rows) == PyList_GET_SIZE(shards))
+        return places_of(shards, rows, PyList_GET_SIZE(shards), fields);
+    PyErr_SetString(PyExc_ValueError, "read: as many rows as shards expected");
+    return NULL;
+}
+
+static PyObject *rows_only_keys(PyObject *module, PyObject *args) {
+    PyObject *shards, *rows;
+    Py_ssize_t fields = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &shards, &PyList_Type, &rows))
+        return NULL;
+    Place *places = places_of_lists(shards, rows, &fields);
+    PyObject *keys = places ? rows_keys(places, PyList_GET_SIZE(shards)) : NULL;
+    PyMem_Free(places);
     return keys;
 }
 
@@ -205,26 +253,24 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!O!n", &PyList_Type, &shards, &PyList_Type, &rows, &bytes_below))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
-    if (PyList_GET_SIZE(rows) != count) {
-        PyErr_SetString(PyExc_ValueError, "read: as many rows as shards expected");
-        return NULL;
-    }
-    Place *places = places_of(shards, rows, count, &fields);
+    Place *places = places_of_lists(shards, rows, &fields);
     if (places == NULL)
         return NULL;
+    uint64_t bytes = 0;
     Py_BEGIN_ALLOW_THREADS /* the caller's list keeps the shards alive, and they their buffers */
+    locate_all(places, count);
     rows_loops->check(places, count);
     Py_END_ALLOW_THREADS
     PyObject *keys = rows_keys(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
     int failed = keys == NULL || columns == NULL || faults == NULL;
     for (Py_ssize_t field = 0; !failed && field < fields; field++) {
-        PyObject *column = column_of(places, count, field, bytes_below, faults);
+        PyObject *column = column_of(places, count, field, bytes_below, faults, &bytes);
         failed = column == NULL;
         if (!failed)
             PyList_SET_ITEM(columns, field, column);
     }
     PyMem_Free(places);
-    PyObject *result = failed ? NULL : PyTuple_Pack(3, keys, columns, faults);
+    PyObject *result = failed ? NULL : Py_BuildValue("OOOK", keys, columns, faults, (unsigned long long)bytes);
     Py_XDECREF(keys);
     Py_XDECREF(columns);
     Py_XDECREF(faults);
@@ -268,6 +314,8 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole numbers for each");
     else if (kind >= 0)
         places = places_of(shards, rows, count, &fields);
+    if (places)
+        locate_all(places, count);
     if (places && count && (field < 0 || field >= fields)) {
         PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, fields);
     } else if (places) {
@@ -344,7 +392,8 @@ static PyMethodDef methods[] = {
     {"builds", rows_builds, METH_NOARGS, "builds() -> names of the builds that this processor can run, slowest first"},
     {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
     {"fill", rows_fill, METH_VARARGS, "fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task"},
-    {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults)"},
+    {"keys", rows_only_keys, METH_VARARGS, "keys(shards, rows) -> list of str"},
+    {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults, bytes)"},
     {NULL, NULL, 0, NULL},
 };
 

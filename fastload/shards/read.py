@@ -76,12 +76,14 @@ class Rows(NamedTuple):
         raw: by field: the stored bytes [k]; where a sample is damaged or lacks the field, an error in its place. From
             `begin`, None where numbers were copied, and no field at all where all were.
         intact: there is no error in `raw`.
+        bytes: stored bytes of what was read; None where the reader has not counted them.
     """
 
     keys: list[str]
     scalars: dict[str, npt.NDArray[Any]]
     raw: dict[str, list[Raw | FastloadError]]
     intact: bool
+    bytes: int | None = None
 
 
 class Reader(Protocol):
@@ -242,24 +244,28 @@ class TarReader:
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
         opened, at = self._shards.get_all(shards), rows.tolist()
-        scalars = {
-            name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
-            for name in self._scalars
-        }
-        native = [shard.native for shard in opened if shard.native is not None]
-        if self._stored and opened and len(native) == len(opened) and _rows is not None:
-            keys, columns, faults = _rows.read(native, at, _BYTES_BELOW)
+        scalars = self._numbers(opened, at)
+        if _rows is not None and opened:
+            native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
+            if not self._stored:
+                return Rows(_rows.keys(native, at), scalars, raw={}, intact=True, bytes=0)
+            keys, columns, faults, size = _rows.read(native, at, _BYTES_BELOW)
             for place, field in faults:
                 self._mark(columns, opened[place], at[place], place, field)
-            return Rows(
-                keys=keys, scalars=scalars, raw=dict(zip(self._stored, columns, strict=True)), intact=not faults
-            )
+            return Rows(keys, scalars, dict(zip(self._stored, columns, strict=True)), intact=not faults, bytes=size)
         keys = [
             str(shard.key_text[shard.key_bounds[row] : shard.key_bounds[row + 1]], "utf-8")
             for shard, row in zip(opened, at, strict=True)
         ]
         raw, intact = self._raw(opened, at) if self._stored else ({}, True)
         return Rows(keys=keys, scalars=scalars, raw=raw, intact=intact)
+
+    def _numbers(self, opened: list[_TarShard], at: list[int]) -> dict[str, npt.NDArray[Any]]:
+        """The fields that come from the index, of each row."""
+        return {
+            name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
+            for name in self._scalars
+        }
 
     def begin(self, shards: Ints, rows: Ints, into: Copying, crew: Crew | None) -> Callable[[], Rows]:
         """The one stored field's numbers straight into place, without the GIL; other rows as ever."""
@@ -273,12 +279,9 @@ class TarReader:
 
         def finish() -> Rows:
             keys, left = task.result()
-            scalars = {
-                name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
-                for name in self._scalars
-            }
+            scalars = self._numbers(opened, at)
             if not left:
-                return Rows(keys=keys, scalars=scalars, raw={}, intact=True)
+                return Rows(keys, scalars, raw={}, intact=True, bytes=len(keys) * into.row_bytes)
             raw: list[Any] = [None] * len(keys)
             others = self.read(shards[left], rows[left])
             for place, content in zip(left, others.raw[into.field], strict=True):

@@ -171,7 +171,7 @@ def test_resuming_asks_the_order_as_much_at_any_position() -> None:
         counted = Counted(order)
         assert len(list(islice(steps(counted, share, consumed), 10))) == 10
         asked.add((counted.calls, counted.rows))
-    assert asked == {(4, 15 * 250)}  # runs of 1, 2, 4 and 8 batches
+    assert asked == {(3, 21 * 250)}  # runs of 1, 4 and 16 batches
 
 
 def test_the_first_batch_is_planned_alone() -> None:
