@@ -9,6 +9,11 @@ import os
 from fastload.errors import SourceError
 
 
+def was_cut(view: memoryview) -> bool:
+    """Whether the file of a mapped view is shorter by now. To read on would end the process (SIGBUS)."""
+    return isinstance(view.obj, mmap.mmap) and view.obj.size() < len(view.obj)
+
+
 def map_file(path: str, expected_bytes: int) -> memoryview:
     """A read-only view of a whole file; the map lives as long as any view of it.
 

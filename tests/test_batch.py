@@ -227,7 +227,8 @@ def test_arrays_become_tensors_once_when_they_are_asked_for() -> None:
     valid, keys = np.array([True, False]), np.array([1, 1 << 63], np.uint64)
     batch = Batch({"x": [1, 2]}, valid=valid, sample_keys=keys)
     assert batch.rows == 2
-    assert batch.valid is not None and batch.sample_keys is not None
+    assert batch.valid is not None
+    assert batch.sample_keys is not None
     assert (batch.valid.tolist(), batch.sample_keys.tolist()) == ([True, False], [1, -(1 << 63)])
     assert batch.valid is batch.valid
     assert batch.copy().valid is batch.valid

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +167,47 @@ def test_a_shard_that_could_not_be_opened_is_tried_again() -> None:
         cache.get(1)
     assert cache.get(1) == "open"
     assert cache._opening == {}
+
+
+CUT = """
+import os, sys, time
+import fastload
+fields = {"image": fastload.Bytes()} if sys.argv[2] == "bytes" else {"tokens": fastload.Tokens(16)}
+loader = fastload.DataLoader(sys.argv[1], batch_size=1, fields=fields, shuffle=False)
+batches = iter(loader)
+next(batches), next(batches)
+os.truncate(sys.argv[1] + "/train/shard-000000.tar", 512)
+time.sleep(0.1)
+try:
+    for batch in batches:
+        pass
+except fastload.errors.FastloadError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("kind", ["bytes", "tokens"])
+def test_a_shard_that_is_cut_off_between_batches_is_an_error_that_names_it(packed: Packed, kind: str) -> None:
+    data = packed("tar", [40], samples.FIELDS)
+    command = [sys.executable, "-c", CUT, str(data), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert done.returncode == 1, f"{done.returncode}: {done.stderr}"
+    assert "SourceError" in done.stderr
+    assert "shard-000000.tar" in done.stderr
+    assert "has 512 bytes, and its index says" in done.stderr
+
+
+def test_looking_for_cut_files_takes_a_hundredth_of_the_time(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    def slow(view: memoryview) -> bool:
+        looked.append(view)
+        time.sleep(0.002)
+        return False
+
+    monkeypatch.setattr("fastload.shards.read.was_cut", slow)
+    reader = reader_of(packed("tar", [3, 1, 4]))
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        reader.read(np.array([0, 1, 2]), np.zeros(3, np.int64))
+    assert len(looked) == 3, "6 ms, and not again for 600"
