@@ -1,6 +1,7 @@
 /* One row of a batch: header -> box -> cut -> libjpeg, line by line -> resized across, then down -> the row.
  *
- * Only lines and columns of the box are transformed; nothing larger than a few lines is kept. */
+ * Only lines and columns of the box are transformed; nothing larger than a few lines is kept, but for a progressive file's
+ * coefficients, which libjpeg holds whole: 2 bytes of each component's samples. */
 #include "_jpeg.h"
 
 #include <stdlib.h>

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -309,3 +310,37 @@ def test_without_the_kernel_pixels_are_the_same_and_one_line_says_so(tmp_path: A
     assert second == "the native kernel is not built"
     _, out = by_kernel(Image(24, crop="random"), [raw.read_bytes()], [9])
     assert np.abs(out[0].astype(int) - np.load(result)).max() <= TOLERANCE
+
+
+PEAKS = """
+import re, sys
+import numpy as np
+from fastload.decode import native
+from fastload.fields import Image
+
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+out = np.zeros((1, 32, 32, 3), np.uint8)
+for path, pixels in zip(sys.argv[2:], [int(sys.argv[1])] * 2):
+    raw = open(path, "rb").read()
+    before = peak()
+    assert native.decode_rows(Image(32), [raw], out, [0], pixels)[0] == native.DECODED
+    print((peak() - before) / pixels)
+"""
+
+
+@pytest.mark.skipif(not native.available() or sys.platform != "linux", reason="needs the kernel, and Linux's /proc")
+def test_a_progressive_picture_takes_no_more_memory_than_is_said(tmp_path: Path) -> None:
+    """Bytes a pixel, of pictures as large as the limit that is passed: 3 at 4:2:0 and then, of 6 at 4:4:4, 3 more at
+    least, as the peak before counts; a picture kept whole beside the coefficients would be 3 more."""
+    side = 4000
+    picture = PillowImage.fromarray(scene(200, 200)).resize((side, side))
+    paths = [tmp_path / "420.jpg", tmp_path / "444.jpg"]
+    for path, subsampling in zip(paths, (2, 0), strict=True):
+        picture.save(path, progressive=True, subsampling=subsampling, quality=50)
+    command = [sys.executable, "-c", PEAKS, str(side * side), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    first, second = map(float, done.stdout.split())
+    assert 2 < first < 3.3
+    assert first + second < 6.6
