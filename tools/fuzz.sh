@@ -1,31 +1,50 @@
 #!/usr/bin/env bash
-# Fuzz the JPEG kernel with address and undefined-behaviour sanitizers: tools/fuzz.sh [inputs] [working folder]
-# Needs clang with its run-time libraries and libjpeg62-turbo-dev. What it finds is left in the working folder as crash-*;
-# a run that finds nothing is noted in benchmarks/results/fuzz.json.
+# Fuzz what is in C with address and undefined-behaviour sanitizers: tools/fuzz.sh [inputs] [working folder] [target ...]
+# Targets: jpeg (the JPEG kernel) and rows (the reader of rows, from tables that an index may hold); both if none is named.
+# Needs clang with its run-time libraries, libjpeg62-turbo-dev, libxxhash-dev and Python's headers. What it finds is left in
+# the working folder as crash-*; a run that finds nothing is noted in benchmarks/results/fuzz.json.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 inputs=${1:-2000000}
 work=${2:-$root/build/fuzz}
-command -v clang >/dev/null || need_packages clang libjpeg62-turbo-dev
+targets=(jpeg rows)
+[ $# -lt 3 ] || targets=("${@:3}")
+command -v clang >/dev/null || need_packages clang libjpeg62-turbo-dev libxxhash-dev
 version=$(clang -dumpversion)
 compgen -G "$(clang -print-resource-dir)/lib/linux/libclang_rt.fuzzer-*.a" >/dev/null ||
     need_packages "libclang-rt-${version%%.*}-dev"
-mkdir -p "$work/corpus"
-clang -g -O1 -std=gnu11 -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-    "$root"/tests/fuzz/fuzz_jpeg.c "$root"/fastload/decode/_jpeg_*.c -o "$work/fuzz_jpeg" -ljpeg -lm
-PYTHONPATH=$root "$python" "$root/tests/fuzz/seeds.py" "$work/seeds"
-cd "$work"
-log=$work/fuzz.log
-nice -n 19 ./fuzz_jpeg -runs="$inputs" -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
-    -artifact_prefix="$work/crash-" corpus seeds 2>&1 | tee "$log"
-# Of a run that found nothing: what was run, for the record.
-"$python" - "$log" "$root" <<'END'
+python_var() { "$python" -c "import sysconfig; print(sysconfig.$1)"; }
+checked=(clang -g -O1 -std=gnu11 -ffp-contract=off "-fsanitize=fuzzer,address,undefined" -fno-sanitize-recover=undefined)
+
+build_jpeg() {
+    "${checked[@]}" "$root"/tests/fuzz/fuzz_jpeg.c "$root"/fastload/decode/_jpeg_*.c -o "$1" -ljpeg -lm
+    PYTHONPATH=$root "$python" "$root/tests/fuzz/seeds.py" "$work/jpeg/seeds"
+}
+
+build_rows() {
+    local libraries
+    libraries=$(python_var 'get_config_var("LIBDIR")')
+    "${checked[@]}" -pthread -I"$(python_var 'get_paths()["include"]')" "$root"/tests/fuzz/fuzz_rows.c \
+        "$root"/fastload/shards/_rows_{crew,base}.c -o "$1" \
+        -L"$libraries" -Wl,-rpath,"$libraries" -lpython"$(python_var 'get_python_version()')"
+    mkdir -p "$work/rows/seeds"
+}
+
+for target in "${targets[@]}"; do
+    mkdir -p "$work/$target/corpus"
+    "build_$target" "$work/$target/fuzz"
+    cd "$work/$target"
+    # Python's own allocator would hide reads beyond an object's end.
+    PYTHONMALLOC=malloc nice -n 19 ./fuzz -runs="$inputs" -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$work/crash-" corpus seeds 2>&1 | tee "$work/$target.log"
+    # Of a run that found nothing: what was run, for the record.
+    "$python" - "$work/$target.log" "$root" "$target" <<'END'
 import json, pathlib, re, subprocess, sys, time
-log, root = pathlib.Path(sys.argv[1]).read_text(), pathlib.Path(sys.argv[2])
+log, root, target = pathlib.Path(sys.argv[1]).read_text(), pathlib.Path(sys.argv[2]), f"tests/fuzz/fuzz_{sys.argv[3]}.c"
 commit = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 record = {
-    "target": "tests/fuzz/fuzz_jpeg.c",
+    "target": target,
     "sanitizers": ["address", "undefined"],
     "inputs": int(re.search(r"stat::number_of_executed_units: (\d+)", log)[1]),
     "peak_rss_mib": int(re.search(r"stat::peak_rss_mb: +(\d+)", log)[1]),
@@ -33,6 +52,9 @@ record = {
     "commit": commit,
     "date": time.strftime("%Y-%m-%d"),
 }
-(root / "benchmarks/results/fuzz.json").write_text(json.dumps(record, indent=1) + "\n")
+results = root / "benchmarks/results/fuzz.json"
+others = [run for run in json.loads(results.read_text()) if run["target"] != target]
+results.write_text(json.dumps(sorted([*others, record], key=lambda run: run["target"]), indent=1) + "\n")
 print(json.dumps(record))
 END
+done
