@@ -1,5 +1,6 @@
 """Leaves out what this machine cannot run, tests marked `gpu` where torch sees no NVIDIA GPU; and, without --all, what
-takes long: real trainers, processes that are killed, profiles. `tools/test.sh` runs all.
+takes long, as long.txt has it: real trainers, processes that are killed, compilers. `tools/test.sh` runs all, in two
+shares side by side: `--share 1/2` is one of them.
 
 Tests may import the helpers of this folder (`conformance`, `samples`).
 """
@@ -7,43 +8,65 @@ Tests may import the helpers of this folder (`conformance`, `samples`).
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
-
-LONG = (
-    "augment/test_inductor.py", "dropin", "profile/test_run.py", "profile/test_command.py", "profile/test_script.py",
-    "pack/test_cluster.py", "pack/test_crash.py", "pack/test_prepare_crash.py", "pack/test_clean_crash.py",
-    "pack/test_any_source.py",
-    "reshape/test_crash.py",
-    "demo/test_flow.py", "remote/test_faults.py",
-    "test_distributed.py", "test_leaving.py", "test_processes.py", "test_readme.py",
-)  # fmt: skip
+SHORT_SECONDS = 0.05  # of a test that long.txt does not name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes long")
+    parser.addoption("--share", metavar="K/N", help="of the files the K-th of N shares that take about equally long")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = long_tests()
     named = any(Path(argument.split("::")[0]).exists() for argument in config.invocation_params.args)
     if not config.getoption("--all") and not named:
-        here = Path(__file__).parent
-        long = [item for item in items if item.path.relative_to(here).as_posix().startswith(LONG)]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if not on_gpu:
-        return
-    import torch
+        keep(config, items, lambda item: name_of(item) not in long)
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
 
-    if not torch.cuda.is_available():
-        config.hook.pytest_deselected(items=on_gpu)
-        items[:] = [item for item in items if item not in on_gpu]
+        if not torch.cuda.is_available():
+            keep(config, items, lambda item: item.get_closest_marker("gpu") is None)
+    if config.getoption("--share"):
+        number, shares = map(int, config.getoption("--share").split("/"))
+        dealt = deal(items, long, shares)
+        keep(config, items, lambda item: dealt[item.path] == number)
+
+
+def keep(config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
+
+
+def name_of(item: pytest.Item) -> str:
+    return f"{item.path.relative_to(HERE).as_posix()}::{getattr(item, 'originalname', item.name)}"
+
+
+def long_tests() -> dict[str, float]:
+    """Seconds that all cases of a test take together, by its name."""
+    lines = [line.split() for line in (HERE / "long.txt").read_text().splitlines() if not line.startswith("#")]
+    return {name: float(seconds) for seconds, name in lines}
+
+
+def deal(items: list[pytest.Item], long: dict[str, float], shares: int) -> dict[Path, int]:
+    """Which share each file is in, counted from 1: the longest first, each to who has least."""
+    seconds: dict[Path, float] = defaultdict(float)
+    for path, name in {(item.path, name_of(item)) for item in items}:
+        seconds[path] += long.get(name, SHORT_SECONDS)
+    totals, dealt = [0.0] * shares, {}
+    for path in sorted(seconds, key=lambda path: (-seconds[path], path)):
+        least = totals.index(min(totals))
+        totals[least] += seconds[path]
+        dealt[path] = least + 1
+    return dealt
 
 
 @pytest.fixture(scope="session")

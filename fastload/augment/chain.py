@@ -125,7 +125,8 @@ def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[
     callable gets the batch.
 
     Raises:
-        ConfigError: something that cannot be called, or a module whose field is not clear.
+        ConfigError: something that cannot be called, a module whose field is not clear, or boxes or keypoints of images
+            that are cropped while they are decoded.
     """
     if augment is None:
         return []
@@ -140,7 +141,20 @@ def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[
                 On(_field_for(item, fields), item) if isinstance(item, torch.nn.Module) else _function(item, "augment")
             )
             parts.append(_Part(function, Targets()))
+    for part in parts:
+        _check_decoded_whole(part, fields)
     return _stages(parts)
+
+
+def _check_decoded_whole(part: _Part, fields: dict[str, Field]) -> None:
+    """Raises ConfigError for boxes and keypoints of a picture that is cropped while it is decoded."""
+    name, points = getattr(part.function, "field", ""), (*part.targets.boxes, *part.targets.keypoints)
+    kind = fields.get(name) if isinstance(name, str) else None
+    if points and isinstance(kind, Image) and kind.crop is not None:
+        raise ConfigError(
+            f"{', '.join(map(repr, points))} cannot follow the crop that decoding makes of fields[{name!r}]; declare "
+            f"Image({kind.size!r}), the whole picture, have them in pixels of that, and crop in the chain"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import fcntl
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,10 +67,16 @@ def name_of(blob: Blob) -> str:
 def make_as_above(path: Path) -> None:
     """Make a folder, if it is not there, with the mode of the one above: who shares that one shares this."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir()
-        with contextlib.suppress(PermissionError):
-            path.chmod(path.parent.stat().st_mode & 0o7777)
+    if not path.exists():
+        made = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)  # never to be seen with another mode
+        try:
+            with contextlib.suppress(PermissionError):
+                os.chmod(made, path.parent.stat().st_mode & 0o7777)
+            os.rename(made, path)
+        except OSError:
+            os.rmdir(made)
+            if not path.exists():  # else somebody was faster
+                raise
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{path.name} is not a folder")
 

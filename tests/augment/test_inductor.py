@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 import torch
+import tqdm
 from made import DEVICES, keys, pictures
 
 from fastload.augment import (
@@ -18,6 +20,10 @@ from fastload.augment import (
     RandomGrayscale,
     RandomHorizontalFlip,
 )
+
+# No threads that stay: beside them no other test of this process could fork workers.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+tqdm.tqdm.monitor_interval = 0
 
 CHAINS: dict[str, list[Any]] = {
     "six": [

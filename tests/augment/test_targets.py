@@ -30,9 +30,11 @@ from fastload.augment import (
     TrivialAugmentWide,
     operation,
 )
+from fastload.augment.chain import make_chain
 from fastload.augment.layers import NUMBER
 from fastload.batch import Batch
 from fastload.errors import ConfigError
+from fastload.fields import Image, Tensor
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -228,3 +230,16 @@ def test_a_mask_that_is_missing_is_told_by_its_argument() -> None:
     chain = Compose([RandomHorizontalFlip()], masks="masks")
     with pytest.raises(ConfigError, match="masks='masks': no such field in the batch, it has 'image', 'mask'"):
         chain(batch(pictures(2), mask=torch.ones(2, 20, 24)))
+
+
+@pytest.mark.parametrize("crop", ["random", "center"])
+@pytest.mark.parametrize("targets", [{"boxes": "boxes"}, {"keypoints": "points"}])
+def test_boxes_and_keypoints_cannot_follow_a_crop_that_decoding_makes(crop: Any, targets: dict[str, str]) -> None:
+    fields = {"image": Image(32, crop=crop), "boxes": Tensor(), "points": Tensor()}
+    chain = Compose([RandomHorizontalFlip()], **targets)
+    with pytest.raises(
+        ConfigError, match=r"'(boxes|points)' cannot follow the crop that decoding makes of fields\['image'\]"
+    ):
+        make_chain([chain], fields)
+    make_chain([chain], {**fields, "image": Image(32)})
+    make_chain([Compose([RandomHorizontalFlip()], masks="mask")], {**fields, "mask": Image(32, crop=crop)})

@@ -291,6 +291,7 @@ def test_any_number_of_workers_writes_the_same(
 def test_fresh_interpreters_write_the_same_as_forked_ones(tokenizer: Path, tmp_path: Path, length: int | None) -> None:
     source = write_jsonl(tmp_path / "t.jsonl", documents(60))
     prepare = Prepare(tokenizer=tokenizer, sequence_length=length)
+    assert threading.enumerate() == [threading.main_thread()], "a test has left threads, and packing does not fork"
     pack(source, tmp_path / "forked", prepare=prepare, shard_size=12_000, workers=2)
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)

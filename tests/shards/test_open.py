@@ -158,7 +158,7 @@ def test_a_name_with_brackets_that_exists_is_that_file(tmp_path: Path) -> None:
             r"data='s3://bucket/\*.tar': stores are not listed; write a range",
         ),
         ("https://me:pw@host/a.tar.gz?key=1", ConfigError, "^https://host/a.tar.gz is compressed and cannot be read"),
-        (["no-such-scheme://a/b.tar"], ConfigError, "no-such-scheme://a/b.tar cannot be read: Protocol not known"),
+        (["no-such-scheme://a/b.tar"], ConfigError, "no-such-scheme://a/b.tar cannot be opened: Protocol not known"),
         ("no.tar", SourceError, r"/no.tar does not exist$"),
         ("no-{0..1}.tar", SourceError, r"/no-0.tar does not exist \(from 'no-{0..1}.tar'\)"),
         ("no-*.tar", SourceError, r"no file matches 'no-\*.tar' in /"),
