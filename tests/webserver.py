@@ -10,6 +10,7 @@ with Server(folder) as server:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import random
@@ -40,6 +41,7 @@ class Server:
         self.requests: list[tuple[str, str, int, int]] = []
         self.bytes_per_second = 0.0
         self.closing = threading.Event()
+        self.answering: dict[threading.Thread, socket.socket] = {}
         self.lock = threading.Lock()
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -78,11 +80,28 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        with self.lock:
+            answering = list(self.answering.items())
+        for thread, connection in answering:  # which clients keep open; beside threads no test could fork workers
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
 
 
 def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            with server.lock:
+                server.answering[threading.current_thread()] = self.connection
+
+        def finish(self) -> None:
+            with server.lock:
+                del server.answering[threading.current_thread()]
+            with contextlib.suppress(OSError):  # it was shut down
+                super().finish()
 
         def log_message(self, *_: Any) -> None:
             """Nothing is printed."""
