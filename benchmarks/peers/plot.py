@@ -48,6 +48,7 @@ def _bars(axis: Any, found: Mapping[str, Any], title: str, names: Mapping[str, s
     axis.margins(x=0.12)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.tick_params(axis="x", labelsize=7)
+    axis.locator_params(axis="x", nbins=4)
 
 
 def _lines(axis: Any, found: Mapping[str, Any], title: str, names: Mapping[str, str]) -> None:
