@@ -17,6 +17,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+SHARED = ("dropin/", "profile/test_run.py", "test_distributed.py")  # what all tests of these share takes long
 SHORT_SECONDS = 0.05  # of a test that long.txt does not name
 
 
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = long_tests()
     named = any(Path(argument.split("::")[0]).exists() for argument in config.invocation_params.args)
     if not config.getoption("--all") and not named:
-        keep(config, items, lambda item: name_of(item) not in long)
+        keep(config, items, lambda item: name_of(item) not in long and not name_of(item).startswith(SHARED))
     if any(item.get_closest_marker("gpu") for item in items):
         import torch
 
