@@ -273,6 +273,7 @@ def test_5_a_dropped_engine_stops_its_threads() -> None:
 
 def test_5_an_engine_that_was_never_asked_has_no_threads() -> None:
     engine = Engine(iter(Plan([Task(0)])), threads=2, ahead=1)
+    assert workers() == []
     del engine
     assert workers() == []
 
