@@ -171,7 +171,7 @@ class Folder:
 
     def drop(self, name: str, file: int) -> None:
         """Remove an object that was found damaged; who has mapped it keeps it."""
-        with contextlib.suppress(FileNotFoundError), self.naming():
+        with self.naming(), contextlib.suppress(FileNotFoundError):  # another thread or process was first
             if os.stat(self.path / name).st_ino == os.fstat(file).st_ino:
                 os.unlink(self.path / name)
 

@@ -23,7 +23,7 @@ import fastload
 from fastload.errors import ConfigError, CorruptError, EngineError, SourceError
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob
-from fastload.remote.folder import name_of
+from fastload.remote.folder import Folder, name_of
 from fastload.stopping import work_until
 
 Packed = Callable[..., Path]
@@ -161,6 +161,23 @@ def test_a_damaged_file_is_found_and_fetched_again(server: Server, tmp_path: Pat
         os.truncate(path, SIZE - 1 if damage == "cut" else 0)
     assert bytes(make(tmp_path).open(blob(server, 3))) == b"\3" * SIZE
     assert server.gets()["3.tar"] == 2
+
+
+@pytest.mark.parametrize("by_now", ["gone", "fetched again"])
+def test_a_damaged_file_that_another_has_dropped_by_now(tmp_path: Path, by_now: str) -> None:
+    """Who drops it second finds nothing to do, and leaves what was fetched in its place."""
+    folder, path = Folder(tmp_path, None, 1.0), tmp_path / "x.tar"
+    path.write_bytes(b"damaged")
+    file = folder.hold("x.tar")
+    assert file is not None
+    try:
+        path.unlink()
+        if by_now == "fetched again":
+            path.write_bytes(b"whole")
+        folder.drop("x.tar", file)
+        assert path.exists() == (by_now == "fetched again")
+    finally:
+        os.close(file)
 
 
 def test_a_disk_that_damages_what_it_keeps(server: Server, tmp_path: Path) -> None:
