@@ -18,7 +18,7 @@ Contract
                 who is interrupted before that, has nothing to close.
   6. Stall      If no part finishes for `timeout` seconds while the consumer waits, EngineError names what was waited
                 for, at once: threads that hang are left behind, and end where they get to. Without threads nobody
-                waits, and nobody can tell.
+                waits, and nobody can tell. While the whole process stands still (Ctrl-Z, a debugger), no time passes.
   7. Fork       In a child process made by fork after it was made, next() raises EngineError: threads do not survive a
                 fork.
   8. Exit       At interpreter exit every engine that is still open is closed.
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -55,6 +56,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 _CLOSED = "the engine was closed before its end; begin a new iteration"
 STALLED_JOIN_SECONDS = 0.1  # after a stall: enough for threads that do not hang
+LOOK_SECONDS = 1.0  # at most, of a longer wait that counts: the rest is time in which the process stood still
 JOIN_SECONDS = 10.0  # close() waits this long for a running part; a thread that hangs longer is left behind as a daemon
 
 
@@ -213,41 +215,43 @@ class Engine(Generic[Result]):
             raise EngineError("the loader was forked while iterating; make its iterator in the child process")
         if self._over:
             raise StopIteration
+        line = self._line  # close() in another thread puts another one in its place
         try:
             if self._shared.closed:
                 raise EngineError(_CLOSED)
             if self._unstarted:
                 threads, self._unstarted = self._unstarted, 0
                 self._start(threads)
-            ready = len([ticket for ticket in self._line if ticket.left == 0])
-            if len(self._line) < self._ahead:
+            ready = len([ticket for ticket in line if ticket.left == 0])
+            if len(line) < self._ahead:
                 self.clock.enter(PLAN)
-                self._fill()
-            if not self._line:
+                self._fill(line)
+            if not line:
                 if self._plan_error is not None:
                     raise self._plan_error
-                raise StopIteration
-            ticket = self._line[0]
+                raise EngineError(_CLOSED) if self._shared.closed else StopIteration
+            ticket = line[0]
             self._meter.asked(ready)
             if self._threads:
                 self.clock.enter(WAITING)
             self._finish(ticket)
-            self._line.popleft()
+            line.popleft()
             if self._ahead > 1 or self._threads:
                 self.clock.enter(PLAN)
-                self._fill()  # what was begun goes on while the consumer works on this result
+                self._fill(line)  # what was begun goes on while the consumer works on this result
             self.clock.enter(ASSEMBLE)
             result = ticket.job.result()
             self.clock.enter(COPY)
             return result
         except BaseException:
             self._over = True
+            line.clear()  # a traceback that is kept keeps no batch
             self.close()
             raise
 
-    def _fill(self) -> None:
+    def _fill(self, line: deque[_Ticket[Result]]) -> None:
         """Begin jobs until `ahead` are in the line."""
-        while len(self._line) < self._ahead and not self._plan_ended:
+        while len(line) < self._ahead and not self._plan_ended:
             try:
                 job = next(self._plan)
             except StopIteration:
@@ -257,7 +261,7 @@ class Engine(Generic[Result]):
                 self._plan_ended, self._plan_error = True, error
                 return
             ticket = _Ticket(job)
-            self._line.append(ticket)
+            line.append(ticket)
             if self._threads:
                 with self._shared.lock:
                     self._shared.parts.extend((ticket, part) for part in range(ticket.left))
@@ -276,20 +280,18 @@ class Engine(Generic[Result]):
             return
         shared = self._shared
         with shared.lock:
-            seen, since = shared.finished_parts, time.monotonic()
+            timeout = math.inf if self._timeout is None else self._timeout
+            seen, waited = shared.finished_parts, 0.0
             while ticket.left and not shared.closed:
-                shared.done.wait(self._timeout)
+                at_most, since = min(LOOK_SECONDS, timeout - waited), time.monotonic()
+                shared.done.wait(at_most)
+                waited += min(at_most, time.monotonic() - since)
                 if shared.finished_parts != seen:
-                    seen, since = shared.finished_parts, time.monotonic()
-                elif (
-                    self._timeout is not None
-                    and ticket.left
-                    and not shared.closed
-                    and time.monotonic() - since >= self._timeout
-                ):
+                    seen, waited = shared.finished_parts, 0.0
+                elif ticket.left and not shared.closed and waited >= timeout:
                     self._stalled = True
                     raise EngineError(
-                        f"no progress for {self._timeout:g} s: {ticket.left} of {ticket.job.parts} parts of the "
+                        f"no progress for {timeout:g} s: {ticket.left} of {ticket.job.parts} parts of the "
                         f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets "
                         "the limit"
                     )
@@ -345,7 +347,7 @@ class Engine(Generic[Result]):
             with contextlib.suppress(ValueError):  # it is being drawn from in another thread, which will close it
                 self._plan.close()
         _join(self._threads, STALLED_JOIN_SECONDS if self._stalled else JOIN_SECONDS)
-        self._line.clear()
+        self._line = deque()
         _open_engines.discard(self)
 
     def __enter__(self) -> Engine[Result]:

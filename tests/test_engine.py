@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,6 +58,19 @@ class Plan:
 
 def wait(event: threading.Event) -> None:
     assert event.wait(PATIENCE), "nobody set the event: a hang"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE / 0.002)):
+        if condition():
+            return
+        threading.Event().wait(0.002)
+    raise AssertionError("it never came to be")
+
+
+def settle(threads: int) -> None:
+    """Wait until so many threads are left."""
+    until(lambda: len(workers()) == threads)
 
 
 def workers() -> list[str]:
@@ -323,6 +338,40 @@ def test_5_another_thread_may_close_it_and_the_consumer_does_not_wait_for_ever()
     assert workers() == []
 
 
+def closed_elsewhere(engine: Engine[int]) -> None:
+    """Close an engine in another thread, and wait for it."""
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join()
+
+
+def test_5_another_thread_may_close_it_while_the_consumer_works_on_a_part() -> None:
+    engines: list[Engine[int]] = []
+    tasks = [Task(number, work=lambda _: closed_elsewhere(engines[0])) for number in range(3)]
+    engine = Engine(iter(Plan(tasks)), threads=0, ahead=2)
+    engines.append(engine)
+    assert next(engine) == 0
+    with pytest.raises(EngineError, match="closed before its end"):
+        next(engine)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_5_a_plan_that_another_thread_has_closed_is_no_end(threads: int) -> None:
+    class Closed:
+        """A generator that is closed between the engine's looking and its drawing."""
+
+        def __iter__(self) -> Iterator[Task]:
+            return self
+
+        def __next__(self) -> Task:
+            closed_elsewhere(engine)
+            raise StopIteration
+
+    engine = Engine(Closed(), threads=threads, ahead=2)
+    with pytest.raises(EngineError, match="closed before its end"):
+        next(engine)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_5_results_that_were_handed_over_are_not_kept_alive(threads: int) -> None:
     class Kept:
@@ -352,12 +401,11 @@ def test_5_results_that_were_handed_over_are_not_kept_alive(threads: int) -> Non
 
 def test_6_a_stall_is_an_error_that_names_what_was_waited_for() -> None:
     release = threading.Event()
-    engine = Engine(
-        iter(Plan([Task(7, parts=2, work=lambda part: wait(release) if part else None)])),
-        threads=3,
-        ahead=1,
-        timeout_seconds=0.1,
-    )
+    tasks = [Task(0), Task(7, parts=2, work=lambda part: wait(release) if part else None)]
+    engine = Engine(iter(Plan(tasks)), threads=3, ahead=2)  # however long the threads take to get there
+    assert next(engine) == 0
+    until(lambda: engine._shared.finished_parts == 2)
+    engine._timeout = 0.1
     begun = time.monotonic()
     with pytest.raises(
         EngineError, match=r"no progress for 0.1 s: 1 of 2 parts of the next batch are unfinished \(task 7\)"
@@ -365,7 +413,7 @@ def test_6_a_stall_is_an_error_that_names_what_was_waited_for() -> None:
         next(engine)
     engine.close()
     assert time.monotonic() - begun < 5, "it waits for no thread that hangs"
-    assert len(workers()) == 1, "the others are joined"
+    settle(1)  # the others end
     release.set()
     for thread in threading.enumerate():
         if thread.name.startswith("fastload-"):
@@ -373,11 +421,46 @@ def test_6_a_stall_is_an_error_that_names_what_was_waited_for() -> None:
     assert workers() == []
 
 
-def test_6_slow_progress_is_no_stall() -> None:
-    tick = threading.Event()
-    task = Task(0, parts=8, work=lambda _: tick.wait(0.1))
-    engine = Engine(iter(Plan([task])), threads=1, ahead=1, timeout_seconds=0.4)
-    assert list(engine) == [0]  # 0.8 s in all
+def test_6_slow_progress_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, now = threading.Semaphore(0), [0.0]
+    task = Task(0, parts=8, work=lambda _: turns.acquire(timeout=PATIENCE))
+    engine = Engine(iter(Plan([task])), threads=1, ahead=1, timeout_seconds=30.0)
+
+    def look(_: float | None) -> None:
+        """20 s pass, and one part is done."""
+        before, now[0] = engine._shared.finished_parts, now[0] + 20
+        engine._shared.lock.release()
+        turns.release()
+        until(lambda: engine._shared.finished_parts > before)
+        engine._shared.lock.acquire()
+
+    with monkeypatch.context() as patches:
+        patches.setattr("fastload.engine.time", SimpleNamespace(monotonic=lambda: now[0]))
+        patches.setattr("fastload.engine.LOOK_SECONDS", 100.0)
+        patches.setattr(engine._shared.done, "wait", look)
+        assert next(engine) == 0
+    assert now[0] == 8 * 20
+    engine.close()
+
+
+def test_6_time_in_which_the_process_stands_still_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, looks = threading.Event(), itertools.count()
+
+    def stands_still(_: float | None) -> None:
+        """As a wait that Ctrl-Z has cut off for an hour."""
+        engine._shared.lock.release()
+        if next(looks) == 3:
+            release.set()
+        time.sleep(0.001)
+        engine._shared.lock.acquire()
+
+    hours = itertools.count(step=3600)
+    engine = Engine(iter(Plan([Task(0, work=lambda _: wait(release))])), threads=1, ahead=1, timeout_seconds=30.0)
+    with monkeypatch.context() as patches:
+        patches.setattr("fastload.engine.time", SimpleNamespace(monotonic=lambda: float(next(hours))))
+        patches.setattr(engine._shared.done, "wait", stands_still)
+        assert next(engine) == 0
+    engine.close()
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -441,15 +524,6 @@ def test_threads_wait_without_work_and_take_up_what_comes_later() -> None:
             next(engine)
 
 
-def settle(engine: Engine[int], threads: int) -> None:
-    """Wait until so many threads are left."""
-    for _ in range(int(PATIENCE / 0.005)):
-        if len(workers()) == threads:
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError(f"{len(workers())} threads, and {threads} were asked for")
-
-
 def test_9_more_and_fewer_threads_run_from_one_result_to_the_next_in_the_same_order() -> None:
     sizes = [1, 4, 2, 2, 7, 1, 3]
     tasks = [Task(number, parts=5) for number in range(10 * len(sizes))]
@@ -459,7 +533,7 @@ def test_9_more_and_fewer_threads_run_from_one_result_to_the_next_in_the_same_or
             engine.resize(size, 1 + number % 4)
             assert engine.threads == size
             results += [next(engine) for _ in range(10)]
-            settle(engine, size)
+            settle(size)
         assert results == list(range(70))
     assert workers() == []
 
@@ -481,7 +555,7 @@ def test_9_a_thread_that_is_too_many_ends_after_its_part_and_one_that_is_needed_
         assert (engine.threads, len(workers())) == (2, 3), "no thread is started where one has not ended yet"
         release.set()
         assert [next(engine), next(engine)] == [1, 2]
-        settle(engine, 2)
+        settle(2)
         engine.resize(5, 2)
         assert len(workers()) == 5
     assert workers() == []
