@@ -10,6 +10,7 @@ stderr  where it failed, a line of JSON: the kind of error and what it says
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -42,12 +43,17 @@ def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
     }  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(
-        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
+    try:
+        started = subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+    except OSError as error:  # no process, memory or descriptor left at the moment
+        raise transfer.Transient(f"no process can be started to fetch it: {error.strerror or error}") from error
+    with started as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
-            process.stdin.write(json.dumps(asked).encode())
+            with contextlib.suppress(BrokenPipeError):  # it has ended; why, it says below
+                process.stdin.write(json.dumps(asked).encode())
             process.stdin.close()
             first = process.stdout.readline()
             if first.endswith(b"\n"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import samples
@@ -16,7 +20,7 @@ from webserver import Server
 import fastload
 from fastload.errors import CorruptError, SourceError
 from fastload.remote.cache import Cache
-from fastload.remote.fetch import Blob
+from fastload.remote.fetch import Blob, fetch_bytes
 from fastload.shards.idx import Idx
 from fastload.shards.open import open_index
 
@@ -54,6 +58,31 @@ def test_each_fault_once(packed: Packed, tmp_path: Path, fault: str, ranges: boo
         remote = fastload.DataLoader(server.url, 4, remote=PATIENT, cache_dir=tmp_path)
         assert stream(remote) == stream(fastload.DataLoader(folder, 4))
         assert not any(server.faults.values())
+
+
+@pytest.mark.parametrize("fault", ["cannot be started", "has ended already"])
+def test_a_forked_process_whose_fetching_process_fails_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """C12"""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.tar").write_bytes(b"content")
+    begin, faults = subprocess.Popen, [fault]
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        if not faults:
+            return begin(command, **options)
+        if faults.pop() == "cannot be started":
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        process = begin([command[0], "-c", "raise SystemExit(1)"], **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr("fastload.remote.transfer.forked", lambda: True)
+    with Server(tmp_path / "web") as server:
+        assert fetch_bytes(f"{server.url}/a.tar", PATIENT) == b"content"
+    assert not faults
 
 
 def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
