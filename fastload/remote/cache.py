@@ -31,7 +31,7 @@ import xxhash
 
 from fastload.errors import CorruptError, SourceError
 from fastload.remote.fetch import Blob, fetch
-from fastload.remote.folder import Folder, NoRoom, make_as_above, name_of
+from fastload.remote.folder import Folder, NoRoom, let_go, make_as_above, name_of
 from fastload.remote.settings import Remote
 from fastload.remote.urls import shown
 from fastload.stopping import pause, stop_here
@@ -53,15 +53,16 @@ class _Holders:
     """Some of them, as long as they live. Any thread may add one while another asks them: a WeakSet may not be."""
 
     def __init__(self) -> None:
-        self._references: list[weakref.ref[Holder]] = []
+        self._references: dict[int, list[weakref.ref[Holder]]] = {}  # by process
 
     def add(self, holder: Holder) -> None:
         """One more."""
-        self._references.append(weakref.ref(holder, self._references.remove))
+        own = self._references.setdefault(os.getpid(), [])
+        own.append(weakref.ref(holder, own.remove))
 
     def let_go(self) -> None:
-        """Ask all."""
-        for reference in list(self._references):
+        """Ask all of this process: those from before a fork may be locked by threads left behind."""
+        for reference in list(self._references.get(os.getpid(), ())):
             holder = reference()
             if holder is not None:
                 holder.let_go()
@@ -87,7 +88,6 @@ class _Failure:
 class _Process:
     """What the threads of one process share; made anew after a fork, for locks may be held by threads left behind."""
 
-    pid: int
     folder: Folder
     slots: threading.BoundedSemaphore
     verified: set[tuple[str, int, int]] = field(default_factory=set)  # name, inode, bytes
@@ -109,7 +109,7 @@ class Cache:
         self.remote = remote
         self.keep_damaged = False
         self.readers, self.holders = _Holders(), _Holders()
-        self._own: _Process | None = None
+        self._own: dict[int, _Process] = {}  # by process
 
     def __getstate__(self) -> dict[str, Any]:
         return {"remote": self.remote, "keep_damaged": self.keep_damaged}
@@ -149,14 +149,13 @@ class Cache:
         return self.remote.folder / FOLDER_NAME / name_of(blob)
 
     def _process(self) -> _Process:
-        own = self._own
-        if own is None or own.pid != os.getpid():
+        own = self._own.get(os.getpid())
+        if own is None:
             patience = self.remote.give_up_seconds + self.remote.stall_seconds
             folder = Folder(self.remote.folder / FOLDER_NAME, self.limit, patience)
             folder.make()
-            own = self._own = _Process(
-                pid=os.getpid(), folder=folder, slots=threading.BoundedSemaphore(self.remote.downloads)
-            )
+            made = _Process(folder=folder, slots=threading.BoundedSemaphore(self.remote.downloads))
+            own = self._own.setdefault(os.getpid(), made)  # several threads may come first
         return own
 
     def open(self, blob: Blob, *, ahead: bool = False) -> memoryview:
@@ -179,8 +178,9 @@ class Cache:
                 self._fetch(own, name, blob, since, ahead)
                 continue
             try:
-                if _is_whole(own, name, file, blob):
-                    return _map(file)
+                with own.folder.naming():  # no descriptor or memory may be left for a map
+                    if _is_whole(own, name, file, blob):
+                        return _map(file)
                 own.folder.drop(name, file)
             finally:
                 os.close(file)
@@ -207,9 +207,11 @@ class Cache:
                 again = full_since is not None
                 full_since = time.monotonic() if full_since is None else full_since
             finally:
-                if not done:
-                    own.folder.drop_part(name)
-                os.close(part)
+                try:
+                    if not done:
+                        own.folder.drop_part(name)
+                finally:
+                    let_go(part)
             self._wait_for_room(own, blob, full_since, ahead, again)
 
     def _try(self, own: _Process, part: int, name: str, blob: Blob, since: float, ahead: bool) -> None:

@@ -38,6 +38,7 @@ from fastload.stopping import pause
 _NAME = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]{1,80}")
 _PART = re.compile(_NAME.pattern + r"\.\d+\.part")
 _POLL_SECONDS = 0.02
+_MOST_SECONDS = 1.0  # of a poll that took longer: the process stood still (Ctrl-Z), and perhaps the other with it
 _SPARE = 0.05  # of a disk is left free where no size is set
 
 
@@ -85,6 +86,14 @@ def let_sharers_read(file: int | Path, folder: Path) -> None:
     """Have a file of one's own in a folder readable for all who may write there, whatever the umask."""
     sharers = folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     os.chmod(file, stat.S_IMODE(os.stat(file).st_mode) | sharers << 1)  # the bits to read stand left of those to write
+
+
+def let_go(file: int) -> None:
+    """Unlock and close. A process that was forked meanwhile has a copy, and closing alone would leave it the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        os.close(file)
 
 
 class Folder:
@@ -142,16 +151,20 @@ class Folder:
                     os.close(file)
 
     def begin(self, name: str) -> int | None:
-        """A descriptor of an empty part, locked for this writer; None if the object is there by now."""
+        """A descriptor of an empty part, locked for this writer until `let_go`; None if the object is there by now."""
         path = self._part(name)
         with self.naming():
             while not (self.path / name).exists():
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
                 try:
-                    if self._lock(file, fcntl.LOCK_EX, path) and not (self.path / name).exists():
-                        os.ftruncate(file, 0)
-                        let_sharers_read(file, self.path)
-                        return os.dup(file)
+                    if not self._lock(file, fcntl.LOCK_EX, path):
+                        continue
+                    if (self.path / name).exists():  # by now: this part was made for nothing
+                        self.drop_part(name)
+                        return None
+                    os.ftruncate(file, 0)
+                    let_sharers_read(file, self.path)
+                    return os.dup(file)
                 finally:
                     os.close(file)
         return None
@@ -167,7 +180,8 @@ class Folder:
 
     def drop_part(self, name: str) -> None:
         """Remove a part that this process has locked."""
-        self._part(name).unlink(missing_ok=True)
+        with self.naming():
+            self._part(name).unlink(missing_ok=True)
 
     def drop(self, name: str, file: int) -> None:
         """Remove an object that was found damaged; who has mapped it keeps it."""
@@ -248,7 +262,7 @@ class Folder:
         except (BlockingIOError, PermissionError):
             return False
         finally:
-            os.close(file)
+            let_go(file)
         return True
 
     @contextmanager
@@ -258,27 +272,32 @@ class Folder:
             self._lock(file, fcntl.LOCK_EX, self.path)
             yield
         finally:
-            os.close(file)
+            let_go(file)
 
     def _lock(self, file: int, kind: int, path: Path) -> bool:
         """Wait for a lock, as long as its holder gives a sign of life: the file changes. False if the file has been
         removed, or has got another name: a part that became an object may be in use for hours."""
-        seen, since = os.fstat(file).st_mtime_ns, time.monotonic()
+        seen, waited = os.fstat(file).st_mtime_ns, 0.0
         while True:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
-                return _is_at(file, path)
+                if _is_at(file, path):
+                    return True
+                fcntl.flock(file, fcntl.LOCK_UN)
+                return False
             if not _is_at(file, path):
                 return False
             about = os.fstat(file)
             if about.st_mtime_ns != seen:
-                seen, since = about.st_mtime_ns, time.monotonic()
-            elif time.monotonic() - since > self._patience:
+                seen, waited = about.st_mtime_ns, 0.0
+            elif waited > self._patience:
                 raise SourceError(
                     f"{path} has been locked for {self._patience:g} s by a process that makes no progress "
                     "(`fuser` names it); end it, or pass another cache_dir"
                 )
+            since = time.monotonic()
             pause(_POLL_SECONDS)
+            waited += min(_MOST_SECONDS, time.monotonic() - since)
 
 
 def _is_at(file: int, path: Path) -> bool:

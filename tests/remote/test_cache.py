@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -12,7 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import samples
@@ -23,7 +28,7 @@ import fastload
 from fastload.errors import ConfigError, CorruptError, EngineError, SourceError
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob
-from fastload.remote.folder import Folder, name_of
+from fastload.remote.folder import Folder, let_go, name_of
 from fastload.stopping import work_until
 
 Packed = Callable[..., Path]
@@ -178,6 +183,101 @@ def test_a_damaged_file_that_another_has_dropped_by_now(tmp_path: Path, by_now: 
         assert path.exists() == (by_now == "fetched again")
     finally:
         os.close(file)
+
+
+@pytest.mark.parametrize("by_now", ["made", "not made"])
+def test_an_object_that_comes_while_a_part_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_now: str
+) -> None:
+    """Nobody else's writing is done twice, and no empty part stays."""
+    folder, lock = Folder(tmp_path, None, 1.0), Folder._lock
+
+    def late(*args: Any) -> bool:
+        if by_now == "made":
+            (tmp_path / "x.tar").write_bytes(b"whole")
+        return lock(*args)
+
+    monkeypatch.setattr(Folder, "_lock", late)
+    part = folder.begin("x.tar")
+    assert (part is None) == (by_now == "made")
+    if part is not None:
+        folder.finish("x.tar")
+        let_go(part)
+    assert os.listdir(tmp_path) == ["x.tar"]
+
+
+def test_a_fork_at_any_moment_keeps_no_lock(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C16: what a process that was forked has is a copy of each descriptor, and with it of the lock."""
+    lock, copies = fcntl.flock, []
+
+    def locked(file: int, kind: int) -> None:
+        lock(file, kind)
+        if kind & fcntl.LOCK_EX:
+            copies.append(os.dup(file))
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    cache = make(tmp_path, cache_size=2 * SIZE, stall_seconds=0.2, give_up_seconds=0.2)
+    try:
+        for number in range(3):
+            assert bytes(cache.open(blob(server, number))[:1]) == bytes([number])
+        assert len(copies) > 6
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
+def test_what_held_objects_before_a_fork_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is not there any more may have left it locked."""
+    asked = []
+
+    class Holder:
+        def let_go(self) -> None:
+            asked.append(self)
+
+    cache, before, after = make(tmp_path), Holder(), Holder()
+    cache.readers.add(before)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    cache.readers.add(after)
+    cache.close_readers()
+    assert asked == [after]
+
+
+def test_threads_that_come_first_share_all_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, cache, make_folder = threading.Barrier(2), make(tmp_path), Folder.make
+
+    def at_once(folder: Folder) -> None:
+        both.wait(30)
+        make_folder(folder)
+
+    monkeypatch.setattr(Folder, "make", at_once)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: cache._process(), range(2))
+    assert first is second
+
+
+def test_a_map_that_the_system_refuses_names_the_cache(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("fastload.remote.cache._map", refused)
+    with pytest.raises(SourceError, match=r"c/remote cannot be used: Too many open files"):
+        make(tmp_path).open(blob(server, 0))
+
+
+def test_time_in_which_the_process_stands_still_is_no_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour passes with each look, as with Ctrl-Z; the writer, who stood still too, is done at the third."""
+    (tmp_path / "x.tar").write_bytes(b"whole")
+    folder, hours, looks = Folder(tmp_path, None, 30.0), itertools.count(step=3600), itertools.count()
+    with open(tmp_path / "x.tar", "rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        unlock = {3: lambda: fcntl.flock(writer, fcntl.LOCK_UN)}
+        monkeypatch.setattr("fastload.remote.folder.time", SimpleNamespace(monotonic=lambda: float(next(hours))))
+        monkeypatch.setattr("fastload.remote.folder.pause", lambda _: unlock.get(next(looks), lambda: None)())
+        file = folder.hold("x.tar")
+    assert file is not None
+    os.close(file)
 
 
 def test_a_disk_that_damages_what_it_keeps(server: Server, tmp_path: Path) -> None:
