@@ -11,14 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import conformance
 import psutil
 import pytest
 import samples
 from ranks import PATIENCE_SECONDS, TESTS
-from samples import Leftovers
+from samples import Leftovers, own_memory
 
 import fastload
 
@@ -149,14 +148,9 @@ def test_many_epochs_keep_memory_and_descriptors_as_they_are(packed: Packed, sha
                     break
 
     run(40)
-    before, memory = Leftovers(), resident()
+    gc.collect()
+    before, memory = Leftovers(), own_memory()
     run(200)
     before.assert_none()
-    assert resident() - memory < 4 << 20, "one batch has 100 kB: 200 epochs of lost ones would be seen"
-
-
-def resident() -> int:
-    """Bytes of this process that no other shares, after collecting garbage."""
     gc.collect()
-    found: Any = psutil.Process().memory_full_info()
-    return int(found.uss)
+    assert own_memory() - memory < 4 << 20, "one batch has 100 kB: 200 epochs of lost ones would be seen"
