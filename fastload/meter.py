@@ -191,7 +191,7 @@ class Meter:
 
     def __init__(self, make: Callable[[int], Clock] = Clock) -> None:
         self._pid, self._make = os.getpid(), make
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a thread that holds it may be the one that collects a dropped iteration
         self._clocks: dict[Clock, bool] = {}  # those that run -> whether it is a consumer's
         self._past = {True: _Sums(), False: _Sums()}  # those that were stopped
         self._ready: Counter[int] = Counter()
@@ -217,14 +217,21 @@ class Meter:
         """The consumer asks for a batch, and so many are ready."""
         self._ready[ready] += 1
 
+    def _sums(self) -> dict[bool, _Sums]:
+        """Of the consumer's clocks and of the threads'."""
+        with self._lock:
+            while True:
+                sums, clocks = {True: _Sums(), False: _Sums()}, list(self._clocks.items())
+                for consumer, past in self._past.items():
+                    sums[consumer].add(past, past.seconds)
+                for clock, consumer in clocks:
+                    sums[consumer].add(clock, clock.running())
+                if len(clocks) == len(self._clocks):  # else one was collected, and stopped, meanwhile
+                    return sums
+
     def stats(self) -> Stats:
         """The sums up to this moment; for any thread."""
-        sums = {True: _Sums(), False: _Sums()}
-        with self._lock:
-            for consumer, past in self._past.items():
-                sums[consumer].add(past, past.seconds)
-            for clock, consumer in self._clocks.items():
-                sums[consumer].add(clock, clock.running())
+        sums = self._sums()
         mine, threads = sums[True], sums[False]
         waiting = sum(mine.seconds[each] for each in (WAITING, PLAN, READ, DECODE, ASSEMBLE)) / 1e9
         idle = threads.seconds[IDLE] / 1e9

@@ -81,6 +81,26 @@ def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
     assert first.thread_seconds > 0
 
 
+def test_an_iteration_that_is_collected_while_stats_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector of cycles runs at any allocation, and what it collects stops its clock."""
+    meter, running, dropped = Meter(), Clock.running, []
+    kept, clock = meter.start(consumer=True), meter.start(consumer=True)
+    kept.batches, clock.batches = 4, 3
+
+    def collecting(self: Clock) -> list[int]:
+        if not dropped:
+            dropped.append(clock)
+            meter.stop(clock)
+        return running(self)
+
+    monkeypatch.setattr(Clock, "running", collecting)
+    found: list[int] = []
+    reading = threading.Thread(target=lambda: found.append(meter.stats().batches), daemon=True)
+    reading.start()
+    reading.join(20)
+    assert found == [7]
+
+
 @pytest.mark.parametrize("threads", [0, 1])
 def test_planning_is_a_stage_of_its_own(threads: int) -> None:
     class Nothing:
