@@ -23,6 +23,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -221,7 +222,10 @@ class ProcessPool:
         )
         theirs.close()
         self._workers[ours] = _Worker(process.pid, process)
-        ours.send(self._encoder)
+        try:
+            ours.send(self._encoder)
+        except OSError:
+            raise self._death(ours) from None
 
 
 class _Worker:
@@ -236,7 +240,8 @@ class _Worker:
 
     def kill(self) -> None:
         if self._status is None:
-            os.kill(self._process_id, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the system has seen to its end, see `join`
+                os.kill(self._process_id, signal.SIGKILL)
 
     def join(self) -> int:
         """Wait for the end; the exit status, negative for a signal."""
@@ -244,7 +249,10 @@ class _Worker:
             if self._popen is not None:
                 self._status = self._popen.wait()
             else:
-                self._status = os.waitstatus_to_exitcode(os.waitpid(self._process_id, 0)[1])
+                try:
+                    self._status = os.waitstatus_to_exitcode(os.waitpid(self._process_id, 0)[1])
+                except ChildProcessError:  # where SIGCHLD is ignored, the system keeps no status
+                    self._status = 0
         return self._status
 
 
