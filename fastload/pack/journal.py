@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fastload.errors import FastloadError, PackError
-from fastload.pack.locking import LOCK_NAME, acquire
+from fastload.pack.locking import LOCK_NAME, acquire, release, remove_if_empty
 from fastload.pack.tally import Tally
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME, refuse_url
@@ -85,7 +85,6 @@ class Journal:
         self._identity = json.loads(json.dumps(identity))
         self._made = [p for p in (out, *out.parents) if not p.exists()]
         refuse_foreign(out)
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = acquire(self._folder, out, "packing into")
         try:
             self.finished = self._read()
@@ -95,7 +94,7 @@ class Journal:
         except BaseException:
             if not (self._folder / RECORDS_NAME).exists():
                 self._remove_folder()
-            os.close(self._lock)
+            release(self._lock)
             raise
 
     def __enter__(self) -> Self:
@@ -148,7 +147,7 @@ class Journal:
         for folder in self._split_folders():
             for path in folder.iterdir():
                 if f"{folder.name}/{path.name}" not in kept and _OURS.fullmatch(path.name):
-                    path.unlink()
+                    path.unlink(missing_ok=True)  # an attempt on another machine may remove its own
 
     def close(self) -> None:
         """Let the folder go; without a finished shard or anything found out, leave it as it was found."""
@@ -165,14 +164,14 @@ class Journal:
                     folder.rmdir()
                 except OSError:
                     break  # something is in it
-        os.close(self._lock)
+        release(self._lock)
         self._lock = -1
 
     def remove(self) -> None:
         """The data set is complete: no trace of the run stays."""
         self._records.close()
         self._remove_folder()
-        os.close(self._lock)
+        release(self._lock)
         self._lock = -1
 
     def _surveyed(self) -> bool:
@@ -181,9 +180,10 @@ class Journal:
     def _remove_folder(self) -> None:
         for path in self._folder.glob(SURVEY_GLOB):
             path.unlink()
-        for name in (SPOOL_NAME, ROWS_NAME, LOCK_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME):
+        # The lock last: whoever waits for it has the folder from then on.
+        for name in (SPOOL_NAME, ROWS_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME, LOCK_NAME):
             (self._folder / name).unlink(missing_ok=True)
-        self._folder.rmdir()
+        remove_if_empty(self._folder)
         fsync_directory(self._out)
 
     def _split_folders(self) -> list[Path]:

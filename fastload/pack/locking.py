@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastload.errors import PackError
@@ -29,8 +30,27 @@ def held(out: Path, doing: str) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK_NAME).unlink()
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        remove_if_empty(folder)
+        release(descriptor)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that held a lock, unless the next one who waited has taken it over, or has removed it."""
+    try:
         folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def release(descriptor: int) -> None:
+    """Let a lock go, also where a process that was forked meanwhile has a copy of its descriptor."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
         os.close(descriptor)
 
 
@@ -47,10 +67,12 @@ def acquire(folder: Path, out: Path, doing: str) -> int:
     """
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while True:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         try:
             descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:  # its holder finished and removed the folder
+            if time.monotonic() > deadline:  # no folder at all, such as a link to nothing
+                raise
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,6 +90,14 @@ def acquire(folder: Path, out: Path, doing: str) -> int:
                 ) from None
         os.close(descriptor)
         time.sleep(_POLL_SECONDS)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there; what is there may be removed at any moment, on which
+    Path.mkdir(exist_ok=True) fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir()
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
