@@ -6,6 +6,7 @@ tensors.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class BufferPool:
     """
 
     def __init__(self, *, pinned: bool = False, limit: int = 8) -> None:
-        self.pinned, self._limit = pinned, limit
+        self.pinned, self._limit, self._pid = pinned, limit, os.getpid()
         self._lock = threading.Lock()
         self._arrays: dict[tuple[tuple[int, ...], str], list[npt.NDArray[Any]]] = {}
 
@@ -149,6 +150,8 @@ class BufferPool:
         if self.pinned:
             kind = torch.from_numpy(np.empty(0, dtype)).dtype
             return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+        if self._pid != os.getpid():  # forked: a thread that stayed behind may have the lock, and arrays
+            self.__init__(limit=self._limit)  # type: ignore[misc]
         with self._lock:
             arrays = self._arrays.setdefault((shape, dtype.str), [])
             unused = _first_unused(arrays)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import threading
 import weakref
@@ -140,6 +141,19 @@ def test_buffers_that_the_user_keeps_are_forgotten_and_freed_with_the_batches() 
     assert len({array.ctypes.data for array in kept}) == 10
     del kept
     assert sum(ref() is not None for ref in gone) == 3
+
+
+def test_a_pool_is_made_anew_in_a_process_that_was_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that stayed behind may have its lock, and arrays."""
+    pool, found = BufferPool(), []
+    first = pool.take((4, 2), FLOATS)
+    with pool._lock:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        thread = threading.Thread(target=lambda: found.append(pool.take((4, 2), FLOATS)), daemon=True)
+        thread.start()
+        thread.join(20)
+    assert len(found) == 1
+    assert found[0] is not first
 
 
 def test_a_pool_is_safe_in_several_threads() -> None:

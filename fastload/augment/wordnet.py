@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ class WordNet(Mapping[str, Sequence[str]]):
                 "nltk finds no WordNet on this machine; fetch it once: python -m nltk.downloader wordnet"
             ) from None
         self._wordnet: Any = wordnet
+        self._opened_by = os.getpid()
         self._stop_words = frozenset(stop_words)
         self._found: dict[str, tuple[str, ...]] = {}
 
@@ -63,7 +65,10 @@ class WordNet(Mapping[str, Sequence[str]]):
     def _look_up(self, word: str) -> tuple[str, ...]:
         if word in self._stop_words:
             return ()
-        with _reading:
+        with _reading.setdefault(os.getpid(), threading.Lock()):
+            if self._opened_by != os.getpid():  # forked: the files' positions are those of the other process too
+                _close_files(self._wordnet)
+                self._opened_by = os.getpid()
             lemmas = {lemma.name().lower() for sense in self._wordnet.synsets(word) for lemma in sense.lemmas()}
         readable = {"".join(c for c in lemma.replace("_", " ").replace("-", " ") if c in _LETTERS) for lemma in lemmas}
         return tuple(sorted(readable - {word, ""}))
@@ -76,5 +81,15 @@ class WordNet(Mapping[str, Sequence[str]]):
         return sum(1 for _ in self)
 
 
-_reading = threading.Lock()  # nltk's: all that ask it share its files and their positions
+def _close_files(wordnet: Any) -> None:
+    """Have nltk open its files anew when it next reads them."""
+    files: dict[str, Any] = getattr(wordnet, "_data_file_map", {})
+    for file in files.values():
+        file.close()
+    files.clear()
+
+
+# By process: nltk's, for all that ask it share its files and their positions. After a fork it may be held by a thread
+# that stayed behind.
+_reading: dict[int, threading.Lock] = {}
 _LETTERS = frozenset(" abcdefghijklmnopqrstuvwxyz")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,6 +92,20 @@ def test_eda_takes_its_synonyms(wordnet: WordNet) -> None:
 def test_where_nltk_has_no_wordnet_the_remedy_is_told(corpora: Path) -> None:
     with pytest.raises(ConfigError, match=r"finds no WordNet on this machine; .*python -m nltk.downloader wordnet"):
         WordNet()
+
+
+def test_a_fork_reads_files_of_its_own(wordnet: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shares the positions in those of its parent, and a thread that stayed there may have the lock."""
+    assert wordnet["dog"] == ("domestic dog",)
+    before = dict(wordnet._wordnet._data_file_map)
+    held = vars(sys.modules[WordNet.__module__])["_reading"][os.getpid()]
+    with held:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(wordnet.get, "car").result(20) == ("auto", "fast", "motor car", "quick")
+    after = wordnet._wordnet._data_file_map
+    assert before
+    assert all(file is not before.get(pos) for pos, file in after.items())
 
 
 def test_threads_ask_nltk_one_at_a_time(wordnet: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
