@@ -3,6 +3,8 @@ data sets give the same batches whichever way Accelerate shares them out."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import conformance
 import pytest
 import ranks
+import samples
 
 Packed = Callable[..., Path]
 PROGRAM = "dropin/accelerate_program.py"
 SIZES, SAMPLES = [5, 1, 9, 8], 23
+MARGIN_SECONDS = 20  # of 60 that the process group would wait, on a machine that is busy with other things
 WAYS = [f"{dispatch} {split} {w}" for dispatch in (None, False, True) for split in (False, True) for w in (0, 2)]
 
 
@@ -95,3 +99,21 @@ def test_what_cannot_be_shared_out_is_refused(found: list[Any]) -> None:
     for rank in found:
         assert len(rank["errors"]) == len(expected)
         assert all(part in error for part, error in zip(expected, rank["errors"], strict=True))
+
+
+def test_where_the_first_rank_reads_for_all_its_error_ends_the_others(tmp_path: Path) -> None:
+    """They wait for its batch, and gloo tells them when its process is gone; before, nothing can."""
+    data = samples.make(tmp_path / "data", "tar", [8, 8, 8])
+    samples.flip_byte(data / "train" / "shard-000001.tar", 5 * 1024)
+    out = tmp_path / "out"
+    processes = ranks.start("dropin/dispatch_program.py", 2, out, data)
+    try:
+        said = [ranks.finish(process) for process in processes]
+    finally:
+        for process in processes:
+            ranks.abort(process)
+    first, other = (json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert re.match("CorruptError.*'train/shard-000001.tar'.*are not what was packed", first["error"], re.DOTALL), said
+    assert re.match("RuntimeError.*Connection (closed|reset) by peer", other["error"]), said
+    assert other["batches"] == first["batches"]
+    assert other["seconds"] < MARGIN_SECONDS
