@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from conformance import (
     epoch_steps,
     sample_ids,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload.errors import ConfigError
@@ -204,6 +205,46 @@ def test_resumed_at_other_world_sizes_the_union_is_exact(parts: list[tuple[int, 
             ]
     assert sorted(read) == sorted(stream(mix, consumed))
     assert sizes
+
+
+STOPS = st.sampled_from(["first", "all", 1, 37])
+SHARES = st.sampled_from([[1.0, 1.0], [3.0, 1.0], [0.7, 0.3], [1.0, 19.0]])  # round robin, a quota, weights
+
+
+@settings(PROPERTY, max_examples=30)
+@given(
+    st.lists(st.tuples(STOPS, SHARES), min_size=1, max_size=3),
+    st.sampled_from(["pad", "wrap", "drop"]),
+    st.lists(st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 9), st.integers(1, 4)), min_size=2, max_size=4),
+)
+def test_any_rules_nested_and_resumed_at_other_world_sizes_read_each_place_once(
+    rules: list[tuple[Stop, list[float]]], last_batch: LastBatch, parts: list[tuple[int, int, int]]
+) -> None:
+    """Rules from the innermost mixture outwards."""
+    leaf = Weighted("w").bind(Base(sizes=np.array(C), seed=3, window=2, lanes=1), {"w": np.arange(23)})
+    mix, shards = leaf, len(C)
+    for depth, (stop, weights) in enumerate(rules):
+        mix = Mixture([mix, Order(B, seed=depth, window=depth)], [shards, len(B)], weights, stop)
+        shards += len(B)
+    read: Counter[tuple[int, int, int]] = Counter()
+    consumed = 0
+    for world_size, batch_size, batches in parts:
+        shares = [
+            Share(rank=rank, world_size=world_size, batch_size=batch_size, last_batch=last_batch)
+            for rank in range(world_size)
+        ]
+        for _ in range(batches):
+            if last_batch == "drop" and shares[0].global_batch() > mix.samples:
+                break  # which the loader refuses
+            found = [next(steps(mix, share, share.settle(mix.samples, consumed))) for share in shares]
+            assert len({(step.size, step.consumed) for step in found}) == 1
+            for step in found:
+                read.update(zip(step.epochs.tolist(), step.shards.tolist(), step.rows.tolist(), strict=True))
+            consumed = found[0].consumed
+    expected = Counter(stream(mix, consumed))
+    assert not read - expected, "none comes that is not due"
+    if last_batch != "drop":
+        assert not expected - read, "none is left out"
 
 
 @PROPERTY
