@@ -320,6 +320,16 @@ def test_classes_come_equally_often_in_every_epoch() -> None:
         assert set(counts.tolist()) <= {25, 26}
 
 
+def test_which_class_has_one_more_changes_from_epoch_to_epoch() -> None:
+    sequence, epochs = bound(ClassBalanced(samples=10)), 400  # 2.5 of each of four classes
+    got = np.zeros(len(np.unique(LABELS)), np.int64)
+    for number in range(epochs):
+        got += (
+            np.unique(np.concatenate([LABELS[epoch(sequence, number)], np.unique(LABELS)]), return_counts=True)[1] - 1
+        )
+    assert abs(got - 2.5 * epochs).max() < 4.5 * np.sqrt(epochs) / 2
+
+
 def test_samples_of_a_class_come_equally_often() -> None:
     sequence, epochs = bound(ClassBalanced()), 300
     got = sum(np.bincount(epoch(sequence, number), minlength=N) for number in range(epochs))
