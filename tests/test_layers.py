@@ -9,7 +9,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -226,6 +226,33 @@ def test_importing_fastload_is_light_and_leaves_no_trace() -> None:
     seen = json.loads(done.stdout)
     assert not set(seen.pop("added")) & (OPTIONAL | HEAVY | {"torchvision", "pandas"})
     assert seen == {"unchanged": True, "handlers": True, "threads": 0, "process_group": False, "cuda": False}
+
+
+STREAM = """
+import json, sys
+import numpy, torch
+modules = set(sys.modules)
+import fastload
+from fastload.augment import Normalize, RandomHorizontalFlip
+fields = {"image": fastload.Image(16, crop="random"), "label": fastload.Scalar()}
+augment = [RandomHorizontalFlip(), Normalize()]
+for batch in fastload.DataLoader(sys.argv[1], 4, fields=fields, num_workers=2, augment=augment):
+    pass
+for batch in fastload.DataLoader(sys.argv[1], 4, fields={"text": fastload.Bytes()}):
+    pass
+print(json.dumps(sorted(set(sys.modules) - modules)))
+"""
+# Of torch: its compiler, with all that it imports, is 80 MiB and seconds that only programs which compile should pay.
+NOT_TO_STREAM = OPTIONAL | HEAVY | {"pandas", "rich", "sympy", "torchvision", "triton", "typer"}
+
+
+def test_streaming_imports_nothing_heavy(packed: Callable[..., Path]) -> None:
+    data = packed("tar", [5, 6], ("image", "label", "text"))
+    done = subprocess.run([sys.executable, "-c", STREAM, str(data)], capture_output=True, text=True, check=True)
+    added = json.loads(done.stdout)
+    assert {name.partition(".")[0] for name in added} & NOT_TO_STREAM == set()
+    above = [name for name in added if name.startswith("fastload.") and layer(name[9:]) > layer("loader")]
+    assert [*above, *(name for name in added if name.startswith(("torch._dynamo", "torch._inductor")))] == []
 
 
 @pytest.fixture

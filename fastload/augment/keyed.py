@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
 from fastload.order.hashing import GOLDEN, MIX_A, MIX_B
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _signed(word: int) -> int:
@@ -38,7 +42,17 @@ def combine(keys: torch.Tensor, word: int | torch.Tensor) -> torch.Tensor:
     return x ^ _shift(x, 31)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def compiled_as_constant(function: Function) -> Function:
+    """Marks a function that `torch.compile` is to call while it compiles, and to take the result as a constant.
+
+    `torch.compiler.assume_constant_result` does the same, but imports the compiler for it: 80 MiB and seconds of import
+    that only a program that compiles should pay.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@compiled_as_constant
 def operation_number(name: str) -> int:
     """The number that stands for an operation in its draws: a CRC-32 of its name, so that inserting another operation
     into a chain changes no draw of the rest. Above 2**32, clear of the numbers that decoders use."""

@@ -31,7 +31,7 @@ _TABLE = 1024  # steps of the quantile table of a Beta distribution
 _FINE = 40_001  # steps of the integral behind it
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@keyed.compiled_as_constant
 def beta_roots(alpha: float) -> tuple[float, ...]:
     """What `_beta_roots` gives; computed once, also while torch compiles, which sees through a cache."""
     return _beta_roots(alpha)

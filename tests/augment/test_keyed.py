@@ -60,6 +60,15 @@ def test_operation_numbers_are_fixed_and_clear_of_the_decoders() -> None:
     assert keyed.operation_number("") > max(hashing.OP_IMAGE_CROP, hashing.OP_AUDIO_CROP)
 
 
+def test_a_compiler_is_told_of_a_constant_as_torch_tells_it() -> None:
+    def ours() -> None: ...
+
+    def torchs() -> None: ...
+
+    assert keyed.compiled_as_constant(ours) is ours
+    assert vars(ours) == vars(torch.compiler.assume_constant_result(torchs))  # a torch that renames it is seen here
+
+
 def test_golden_values() -> None:
     keys = torch.from_numpy(hashing.sample_keys(42, 0, np.arange(3)).view(np.int64))
     assert keyed.uniform(keys, 1 << 32, 0).tolist() == [0.09870654344558716, 0.209134042263031, 0.9626381397247314]
