@@ -11,9 +11,8 @@ previewing.py preview
 measuring.py  check, profile, bench
 trying.py     demo
 
-Imported inside their commands, because each loads torch (a second) and `fastload --help` should not wait for it:
-fastload.pack, fastload.reshape, fastload.verify, fastload.loader, fastload.outlook, fastload.previews,
-fastload.profile, fastload.bench, fastload.demo.
+What commands run is imported inside them, because it loads numpy, pyarrow and mostly torch (seconds), for which
+`fastload --help` should not wait.
 """
 
 from __future__ import annotations

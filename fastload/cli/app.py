@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -20,8 +20,9 @@ from rich.text import Text
 
 from fastload import __version__
 from fastload.errors import ConfigError, FastloadError
-from fastload.inspect import size_text
-from fastload.shards.index import IndexFile
+
+if TYPE_CHECKING:
+    from fastload.shards.index import IndexFile
 
 COMMANDS = (
     "pack",
@@ -127,6 +128,8 @@ def show(table: RenderableType) -> None:
 
 def contents(index: IndexFile) -> str:
     """A data set in a few words: samples, splits, files, bytes."""
+    from fastload.inspect import size_text
+
     samples, size = (sum(getattr(shard, what) for shard in index.shards) for what in ("samples", "bytes"))
     splits = ", ".join(f"{name} {index.samples(name):,}" for name in index.splits)
     return f"{samples:,} samples ({splits}) as {len(index.shards):,} {index.shard_format} files, {size_text(size)},"
@@ -138,6 +141,8 @@ def bar(what: str, shown: bool) -> Iterator[Callable[[int, int, int], None] | No
 
     Gives a function of (shards done, shards in all, bytes done).
     """
+    from fastload.inspect import size_text
+
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
         yield None

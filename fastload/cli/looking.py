@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from fastload.cli.app import Json, Quiet, app, bar, say, show
-from fastload.inspect import render, size_text, summary
 
 FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shard one
 
@@ -26,6 +25,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show splits, fields, classes and sizes; no sample is read, but for the page."""
+    from fastload.inspect import render, summary
+
     if html is not None:
         from fastload.describe.page import save_page
 
@@ -65,6 +66,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every byte against the index; name each fault by shard, offset and key."""
+    from fastload.inspect import size_text
     from fastload.verify import verify as run
 
     started = time.perf_counter()

@@ -13,7 +13,6 @@ import typer
 
 from fastload.cli.app import Json, app, show
 from fastload.errors import ConfigError
-from fastload.shards.open import open_index
 
 if TYPE_CHECKING:
     from fastload.profile import Profile
@@ -119,6 +118,7 @@ def _profile_shards(
     from fastload.previews.spec import parse_augment
     from fastload.profile import profile as run
     from fastload.profile.spec import parse_fields
+    from fastload.shards.open import open_index
 
     loader = DataLoader(
         shards,
@@ -159,6 +159,7 @@ def check(
     from fastload.outlook import check as run
     from fastload.outlook.table import render as render_outlook
     from fastload.profile.spec import parse_fields
+    from fastload.shards.open import open_index
 
     outlook = run(
         shards,
@@ -206,6 +207,7 @@ def bench(
     from fastload.bench import compare as run_compare
     from fastload.bench.report import changes_to_html, render, render_changes, to_html
     from fastload.profile.spec import parse_fields
+    from fastload.shards.open import open_index
 
     if (shards is None) == (compare is None):
         raise ConfigError("bench: name a data set to measure, or two files with --compare")

@@ -8,7 +8,7 @@ from collections import Counter
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,10 +16,10 @@ from rich.text import Text
 
 from fastload.cli.app import Format, Quiet, app, bar, contents, say
 from fastload.errors import ConfigError
-from fastload.inspect import cleaning_text, jpeg_text
 from fastload.prepared import prepared_texts
-from fastload.shards.index import IndexFile
-from fastload.shards.open import index_folder
+
+if TYPE_CHECKING:
+    from fastload.shards.index import IndexFile
 
 SPLITS = partial(typer.Option, rich_help_panel="Splits")
 PREPARE = partial(typer.Option, rich_help_panel="Prepared once, instead of in every epoch")
@@ -252,6 +252,8 @@ def index(
     quiet: Quiet = False,
 ) -> None:
     """Make the index of shards that other tools wrote, or make a damaged one again."""
+    from fastload.shards.open import index_folder
+
     started = time.perf_counter()
     made = index_folder(folder)
     if not quiet:
@@ -280,6 +282,8 @@ def convert(
 
 def jpegs(index: IndexFile) -> str:
     """What became of the JPEGs of all splits; empty if there are none, or they were to be kept."""
+    from fastload.inspect import jpeg_text
+
     splits = index.statistics.get("jpeg", {}).values()
     kept: Counter[str] = Counter()
     for split in splits:
@@ -316,5 +320,7 @@ def _pairs(options: list[str]) -> dict[str, str]:
 
 def cleaned(index: IndexFile) -> str:
     """What cleaning left out and reported; empty if there was none."""
+    from fastload.inspect import cleaning_text
+
     counts = index.statistics.get("cleaning")
     return "" if counts is None else f"; {cleaning_text(counts)}"

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from fastload.cli.app import app, say
-from fastload.shards.open import open_index
 
 
 @app.command()
@@ -37,6 +36,7 @@ def preview(
     from fastload.previews import preview as run
     from fastload.previews.spec import parse_augment
     from fastload.profile.spec import parse_fields
+    from fastload.shards.open import open_index
 
     found = run(
         shards,
