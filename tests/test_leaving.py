@@ -154,3 +154,12 @@ def test_many_epochs_keep_memory_and_descriptors_as_they_are(packed: Packed, sha
     before.assert_none()
     gc.collect()
     assert own_memory() - memory < 4 << 20, "one batch has 100 kB: 200 epochs of lost ones would be seen"
+
+
+def test_an_epoch_takes_no_more_memory_than_the_batches_in_work(packed: Packed) -> None:
+    fields = {"image": fastload.Image(512, crop="random")}
+    batches = iter(fastload.DataLoader(packed("tar", SIZES), 4, fields=fields, num_workers=2))
+    size = next(batches)["image"].nbytes
+    memory = own_memory()
+    most = max(own_memory() - memory for _ in batches)
+    assert most < 4 * size + (4 << 20), "two are ahead, one is in hand and one about to be: not all 15"
