@@ -1,4 +1,4 @@
-"""NVIDIA DALI on the CPU: fused decoding of random crops."""
+"""NVIDIA DALI on the CPU: fused decoding of random crops, and its own iterator of torch tensors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
 from work import BATCH, SEED, WORKERS
 
 
@@ -27,18 +28,8 @@ def _pipeline(root: str):  # type: ignore[no-untyped-def]
 
 
 def epochs(workload: str, out: Path) -> Iterator[Iterator[int]]:
-    pipeline = _pipeline(str(out / "raw"))
-    pipeline.build()
-    count = pipeline.epoch_size("files")
-
-    def batches() -> Iterator[int]:
-        left = count
-        while left > 0:
-            images, _ = pipeline.run()
-            images.as_tensor()
-            size = min(left, BATCH["images"])
-            left -= size
-            yield size
-
+    loader = DALIClassificationIterator(
+        [_pipeline(str(out / "raw"))], reader_name="files", last_batch_policy=LastBatchPolicy.PARTIAL, auto_reset=True
+    )
     while True:
-        yield batches()
+        yield (len(batch["label"]) for (batch,) in loader)
