@@ -21,7 +21,7 @@ from fastload.decode.base import Like
 from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault, FaultLog
-from fastload.meter import DECODE, READ, clock_here
+from fastload.meter import DECODE, READ, here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
@@ -202,8 +202,9 @@ class BatchJob:
         stop = min(start + self.part_rows, len(self.step.shards))
         if start >= stop:
             return
-        clock = clock_here()
-        clock.enter(READ)
+        clock = here.clock
+        if clock.now != READ:  # not the first of several that make one batch
+            clock.enter(READ)
         begun = self._begun or self._begin(slice(start, stop), None)
         found = begun() if begun is not None else self._read(slice(start, stop))
         clock.passed(stop - start, found.raw.values() if found.bytes is None else found.bytes)

@@ -48,7 +48,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError, FastloadError
-from fastload.meter import ASSEMBLE, COPY, DECODE, IDLE, PLAN, WAITING, Clock, Meter, run_under
+from fastload.meter import ASSEMBLE, IDLE, PLAN, READ, WAITING, Clock, Meter, here, run_under
 from fastload.stopping import work_until
 
 Result = TypeVar("Result", covariant=True)
@@ -128,7 +128,7 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
             ticket, part = shared.parts.popleft()
         error: BaseException | None = None
         if ticket.error is None:  # after a failure the rest of the job is skipped
-            clock.enter(DECODE)  # as long as the job says nothing else
+            clock.enter(READ)  # as long as the job says nothing else
             try:
                 ticket.job.run(part)
             except BaseException as caught:
@@ -165,8 +165,8 @@ class Engine(Generic[Result]):
         meter: measures what threads and consumer spend their time on; who passes one stops `clock` on it at the end.
 
     Attributes:
-        clock: the consumer's: its time from next() until a result is there goes to planning, waiting and assembling,
-            from then on to copying, unless the consumer says otherwise.
+        clock: the consumer's: its time from next() until a result is there goes to planning, waiting and assembling;
+            what comes then, the consumer says.
     """
 
     _made = False  # an interrupt may come in the middle of __init__
@@ -222,7 +222,7 @@ class Engine(Generic[Result]):
             if self._unstarted:
                 threads, self._unstarted = self._unstarted, 0
                 self._start(threads)
-            ready = len([ticket for ticket in line if ticket.left == 0])
+            ready = len([ticket for ticket in line if ticket.left == 0]) if self._threads else 0
             if len(line) < self._ahead:
                 self.clock.enter(PLAN)
                 self._fill(line)
@@ -232,7 +232,7 @@ class Engine(Generic[Result]):
                 raise EngineError(_CLOSED) if self._shared.closed else StopIteration
             ticket = line[0]
             self._meter.asked(ready)
-            if self._threads:
+            if self._threads and ticket.left:
                 self.clock.enter(WAITING)
             self._finish(ticket)
             line.popleft()
@@ -240,9 +240,7 @@ class Engine(Generic[Result]):
                 self.clock.enter(PLAN)
                 self._fill(line)  # what was begun goes on while the consumer works on this result
             self.clock.enter(ASSEMBLE)
-            result = ticket.job.result()
-            self.clock.enter(COPY)
-            return result
+            return ticket.job.result()
         except BaseException:
             self._over = True
             line.clear()  # a traceback that is kept keeps no batch
@@ -270,13 +268,14 @@ class Engine(Generic[Result]):
     def _finish(self, ticket: _Ticket[Result]) -> None:
         """Return once the job is done; raise its error."""
         if not self._threads:
-            before = run_under(self.clock)
-            self.clock.enter(DECODE)
+            clock, before = self.clock, here.clock
+            here.clock = clock
+            clock.enter(READ)
             try:
                 for part in range(ticket.left):
                     ticket.job.run(part)
             finally:
-                run_under(before)
+                here.clock = before
             return
         shared = self._shared
         with shared.lock:

@@ -14,10 +14,10 @@ from fastload.meter import AUGMENT, COPY, STEP
 
 def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[Batch], Batch]]) -> Iterator[Batch]:
     """The engine's batches on `device`, after every operation of the chain."""
-    clock = engine.clock
-    for batch in move(engine, device):
+    clock, moves = engine.clock, device.type != "cpu"
+    for batch in move(_about_to_move(engine) if moves else engine, device):
         rows = batch.rows
-        if device.type != "cpu":
+        if moves:
             clock.bytes[COPY] += tensor_bytes(batch)
         if chain:
             clock.enter(AUGMENT)
@@ -26,6 +26,13 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
         clock.items[STEP] += rows  # and of the stages before it, which have as many
         clock.batches += 1
         clock.enter(STEP)
+        yield batch
+
+
+def _about_to_move(engine: Engine[Batch]) -> Iterator[Batch]:
+    """Its batches, whose copying begins now."""
+    for batch in engine:
+        engine.clock.enter(COPY)
         yield batch
 
 

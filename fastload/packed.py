@@ -19,7 +19,7 @@ from fastload.decode.tokens import TokensDecoder, cast_tokens
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault
 from fastload.fields import Field, Tokens
-from fastload.meter import DECODE, READ, clock_here
+from fastload.meter import DECODE, READ, here
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.packing import Pieces
@@ -113,8 +113,9 @@ class PackedJob:
         if start >= stop:
             return
         first, last = int(self.pieces.bounds[start]), int(self.pieces.bounds[stop])
-        clock = clock_here()
-        clock.enter(READ)
+        clock = here.clock
+        if clock.now != READ:  # not the first of several that make one batch
+            clock.enter(READ)
         found = self.recipe.reader.read(self.pieces.shards[first:last], self.pieces.rows[first:last])
         clock.passed(last - first, found.raw.values() if found.bytes is None else found.bytes)
         clock.enter(DECODE)

@@ -16,7 +16,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.engine import Engine
 from fastload.loader import DataLoader
-from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, STEP, WAITING, Clock, Meter, clock_here, run_under
+from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, STEP, WAITING, Clock, Meter, here, run_under
 from fastload.samplers import PackSequences
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.tar import TarShardWriter
@@ -40,10 +40,10 @@ def test_a_clock_sums_what_lies_between_changes_of_stage() -> None:
         clock.enter(stage)
         time.sleep(seconds)
     total = clock.running()
-    assert total[READ] >= 0.04e9
-    assert total[DECODE] >= 0.01e9
+    assert total[READ] >= 0.04
+    assert total[DECODE] >= 0.01
     assert total[STEP] == total[WAITING] == 0
-    assert sum(total) <= time.perf_counter_ns() - clock.started
+    assert sum(total) <= time.perf_counter() - clock.started
 
 
 def test_bytes_are_estimated_from_some_of_the_contents() -> None:
@@ -59,14 +59,14 @@ def test_code_finds_the_clock_of_its_own_thread() -> None:
     clock, found = Clock(IDLE), []
     before = run_under(clock)
     try:
-        thread = threading.Thread(target=lambda: found.append(clock_here()))
+        thread = threading.Thread(target=lambda: found.append(here.clock))
         thread.start()
         thread.join()
-        assert clock_here() is clock
+        assert here.clock is clock
         assert found[0] is not clock
     finally:
         run_under(before)
-    assert clock_here() is before
+    assert here.clock is before
 
 
 def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
@@ -221,3 +221,21 @@ def test_packed_rows_and_mixtures_are_read_and_decoded_too(tmp_path: Path) -> No
     stats = loader.stats()
     assert stats.read.items == stats.decode.items > stats.samples > 0
     assert stats.read.busy_seconds > 0
+
+
+@pytest.mark.parametrize(("threads", "most"), [(0, 5), (1, 7)])
+def test_a_batch_costs_few_changes_of_stage(packed: Packed, threads: int, most: int) -> None:
+    changes = 0
+
+    class Counting(Clock):
+        __slots__ = ()
+
+        def enter(self, stage: int) -> None:
+            nonlocal changes
+            changes += 1
+            super().enter(stage)
+
+    loader = DataLoader(packed("tar", [40, 40]), 4, fields={"label": fastload.Scalar()}, num_workers=threads)
+    loader._meter = Meter(Counting)
+    batches = len(list(loader))
+    assert changes <= (most + 0.5) * batches, "each costs 0.16 us, and a batch of labels takes 40"

@@ -130,7 +130,7 @@ def _cost(rig: Rig, shard: int, size: int) -> tuple[float, float]:
         clock.enter(IDLE)
     finally:
         run_under(before)
-    return clock.seconds[READ] / 1e9 / len(rows), clock.seconds[DECODE] / 1e9 / len(rows)
+    return clock.seconds[READ] / len(rows), clock.seconds[DECODE] / len(rows)
 
 
 def crowd(

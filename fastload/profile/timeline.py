@@ -40,11 +40,11 @@ class _Traced(Clock):
 
     def __init__(self, now: int) -> None:
         super().__init__(now)
-        self.events = [(now, self.since)]  # stage, from when in ns
+        self.events = [(now, round(1e9 * self.since))]  # stage, from when in ns
 
     def enter(self, stage: int) -> None:
         super().enter(stage)
-        self.events.append((stage, self.since))
+        self.events.append((stage, round(1e9 * self.since)))
 
 
 def trace(rig: Rig) -> Steps[Timeline]:
