@@ -7,9 +7,11 @@ do C(N) = N / (1 + contention (N - 1) + coherency N (N - 1)) times what one does
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +19,11 @@ from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
 from fastload.machine import cores
 from fastload.profile.gpu import events_of, queued_and_run
-from fastload.profile.rig import ReadJob, Recording, Rig, Run, enough
+from fastload.profile.rig import ReadJob, Recording, Rig, Run, another_round, enough
 
 WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 MOST_THREADS = 4  # times the cores, for stages that wait
+_SHORTER = 3  # times: a measurement of a round, which there are several of
 READ_AND_DECODE = "read and decode"
 _ON_DEVICE = 20  # times that a stage is timed by the GPU's clock
 _CHUNK = 1 << 20
@@ -126,29 +129,52 @@ def capacities(rig: Rig, recording: Recording, seconds: float) -> list[Capacity]
 
 
 def _in_threads(stage: str, rig: Rig, recording: Recording, counts: list[int], seconds: float) -> Capacity:
-    rates, size = {}, 0.0
-
-    def measure(threads: int) -> tuple[float, bool]:
-        """CPU time a sample in milliseconds, and whether most of its time is spent waiting for something else."""
-        nonlocal size
-        run = run_alone(stage, rig, recording, threads, seconds)
-        items, passed_bytes, busy = passed_in(stage, run)
-        rates[threads] = threads * items / busy
-        size = threads * passed_bytes / busy
-        waits = run.cpu_seconds + run.queued_seconds < WAITS * busy
-        return 1e3 * min(run.cpu_seconds, busy) / max(1, items), waits
-
-    cpu_ms, waits = measure(1)
-    beyond = {cores() << i for i in range(MOST_THREADS.bit_length())} if waits else set()
-    for threads in sorted({*counts, *beyond} - {1}):
-        measure(threads)
+    """In rounds, each of which goes through all numbers of threads."""
+    rounds: list[dict[int, _Alone]] = []
+    numbers, started = sorted({1, *counts}), time.perf_counter()
+    while another_round(len(rounds), started, seconds * len(numbers)):
+        measured: dict[int, _Alone] = {}
+        for threads in numbers:
+            measured[threads] = _measured(stage, rig, recording, threads, seconds / _SHORTER)
+            if threads == 1 and not rounds and measured[1].waits:
+                numbers += sorted({cores() << i for i in range(MOST_THREADS.bit_length())} - set(numbers))
+        rounds.append(dict(sorted(measured.items())))
+    rates = steady_rates([{threads: each.rate for threads, each in one.items()} for one in rounds])
     return Capacity(
         stage=stage,
         threads=tuple(rates),
         rates=tuple(rates.values()),
-        cpu_ms=cpu_ms,
-        bytes_per_second=size,
+        cpu_ms=statistics.median(one[1].cpu_ms for one in rounds),
+        bytes_per_second=statistics.median(one[max(one)].bytes_per_second for one in rounds),
         scaling=fit(tuple(rates), tuple(rates.values())),
+    )
+
+
+def steady_rates(rounds: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Rates by threads, of rounds that each measured all: of one thread the median, of more that times the median of
+    how many times as much they did in the same round."""
+    one = statistics.median(rates[1] for rates in rounds)
+    return {threads: one * statistics.median(rates[threads] / rates[1] for rates in rounds) for threads in rounds[0]}
+
+
+class _Alone(NamedTuple):
+    """A stage that ran alone once: samples/s, CPU ms a sample, bytes/s, and whether it mostly waits for something
+    else."""
+
+    rate: float
+    cpu_ms: float
+    bytes_per_second: float
+    waits: bool
+
+
+def _measured(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> _Alone:
+    run = run_alone(stage, rig, recording, threads, seconds)
+    items, size, busy = passed_in(stage, run)
+    return _Alone(
+        rate=threads * max(1, items) / busy,
+        cpu_ms=1e3 * min(run.cpu_seconds, busy) / max(1, items),
+        bytes_per_second=threads * size / busy,
+        waits=run.cpu_seconds + run.queued_seconds < WAITS * busy,
     )
 
 

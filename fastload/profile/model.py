@@ -21,6 +21,7 @@ from fastload.profile.capacity import Scaling
 from fastload.profile.rig import Run
 
 IN_THREADS = ("read", "decode")
+_OWN = 0.7  # of the processors' time: a process that gets more stands in nobody's line but its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,12 @@ class Model:
         """Of the time that threads could have run, what they had no processor for: more threads than processors, or
         other programs."""
         return self.queued_ms / max(1e-9, self.queued_ms + self.cpu_ms)
+
+    @property
+    def taken_ms(self) -> float:
+        """A batch, that threads waited for processors which other programs had, summed; 0 where this process keeps the
+        processors busy itself."""
+        return self.queued_ms if self.cpu_ms < _OWN * self.cores * self.batch_ms else 0.0
 
     def threads_ms(self, threads: int | None = None) -> float:
         """Of the threads' side, with so many threads; 0 without."""

@@ -141,7 +141,7 @@ loader.{% else %}{% if not verdict.doubt %}predicted {{ predicted(verdict, each.
 came × {{ "%.3g"|format(each.came / each.now) }}
 {%- if each.off is not none and not verdict.doubt %} ({{ "%+.0f"|format(100 * each.off) }}%){% endif %}.
 <span class="quiet">{{ rate(each.now) }} samples/s without it, {{ rate(each.came) }} with it
-{{- ", both without your step" if each.advice.bound else "" }}.</span>{% endif %}</li>{% endfor %}</ol></section>
+{{- ", both without your step" if each.alone else "" }}.</span>{% endif %}</li>{% endfor %}</ol></section>
 {% endif %}
 
 <section><h2>A batch takes {{ ms(p.model.batch_ms) }} ms</h2>

@@ -33,6 +33,7 @@ RECORDED_BATCHES = 16
 _PLACES, _APART = 16, 1 << 16  # of a file, looked at for pages that stayed in memory; looking may bring their like in
 _ASKED = 5  # times to forget a file
 _LEAST = 3  # batches of a measurement
+_ROUNDS = 5  # of measuring things in turn, at most
 _SLOW_SECONDS = 1.0  # after which, and twice the time that was meant, fewer do: of slow batches, one has many samples
 Train = Callable[[Any], Any]
 
@@ -52,6 +53,19 @@ def drive(steps: Steps[Result], train: Callable[[Batch], object]) -> Result:
 def enough(batches: int, took: float, seconds: float) -> bool:
     """Whether a measurement that was to take so long is one."""
     return took >= seconds and (batches >= _LEAST or _overdue(batches, took, seconds))
+
+
+def another_round(done: int, started: float, seconds: float) -> bool:
+    """Whether what is compared is measured in turn once more: there is time for a round like those before it.
+
+    The speed of a machine that others use changes from second to second. What is measured right after one another is
+    of one machine: so ratios are taken within a round, and the median of the rounds' counts.
+
+    Args:
+        started: when the first round began, by time.perf_counter().
+    """
+    took = time.perf_counter() - started
+    return done == 0 or (done < _ROUNDS and took * (done + 1) / done <= seconds)
 
 
 def _overdue(batches: int, took: float, seconds: float) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fastload.profile.findings import Findings
 from fastload.profile.ladder import climb
 from fastload.profile.model import IN_THREADS, model_of
 from fastload.profile.page import to_html
-from fastload.profile.rig import Rig, Steps, Train, drive, drop, record
+from fastload.profile.rig import Rig, Steps, Train, another_round, drive, drop, record
 from fastload.profile.subject import stored, subject
 from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
@@ -29,6 +31,7 @@ from fastload.profile.trials import try_changes
 from fastload.profile.verdict import Advice, Tried, Verdict, judge
 
 _TRIED = {"num_workers", "prefetch_factor", "batch_size"}  # arguments that are tried
+_TRIED_RUNS = 6  # of each advice, with it and without
 _WARM = "Files on disk were not measured: they stay in memory while somebody has them open, as a loader that was used"
 
 # Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings, and each suspicion.
@@ -156,18 +159,21 @@ def _ragged(loader: DataLoader) -> list[str]:
 
 
 def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried]]:
-    """Each advice that other arguments of the loader follow, between two runs without it."""
+    """Each advice that other arguments of the loader follow, in turn with runs without it."""
     found = []
     can = sum(_can_try(each) for each in advice)
     for each in advice:
-        if not _can_try(each):
-            found.append(Tried(advice=each, now=None, came=None))
-            continue
-        alone, share = "batch_size" in each.setting, seconds / (3 * can)
-        before = yield from _tried_rate(rig, {}, alone, share)
-        came = yield from _tried_rate(rig, each.setting, alone, share)
-        after = yield from _tried_rate(rig, {}, alone, share)
-        found.append(Tried(advice=each, now=(before + after) / 2, came=came))
+        tried = Tried(advice=each, now=None, came=None)
+        if _can_try(each):
+            rates: list[tuple[float, float]] = []
+            share, started = seconds / can, time.perf_counter()
+            while another_round(len(rates), started, share):
+                before = yield from _tried_rate(rig, {}, tried.alone, share / _TRIED_RUNS)
+                after = yield from _tried_rate(rig, each.setting, tried.alone, share / _TRIED_RUNS)
+                rates.append((before, after))
+            now = statistics.median(before for before, _ in rates)
+            tried = replace(tried, now=now, came=now * statistics.median(after / before for before, after in rates))
+        found.append(tried)
     return found
 
 

@@ -24,6 +24,7 @@ _TIMES = 3.0  # what others take: the fields of samples differ by less from shar
 _SHARE = 0.1  # of reading and decoding, for all slow shards: below, nobody would notice
 _LEAST_SHARE = 0.02  # of it, for each that is named: beside one that dominates, others that look slow are noise
 _AGAIN = 3  # measurements of what looks slow; the fastest counts, for other programs only make it slower
+_PAIRS = 5  # of fewer threads and those that there are, in turn: the median counts, and one may say otherwise
 _CROWD = 1.1  # times as much with fewer threads
 
 
@@ -83,11 +84,15 @@ def slow_shards(rig: Rig, seconds: float) -> list[SlowShard]:
         if len(costs) > 2 and time.perf_counter() - started > seconds:
             break
     usual = statistics.median(map(sum, costs.values())) if costs else 0.0
-    for shard, cost in list(costs.items()):
-        if sum(cost) > _TIMES * usual:
-            costs[shard] = min([cost, *(_cost(rig, shard, int(sizes[shard])) for _ in range(_AGAIN))], key=sum)
     if len(costs) < 3:
         return []
+    suspicious, started = [shard for shard, cost in costs.items() if sum(cost) > _TIMES * usual], time.perf_counter()
+    for shard in suspicious * _AGAIN:
+        costs[shard] = min(costs[shard], _cost(rig, shard, int(sizes[shard])), key=sum)
+    for shard in costs if suspicious else ():  # what these are compared with
+        costs[shard] = min(costs[shard], _cost(rig, shard, int(sizes[shard])), key=sum)
+        if time.perf_counter() - started > seconds:
+            break
     return _slow(dataset, costs)
 
 
@@ -153,15 +158,16 @@ def crowd(
     if not best or fewer[best] < _CROWD * rates[rig.threads]:
         return None
     pairs = [
-        tuple(_rate(stage, rig, recording, n, seconds / (2 * _AGAIN)) for n in (best, rig.threads))
-        for _ in range(_AGAIN)
+        tuple(_rate(stage, rig, recording, n, seconds / (2 * _PAIRS)) for n in (best, rig.threads))
+        for _ in range(_PAIRS)
     ]
-    gains = [few / many for few, many in pairs]
-    return (
-        Crowd(stage=stage, threads=best, gain=statistics.median(gains))
-        if min(gains) * (1 - queued_share) >= _CROWD
-        else None
-    )
+    gain = steady([few / many for few, many in pairs])
+    return Crowd(stage=stage, threads=best, gain=gain) if gain * (1 - queued_share) >= _CROWD else None
+
+
+def steady(gains: Sequence[float]) -> float:
+    """The median of what was measured several times; 1, which is no gain, where more than one of them are below."""
+    return statistics.median(gains) if sorted(gains)[1] > 1 else 1.0
 
 
 def _rate(stage: str, rig: Rig, recording: Recording, threads: int, seconds: float) -> float:

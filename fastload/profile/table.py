@@ -95,7 +95,7 @@ def _tried(profile: Findings) -> RenderableType:
             continue
         came = f"× {each.came / each.now:.3g}"
         off = "" if each.off is None or profile.verdict.doubt else f"{each.off:+.0%}"
-        rates = f"{rate(each.now)}, {rate(each.came)}" + (", no step" if each.advice.bound else "")
+        rates = f"{rate(each.now)}, {rate(each.came)}" + (", no step" if each.alone else "")
         table.add_row(each.advice.change, told, came, off, rates)
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +21,7 @@ from fastload.profile.verdict import Trial
 
 TRIED = 24  # pictures of each field
 _SECONDS = 0.5  # of decoding them once: of large ones fewer are tried, for each is decoded a dozen times
+_PAIRS = 5  # of decoding both, in turn
 ROOM = 2.0  # smaller pictures keep so many times the size asked for, on the shorter side, for crops to choose from
 QUALITY = 90
 _JPEG = b"\xff\xd8\xff"
@@ -73,8 +75,8 @@ def _shrunk(raw: Raw, least: int) -> Raw:
 
 
 def _trial(change: str, why: str, decoder: ImageDecoder, now: Sequence[Raw], then: Sequence[Raw]) -> Trial:
-    pairs = [(_seconds(decoder, now), _seconds(decoder, then)) for _ in range(3)]
-    factor = min(b for _, b in pairs) / max(min(a for a, _ in pairs), 1e-9)
+    pairs = [(_seconds(decoder, now), _seconds(decoder, then)) for _ in range(_PAIRS)]
+    factor = statistics.median(after / max(before, 1e-9) for before, after in pairs)
     size = sum(map(len, then)) / sum(map(len, now))
     why = f"{why}; tried on {len(now)} pictures: {factor:.2f} of the decoding time, {size:.2f} of the bytes"
     return Trial(change=change, why=why, factor=factor)

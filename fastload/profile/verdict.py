@@ -27,7 +27,8 @@ class Advice:
         samples_per_second: what was measured, times the gain.
         stage: the stage that it changes.
         setting: arguments of the loader that make the change, by name; empty where it is none of these.
-        bound: the gain is what it would be at most: how much less the stage would take, nobody knows.
+        bound: the gain is what it would be at most: how much less the stage would take, nobody knows; or other programs
+            take the processors, and a change brings out waits for them that something slower hides now.
     """
 
     change: str
@@ -45,12 +46,17 @@ class Tried:
 
     Attributes:
         came: samples/s with the change; None where trying it would take more than other arguments of the loader.
-        now: samples/s without it, measured right before and after.
+        now: samples/s without it, measured in turn with it.
     """
 
     advice: Advice
     now: float | None
     came: float | None
+
+    @property
+    def alone(self) -> bool:
+        """Both without your step, which may have no memory for larger batches."""
+        return "batch_size" in self.advice.setting
 
     @property
     def off(self) -> float | None:
@@ -189,7 +195,8 @@ def judge(
     ]
     if not fits:
         found += _storage(model, rungs)
-    worth = [each for each in found if each.gain > 1 + WORTH_SAYING] + ([] if crowd else _spare_threads(model))
+    worth = [_at_most(each, model) for each in found if each.gain > 1 + WORTH_SAYING]
+    worth += [] if crowd else _spare_threads(model)
     alone = model.changed({"step": 0.0})
     again = next((rung.batch_ms for rung in rungs if rung.adds in ("read and check", "read and decode")), None)
     cold = next((rung for rung in rungs if rung.adds == "storage"), None)
@@ -207,6 +214,12 @@ def judge(
         cold_ms=None if cold is None else cold.cost_ms,
         cold_share=0.0 if cold is None else cold.cost_ms / max(cold.batch_ms, 1e-9),
     )
+
+
+def _at_most(advice: Advice, model: Model) -> Advice:
+    """A bound, if the waits for processors that other programs have are no small part of what a batch would take."""
+    after_ms = model.batch_ms / advice.gain
+    return replace(advice, bound=advice.bound or model.taken_ms > _DOUBT * after_ms)
 
 
 def _cause(model: Model, limit: str, shards: Sequence[SlowShard], crowd: Crowd | None) -> tuple[str, str]:

@@ -110,5 +110,6 @@ def queued(model: Model) -> str:
     """What a machine that others use does to a profile."""
     return (
         f"Threads that were ready to run waited for a processor {model.queued_share:.0%} of that time: other programs, "
-        "or more threads than processors. Figures and predictions are of the machine as it was."
+        "or more threads than processors. Figures and predictions are of the machine as it was; gains that such waits "
+        "may eat are told as bounds."
     )

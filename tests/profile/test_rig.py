@@ -10,7 +10,7 @@ import pytest
 
 from fastload.loader import DataLoader
 from fastload.profile import rig
-from fastload.profile.rig import Rig, drive, enough
+from fastload.profile.rig import Rig, another_round, drive, enough
 
 Packed = Callable[..., Path]
 
@@ -31,6 +31,14 @@ def test_three_batches_are_a_measurement_and_so_is_one_that_is_slow(
     batches: int, took: float, seconds: float, done: bool
 ) -> None:
     assert enough(batches, took, seconds) is done
+
+
+@pytest.mark.parametrize(
+    ("done", "took", "seconds", "more"),
+    [(0, 9.0, 1.0, True), (1, 0.4, 1.0, True), (1, 0.6, 1.0, False), (4, 0.7, 1.0, True), (5, 0.1, 1.0, False)],
+)
+def test_rounds_go_on_while_there_is_time_for_one_more(done: int, took: float, seconds: float, more: bool) -> None:
+    assert another_round(done, time.perf_counter() - took, seconds) is more
 
 
 def test_slow_batches_are_few_when_warming_up_and_when_measured(

@@ -27,8 +27,9 @@ from fastload.describe.numbers import balance
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile
+from fastload.profile import run as profile_run
 from fastload.profile.capacity import Capacity
-from fastload.profile.rig import Rig
+from fastload.profile.rig import Rig, drive
 from fastload.profile.run import _notes
 from fastload.profile.verdict import Advice, Tried
 
@@ -122,10 +123,29 @@ def test_what_is_advised_is_tried_and_comes_as_predicted(data: Path) -> None:
     more = next(each for each in found.tried if "num_workers" in each.advice.setting)
     assert more.came is not None
     assert more.now == pytest.approx(found.verdict.samples_per_second, rel=0.15)
-    assert more.off == pytest.approx(0, abs=0.15)
+    assert more.now is not None
+    assert more.came / more.now == pytest.approx(more.advice.gain, rel=0.15)
     report, page = str(found), page_of(found)
     for text in (report, page):
         assert "What it brought when it was tried" in text
+
+
+def test_what_is_tried_is_set_beside_what_was_measured_in_the_same_round(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = iter([1.0, 0.2, 0.5, 0.1, 0.9])  # of the machine, which others use
+    now = 0.0
+
+    def rate(rig: Rig, setting: dict[str, int], alone: bool, seconds: float) -> Iterator[Any]:
+        nonlocal now
+        now = now if setting else 100 * next(speeds)
+        yield from ()
+        return now * (2 if setting else 1)
+
+    monkeypatch.setattr(profile_run, "_tried_rate", rate)
+    advice = Advice(change="", why="", gain=2.0, samples_per_second=0.0, stage="decode", setting={"num_workers": 2})
+    (tried,) = drive(profile_run._try(Rig(make(data, "")), [advice], 60.0), lambda _: None)
+    assert (tried.now, tried.off) == (pytest.approx(50), pytest.approx(0))
 
 
 @measured

@@ -32,10 +32,15 @@ def test_a_shard_that_is_read_slowly_is_found_with_what_it_takes(packed: Packed)
 
 @pytest.mark.parametrize(
     ("slower", "queued_share", "named"),
-    [((2, 2, 2), 0.3, True), ((2, 2, 0.9), 0.0, False), ((1.3, 1.3, 1.3), 0.3, False)],
-    ids=["every time", "but once", "as others may have done"],
+    [
+        ((2,) * 5, 0.3, True),
+        ((2, 2, 0.5, 2, 2), 0.3, True),
+        ((9, 9, 0.9, 9, 0.9), 0.0, False),
+        ((1.3,) * 5, 0.3, False),
+    ],
+    ids=["every time", "but once", "but twice", "as others may have done"],
 )
-def test_a_crowd_is_named_where_all_measurements_agree(
+def test_a_crowd_is_named_where_measurements_agree(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, slower: tuple[float, ...], queued_share: float, named: bool
 ) -> None:
     rig = Rig(make(packed("tar", SHARDS), "", workers=2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import samples
 
@@ -15,3 +17,18 @@ def test_of_pictures_that_take_long_few_are_tried(monkeypatch: pytest.MonkeyPatc
     assert trials._affordable(decoder, raws) == raws
     monkeypatch.setattr(trials, "_SECONDS", 0.0)
     assert trials._affordable(decoder, raws) == raws[:3]
+
+
+def test_a_trial_is_judged_by_what_was_measured_right_after_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, raws = ImageDecoder(Image(8)), [samples.jpeg(0)]
+    speeds = iter([1.0, 0.1, 0.5, 0.2, 0.9])  # of the machine, which others use
+    monkeypatch.setattr(trials, "_PAIRS", 5)
+    took: list[float] = []
+
+    def seconds(decoder: Any, of: list[bytes]) -> float:
+        if of is raws:
+            took.append(1 / next(speeds))
+        return took[-1] * (1.0 if of is raws else 0.25) * (8 if len(took) == 4 and of is not raws else 1)
+
+    monkeypatch.setattr(trials, "_seconds", seconds)
+    assert trials._trial("", "", decoder, raws, [b""]).factor == pytest.approx(0.25)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.meter import STAGES
-from fastload.profile.capacity import Scaling, fit, thread_counts
+from fastload.profile.capacity import Scaling, fit, steady_rates, thread_counts
 from fastload.profile.ladder import Rung
 from fastload.profile.model import Model
 from fastload.profile.suspects import Crowd, SlowShard
-from fastload.profile.verdict import Trial, judge
+from fastload.profile.verdict import Advice, Trial, Tried, judge
 
 shares = st.floats(0, 0.5)
 
@@ -58,6 +58,14 @@ def test_beyond_its_best_a_law_falls() -> None:
     law = Scaling(contention=0.1, coherency=0.01)
     assert law.best_threads == pytest.approx(90**0.5)
     assert law.speedup(8) < law.speedup(9) > law.speedup(12)
+
+
+def test_a_machine_whose_speed_changes_from_round_to_round_gives_the_ratios_that_it_would_give_at_rest() -> None:
+    rounds = [{n: speed * 100 * n / (1 + 0.1 * (n - 1)) for n in (1, 2, 4)} for speed in (1.0, 0.3, 0.6, 1.0, 0.4)]
+    rounds[1][4] = 1e6  # something else altogether, once
+    found = steady_rates(rounds)
+    assert found == pytest.approx({1: 60, 2: 60 * 2 / 1.1, 4: 60 * 4 / 1.3})
+    assert fit(tuple(found), tuple(found.values())).contention == pytest.approx(0.1)
 
 
 def test_threads_are_tried_in_powers_of_two_up_to_the_cores() -> None:
@@ -185,6 +193,19 @@ def test_where_model_and_measurement_disagree_no_gains_are_told() -> None:
     assert late.doubt == "", "batches that come late are what prefetching is advised for"
 
 
+def test_gains_are_bounds_where_other_programs_take_the_processors() -> None:
+    def advised(queued_ms: float, cpu_ms: float = 2.0) -> bool:
+        busy = replace(model(threads=1, decode=40, step=8, cores=2, cpu_ms=cpu_ms), queued_ms=queued_ms)
+        (more,) = (each for each in judge(busy).advice if "num_workers" in each.setting)
+        return more.bound
+
+    assert not advised(1.0)
+    assert advised(4.0), "of 10 ms a batch, and the wait may be hidden by 40 now"
+    slow = replace(model(threads=2, decode=70, step=1, cores=2, cpu_ms=70), queued_ms=30.0)
+    trial = Trial(change="smaller", why="", factor=0.5)
+    assert not judge(slow, trials=[trial]).advice[0].bound, "its threads wait for each other"
+
+
 def test_what_comes_next_is_what_would_limit_without_what_limits_now() -> None:
     verdict = judge(model(threads=1, read=10, decode=40, augment=6, step=7))
     assert (verdict.limit, verdict.behind) == ("decode", "step"), "threads would need 10 ms then, the consumer 13"
@@ -265,3 +286,10 @@ def test_without_a_step_none_limits_and_none_comes_next() -> None:
     assert (judge(fast).limit, judge(fast).behind) == ("step", "decode")
     idle = judge(model(threads=1, step=1.0), stepped=False)
     assert "step" not in (idle.limit, idle.behind)
+
+
+def test_larger_batches_alone_are_tried_without_the_step() -> None:
+    advice = Advice(change="", why="", gain=2.0, samples_per_second=1.0, stage="decode", bound=True)
+    threads = Tried(advice=replace(advice, setting={"num_workers": 2}), now=1.0, came=2.0)
+    assert not threads.alone, "a bound or not"
+    assert Tried(advice=replace(advice, setting={"batch_size": 2}), now=1.0, came=2.0).alone
