@@ -223,6 +223,10 @@ def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_
     assert f"<h1>{found.verdict.sentence}</h1>" in page
     assert found.verdict.advice[0].change in page
     assert page.count('samples per second by threads"') == 2, "a curve for read and one for decode"
+    for heading in ("A few batches, as they went", "Your step fed from", "Batches ready when one was asked for"):
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count('<div class="row lane">') == 2, "the consumer and its thread"
+    assert "@media (max-width: 34rem)" in page, "rows become narrower on a phone"
     assert "<script" not in page
     assert "http" not in page, "nothing is fetched"
 

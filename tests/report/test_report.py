@@ -19,7 +19,9 @@ def test_a_page_escapes_what_it_is_given_and_holds_its_style() -> None:
     assert page.startswith("<!doctype html>")
     assert page.count("&lt;b&gt; &amp; &#39;x&#39;") == 2
     assert "p { color: red; }" in page
-    assert 'name="viewport"' in page
+    assert 'name="viewport"' in page, "a phone shows it at its own width"
+    assert "@media print { body { max-width: none;" in page
+    assert "print-color-adjust: exact" in page, "bars are backgrounds, which browsers leave out"
 
 
 def test_a_name_that_the_values_lack_is_an_error() -> None:
