@@ -238,4 +238,4 @@ def test_a_batch_costs_few_changes_of_stage(packed: Packed, threads: int, most: 
     loader = DataLoader(packed("tar", [40, 40]), 4, fields={"label": fastload.Scalar()}, num_workers=threads)
     loader._meter = Meter(Counting)
     batches = len(list(loader))
-    assert changes <= (most + 0.5) * batches, "each costs 0.16 us, and a batch of labels takes 40"
+    assert changes <= (most + 0.5) * batches, "each costs 0.16 us, and a batch of labels takes tens"
