@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fastload.errors import CorruptError, PackError, ShardIndexError, SourceErro
 from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, ShardFile
-from fastload.shards.tar import RUN_SAMPLES, TarShardWriter, scan_tar
+from fastload.shards.tar import PIECE_BYTES, RUN_SAMPLES, TarShardWriter, scan_tar, write_all
 from fastload.shards.ustar import SIZE_LIMIT, headers, long_header
 
 JPEG, PNG = b"\xff\xd8\xff" + b"j" * 900, b"\x89PNG" + b"p" * 508
@@ -375,3 +376,20 @@ def test_other_faults_are_named(tar: Path, tmp_path: Path) -> None:
         scan_tar(tar)
     with pytest.raises(SourceError, match="does not exist"):
         scan_tar(tmp_path / "missing.tar")
+
+
+def test_large_contents_are_written_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, pwrite = [], os.pwrite
+
+    def told(descriptor: int, content: memoryview, offset: int) -> int:
+        written = pwrite(descriptor, content[:100_000], offset)  # a call may write less than it was given
+        assert len(content) <= PIECE_BYTES
+        ends.append(offset + len(content))
+        return written
+
+    monkeypatch.setattr(os, "pwrite", told)
+    content = bytes(range(256)) * (5 * PIECE_BYTES // 512)
+    with open(tmp_path / "file", "wb") as file:
+        write_all(file.fileno(), memoryview(content), 512)
+    assert (tmp_path / "file").read_bytes() == bytes(512) + content
+    assert {end % PIECE_BYTES for end in ends[:-1]} == {0, (512 + len(content)) % PIECE_BYTES}
