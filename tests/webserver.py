@@ -37,6 +37,7 @@ class Server:
         self.always: dict[str, str] = {}
         self.chance: tuple[float, random.Random] | None = None
         self.heads = True
+        self.conditions = "kept"  # If-None-Match of PUT; or "ignored", or refused with "501"
         self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[tuple[str, str, int, int]] = []
         self.bytes_per_second = 0.0
@@ -122,6 +123,9 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             part = re.search(r"partNumber=(\d+)", query)
             with server.lock:
                 server.requests.append(("PUT", path, 0, len(content)))
+                taken = server.conditions == "kept" and (server.folder / path).exists()
+                if self.headers["If-None-Match"] == "*" and (taken or server.conditions == "501"):
+                    return self._plain(412 if taken else 501, told=True)
                 if part is not None:
                     server.parts.setdefault(path, {})[int(part[1])] = content
                 else:
@@ -129,9 +133,15 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             return self._xml("")
 
         def do_POST(self) -> None:
-            """The begin and the end of an object in parts."""
+            """The begin and the end of an object in parts; or objects to delete."""
             path, _, query = unquote(self.path).lstrip("/").partition("?")
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if query.startswith("delete"):
+                keys = re.findall("<Key>(.*?)</Key>", content.decode())
+                for key in keys:
+                    (server.folder / path / key).unlink(missing_ok=True)
+                deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+                return self._xml(f"<DeleteResult>{deleted}</DeleteResult>")
             if query.startswith("uploads"):
                 return self._xml(
                     "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
@@ -226,9 +236,10 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                         return self._cut()
             return None
 
-        def _plain(self, status: int) -> None:
-            with server.lock:
-                server.requests.append((self.command, unquote(self.path).lstrip("/"), 0, 0))
+        def _plain(self, status: int, told: bool = False) -> None:
+            if not told:
+                with server.lock:
+                    server.requests.append((self.command, unquote(self.path).lstrip("/"), 0, 0))
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,7 +34,7 @@ from fastload.pack.streams import Stream
 from fastload.pack.survey import survey
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Table
-from fastload.pack.target import target_of
+from fastload.pack.target import Target, target_of
 from fastload.pack.telling import OnProgress, telling
 from fastload.pack.workers import Carrier, LocalPool, Pool, ProcessPool
 from fastload.pack.writing import write_shards
@@ -134,8 +135,8 @@ def pack(
 
     Raises:
         ConfigError: an argument out of range, or one that does not fit the source.
-        PackError: the source is faulty (which file or row, and why), the folder is in use, the disk is full, or the Ray
-            cluster is not there or does not share the folder.
+        PackError: the source is faulty (which file or row, and why), the folder or URL is another run's, the disk is
+            full, or the Ray cluster is not there or does not share the folder.
         SourceError: the object store refuses, or does not answer.
         MissingExtraError: engine="ray", and Ray is not installed.
     """
@@ -196,7 +197,7 @@ def pack(
     made_with: dict[str, Any] = {"jpeg_kernel": _counts_kernel(opened, jpeg), "libraries": prepare.libraries()}
     if vocabulary is not None:
         made_with["tokens"] = vocabulary.to_json()
-    with Journal(out, {"source": place, **options, **made_with}) as journal:
+    with Journal(out, {"source": place, **options, **made_with}) as journal, _held(target, journal):
         table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         rules, apart = clean or Cleaning(), splitting.apart
@@ -251,6 +252,10 @@ def pack(
     if target is not None:
         target.clear()
     return index
+
+
+def _held(target: Target | None, journal: Journal) -> AbstractContextManager[None]:
+    return nullcontext() if target is None else target.held(journal)
 
 
 def _origin(source: Path | Samples) -> tuple[str, str]:

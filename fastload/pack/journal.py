@@ -2,6 +2,7 @@
 
 OUT/.fastload-pack/lock           held while a process packs into OUT, its workers included; says whose it is
 OUT/.fastload-pack/journal.jsonl  the run's options, then {"shard", "digest", "file", "tally"} of each finished shard
+OUT/.fastload-pack/number         of this journal alone; names the run where a URL is packed to (target.py)
 OUT/.fastload-pack/survey-*.npz   what was found out about contents before packing (survey.py)
 OUT/.fastload-pack/spool          contents of a source that had to be read to be planned (spool.py); made by each run
 OUT/.fastload-pack/rows           rows of tokens, of documents that were joined (sequences.py); made by each run
@@ -13,6 +14,7 @@ import errno
 import json
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
 from fastload.shards.foreign import JOURNAL_NAME, refuse_url
 from fastload.shards.index import INDEX_NAME, ShardFile
 
-RECORDS_NAME, SPOOL_NAME, ROWS_NAME = "journal.jsonl", "spool", "rows"
+RECORDS_NAME, SPOOL_NAME, ROWS_NAME, NUMBER_NAME = "journal.jsonl", "spool", "rows", "number"
 SURVEY_GLOB = "survey-*"
 JOURNAL_VERSION = 3
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -129,6 +131,14 @@ class Journal:
         os.fsync(self._lock)
         return os.pread(self._lock, 256, 0)
 
+    @property
+    def number(self) -> str:
+        """What no other journal has; stays the same when a run goes on."""
+        path = self._folder / NUMBER_NAME
+        if not path.exists():
+            write_atomic(path, secrets.token_hex(16).encode())
+        return path.read_text()
+
     def forget(self, shard: str) -> None:
         """A recorded shard is not what it was."""
         del self.finished[shard]
@@ -180,8 +190,9 @@ class Journal:
     def _remove_folder(self) -> None:
         for path in self._folder.glob(SURVEY_GLOB):
             path.unlink()
+        names = (SPOOL_NAME, ROWS_NAME, NUMBER_NAME, NUMBER_NAME + PARTIAL_SUFFIX)
         # The lock last: whoever waits for it has the folder from then on.
-        for name in (SPOOL_NAME, ROWS_NAME, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME, LOCK_NAME):
+        for name in (*names, RECORDS_NAME + PARTIAL_SUFFIX, RECORDS_NAME, LOCK_NAME):
             (self._folder / name).unlink(missing_ok=True)
         remove_if_empty(self._folder)
         fsync_directory(self._out)

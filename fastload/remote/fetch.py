@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import xxhash
 from fastload.errors import CorruptError, SourceError
 from fastload.remote import forked, transfer
 from fastload.remote.settings import Remote
-from fastload.remote.transfer import Head, Missing, NoRange, Opened, Refused, Transient
+from fastload.remote.transfer import Exists, Head, Missing, NoRange, Opened, Refused, Transient
 from fastload.remote.urls import shown
 from fastload.stopping import pause, stop_here
 
@@ -83,6 +84,27 @@ def store(file: Path, url: str, remote: Remote) -> None:
         _Tries(url, remote, "written").run(lambda offset: transfer.send_file(file, url, remote), lambda: 0)
     except Missing as error:
         raise SourceError(f"{shown(url)} cannot be written: {error}; check the bucket and the URL") from error
+
+
+def create(content: bytes, url: str, remote: Remote) -> bool:
+    """Put a small object at a URL where there is none; whether it was put. Tried again as `Remote` says: where the
+    answer to a try is lost, the next one finds what it put, and gives False.
+
+    Raises: as `store`.
+    """
+    try:
+        _Tries(url, remote, "written").run(lambda offset: transfer.create(content, url, remote), lambda: 0)
+    except Exists:
+        return False
+    except Missing as error:
+        raise SourceError(f"{shown(url)} cannot be written: {error}; check the bucket and the URL") from error
+    return True
+
+
+def remove(url: str, remote: Remote) -> None:
+    """Delete an object, or find that there is none. Tried again as `Remote` says; raises as `store`."""
+    with contextlib.suppress(Missing):
+        _Tries(url, remote, "deleted").run(lambda offset: transfer.remove(url, remote), lambda: 0)
 
 
 def fetch_bytes(url: str, remote: Remote) -> bytes | None:

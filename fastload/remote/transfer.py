@@ -9,6 +9,7 @@ Nothing is tried again here. What fails is told apart by whether trying again ma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -39,6 +40,10 @@ class Missing(Exception):
 
 class Refused(Exception):
     """Trying again would not help."""
+
+
+class Exists(Exception):
+    """There is something at that URL already."""
 
 
 class NoRange(Exception):
@@ -85,6 +90,72 @@ def send_file(file: Path, url: str, remote: Remote) -> None:
         pass
 
 
+def create(content: bytes, url: str, remote: Remote) -> None:
+    """Put a small object where there is none. Stores decide between two that do so at once (If-None-Match); of one that
+    cannot, the object is looked for first.
+
+    Raises: Exists, Transient, Missing, Refused; MissingExtraError as `request`.
+    """
+    if not _used_by:
+        _used_by.append(os.getpid())
+    for _ in _translated(
+        _create_by_obstore(content, url, remote) if uses_obstore(url) else _create_by_fsspec(content, url, remote)
+    ):
+        pass
+
+
+def remove(url: str, remote: Remote) -> None:
+    """Delete an object.
+
+    Raises: Transient, Missing, Refused; MissingExtraError as `request`.
+    """
+    for _ in _translated(_remove(url, remote)):
+        pass
+
+
+def _create_by_obstore(content: bytes, url: str, remote: Remote) -> Iterator[None]:
+    folder, name = split_url(url)
+    obstore, store = _obstore(url), _store(folder, remote)
+    try:
+        yield obstore.put(store, name, content, mode="create")
+    except Exception as error:
+        if not _cannot_create(error):
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            _head(store, name)
+            raise Exists(_first_line(error)) from error
+        yield obstore.put(store, name, content)
+
+
+def _cannot_create(error: Exception) -> bool:
+    """Whether a store has no conditions; raises Exists where it has, and the condition fails."""
+    if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
+        raise Exists(_first_line(error)) from error
+    return type(error).__name__ in ("NotSupportedError", "NotImplementedError") or "status code: 501" in str(error)
+
+
+def _create_by_fsspec(content: bytes, url: str, remote: Remote) -> Iterator[None]:
+    files, path = _file_system(url, remote)
+    files.makedirs(files._parent(path), exist_ok=True)
+    try:
+        yield files.pipe_file(path, content, mode="create")
+    except FileExistsError as error:
+        raise Exists(_first_line(error)) from error
+    except (NotImplementedError, ValueError, TypeError) as error:
+        if files.exists(path):
+            raise Exists(_first_line(error)) from error
+        yield files.pipe_file(path, content)
+
+
+def _remove(url: str, remote: Remote) -> Iterator[None]:
+    if uses_obstore(url):
+        folder, name = split_url(url)
+        yield _obstore(url).delete(_store(folder, remote), name)
+    else:
+        files, path = _file_system(url, remote)
+        yield files.rm_file(path)
+
+
 def _put_by_obstore(file: Path, url: str, remote: Remote) -> Iterator[None]:
     folder, name = split_url(url)
     obstore = _obstore(url)
@@ -113,7 +184,7 @@ def uses_obstore(url: str) -> bool:
 def _translated(stream: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from stream
-    except (Transient, Missing, Refused, NoRange, ConfigError, MissingExtraError):
+    except (Transient, Missing, Exists, Refused, NoRange, ConfigError, MissingExtraError):
         raise
     except FileNotFoundError as error:
         raise Missing(_first_line(error)) from error

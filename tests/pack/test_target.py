@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,63 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_there(images: Path, tmp_pat
         assert str(done[1].relative_to(tmp_path / "store")) not in puts
         assert tree(tmp_path / "store/bucket/some/data") == tree(tmp_path / "clean")
         assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("conditions", ["kept", "ignored", "501"])
+def test_a_url_is_one_runs_until_it_is_complete(images: Path, tmp_path: Path, conditions: str) -> None:
+    claim = tmp_path / "store/bucket/some/data/.fastload-packing"
+    with Server(tmp_path / "store") as server:
+        server.conditions = conditions
+        settings = remote(server, tmp_path / "cache", give_up_seconds=0.01)
+        run = {"workers": 1, "remote": settings, **OPTIONS}
+        server.always["bucket/some/data/train/shard-000002.tar"] = "503"
+        with pytest.raises(SourceError, match="cannot be written"):
+            pack(images, URL, scratch=tmp_path / "a", **run)
+        server.always.clear()
+        before = tree(tmp_path / "store")
+        if conditions == "kept":
+            with pytest.raises(PackError, match=r"another run \(on \S+, process \d+, since 20\S+Z\); .*delete s3://"):
+                pack(images, URL, scratch=tmp_path / "b", **run)
+            assert tree(tmp_path / "store") == before
+            assert not (tmp_path / "b").exists()
+        assert json.loads(claim.read_text()).keys() == {"host", "process", "since", "run"}
+        pack(images, URL, scratch=tmp_path / "a", **run)
+        assert not claim.exists()
+
+
+def test_a_run_that_ends_before_its_first_shard_leaves_the_url_free(images: Path, tmp_path: Path) -> None:
+    with Server(tmp_path / "store") as server:
+        settings = remote(server, tmp_path / "cache", give_up_seconds=0.01)
+        for split in ("train", "val"):
+            server.always[f"bucket/some/data/{split}/shard-000000.tar"] = "503"
+        with pytest.raises(SourceError, match="cannot be written"):
+            pack(images, URL, workers=1, remote=settings, scratch=tmp_path / "a", **OPTIONS)
+        assert not tree(tmp_path / "store")
+        server.always.clear()
+        pack(images, URL, workers=1, remote=settings, scratch=tmp_path / "b", **OPTIONS)
+
+
+def test_of_two_that_begin_at_once_one_packs(images: Path, tmp_path: Path) -> None:
+    ended: list[str] = []
+    with Server(tmp_path / "store") as server:
+        server.bytes_per_second = 50_000  # both are there before the first ends
+        start = threading.Barrier(2)
+
+        def run(name: str) -> None:
+            settings = remote(server, tmp_path / name)
+            start.wait()
+            try:
+                pack(images, URL, workers=1, remote=settings, scratch=tmp_path / f"{name}-scratch", **OPTIONS)
+                ended.append("done")
+            except PackError as error:
+                ended.append("refused" if "another run" in str(error) or "finished" in str(error) else str(error))
+
+        threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(ended) == ["done", "refused"]
 
 
 def test_large_shards_go_in_parts(tmp_path: Path) -> None:
