@@ -15,10 +15,11 @@ import torch
 
 from fastload.augment import keyed
 from fastload.augment.colour import Normalize
-from fastload.augment.fused import Drawn, Fused, Targets, params_of
+from fastload.augment.fused import Drawn, Fused, Targets, check_normalised, params_of
+from fastload.augment.geometry import Geometric
 from fastload.augment.mix import MixUp
 from fastload.augment.operation import ImageOperation, Operation
-from fastload.augment.policies import AugMix
+from fastload.augment.policies import AugMix, Policy
 from fastload.augment.strings import aeda, eda
 from fastload.augment.text import check_order
 from fastload.batch import Batch
@@ -169,6 +170,7 @@ class _Part:
 def _stages(parts: list[_Part]) -> list[Function]:
     """Operations numbered apart, and neighbours that may be fused as one."""
     check_order(part.function for part in parts)
+    check_normalised(part.function for part in parts)
     stages: list[Function] = []
     for part, run in groupby(_numbered(parts), key=_run_key):
         members = [each.function for each in run]
@@ -222,6 +224,8 @@ class Compose:
         masks, boxes, keypoints: names of fields that follow the geometry of the images, see Targets. What the loader
             itself crops and scales, by Image(224, crop="random"), only masks follow, declared as Image fields: boxes
             and keypoints have to be in pixels of the images as they are in the batch.
+        images: names of image fields of the same size to which all is done alike, with the same draws, as to the two
+            pictures of a stereo pair. Other fields of images draw apart.
         mask_fill: what masks hold where an image shows what lay outside of it.
         fuse: False runs each operation on its own.
     """
@@ -234,10 +238,11 @@ class Compose:
         masks: str | Sequence[str] = (),
         boxes: str | Sequence[str] = (),
         keypoints: str | Sequence[str] = (),
+        images: str | Sequence[str] = (),
         mask_fill: float = 0,
         fuse: bool = True,
     ) -> None:
-        targets = Targets(_names(masks), _names(boxes), _names(keypoints), mask_fill)
+        targets = Targets(_names(masks), _names(boxes), _names(keypoints), mask_fill, _names(images))
         self.operations, self.targets = tuple(operations), targets
         self.parts: list[_Part] = []
         for item in operations:
@@ -247,9 +252,10 @@ class Compose:
                 self.parts.append(_Part(On(field, item), targets, fuse))
             else:
                 self.parts.append(_Part(_function(item, "Compose"), targets, fuse))
-        images = {field} | {o.field for part in self.parts if isinstance(o := part.function, ImageOperation)}
+        changed = {field} | {o.field for part in self.parts if isinstance(o := part.function, ImageOperation)}
         for part in self.parts:
-            _check_followed(part, images)
+            _check_followed(part, changed)
+        _check_one_followed(self.parts)
         self.stages = _stages(self.parts)
 
     def __repr__(self) -> str:
@@ -296,7 +302,7 @@ def _check_followed(part: _Part, images: set[str]) -> None:
     function, targets = part.function, part.targets
     if not targets:
         return
-    names = {*targets.masks, *targets.boxes, *targets.keypoints}
+    names = set(targets.names)
     told = f"{', '.join(map(repr, sorted(names)))} cannot follow it"
     if isinstance(function, MixUp | AugMix) and function.field in images:
         raise ConfigError(
@@ -307,6 +313,19 @@ def _check_followed(part: _Part, images: set[str]) -> None:
             f"{function!r}: what the module does to pixels is not known, and {told}; give it all of them, "
             f'e.g. On(("image", "mask"), module), or put it outside of the Compose if it moves nothing'
         )
+
+
+def _check_one_followed(parts: list[_Part]) -> None:
+    """Raises ConfigError where the same targets would follow one field of images and then another."""
+    for targets in {part.targets for part in parts if part.targets}:
+        kinds = (ImageOperation, Normalize) if targets.images else (Geometric, Policy)
+        fields = {o.field for part in parts if part.targets == targets and isinstance(o := part.function, kinds)}
+        if len(fields) > 1:
+            raise ConfigError(
+                f"Compose: {', '.join(map(repr, targets.names))} would follow all of the fields "
+                f"{', '.join(map(repr, sorted(fields)))}; give each field a Compose of its own, "
+                f"or do the same to all: images={tuple(sorted(fields))[1:]}"
+            )
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:

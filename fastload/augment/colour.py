@@ -63,11 +63,11 @@ class Linear(ImageOperation):
 
 def mean_colour(images: torch.Tensor) -> torch.Tensor:
     """float32 [B, 3]: the mean of each channel; of one-channel images the same three times."""
-    _check_channels(images)
+    check_channels(images)
     return images.mean((2, 3)).to(torch.float32).expand(-1, 3)
 
 
-def _check_channels(images: torch.Tensor) -> None:
+def check_channels(images: torch.Tensor) -> None:
     if images.shape[1] not in (1, 3):
         raise ConfigError(
             f"colour operations and policies need images of 3 channels, or 1; these have {images.shape[1]}; "
@@ -97,7 +97,7 @@ def transform(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         ConfigError: another number of channels.
     """
     batch, channels, height, width = images.shape
-    _check_channels(images)
+    check_channels(images)
     matrix = matrix.to(images.dtype)
     if channels == 1:
         return torch.addcmul(matrix[:, 0, 3, None, None, None], images, matrix[:, 0, :3].sum(1)[:, None, None, None])
@@ -184,7 +184,7 @@ def turn_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     Back as in "HSL and HSV" (Wikipedia, alternative formula): channel n in (5, 3, 1) is
     v - v * s * clip(min(k, 4 - k), 0, 1) with k = (n + 6 h) mod 6.
     """
-    _check_channels(images)
+    check_channels(images)
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
@@ -259,8 +259,9 @@ class Normalize(Operation):
     dtype: torch.dtype = dataclasses.field(default=torch.float32, kw_only=True)
 
     def __post_init__(self) -> None:
-        fits = len(self.mean) == len(self.std) > 0 and all(s > 0 for s in self.std)
-        self.check(fits, "pass as many of both mean and std, and each std above 0")
+        lists = all(hasattr(each, "__len__") for each in (self.mean, self.std))
+        fits = lists and len(self.mean) == len(self.std) > 0 and all(s > 0 for s in self.std)
+        self.check(fits, "pass mean and std as lists, a number a channel, as many of both, and each std above 0")
         self.check(self.dtype.is_floating_point, "pass a floating-point dtype")
 
     @classmethod

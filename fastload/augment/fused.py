@@ -9,7 +9,7 @@ Pixels become float once, and the result is rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,11 @@ Drawn = dict[str, Params]
 
 @dataclass(frozen=True)
 class Targets:
-    """Fields that follow the geometry of an image field.
+    """Fields that follow an image field.
 
     Attributes:
+        images: fields of images of the same size, to which all is done alike, with the same draws: the other picture of
+            a stereo pair.
         masks: [B, H, W] or [B, C, H, W], any dtype; resampled to the nearest pixel, `mask_fill` outside.
         boxes: [B, N, 4] (x0, y0, x1, y1) in pixels, or a list of B [n, 4]; the upright box around the moved one, cut to
             the image.
@@ -58,9 +60,14 @@ class Targets:
     boxes: tuple[str, ...] = ()
     keypoints: tuple[str, ...] = ()
     mask_fill: float = 0
+    images: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.masks, *self.boxes, *self.keypoints, *self.images)
 
     def __bool__(self) -> bool:
-        return bool(self.masks or self.boxes or self.keypoints)
+        return bool(self.names)
 
 
 class Fused:
@@ -69,9 +76,6 @@ class Fused:
     Args:
         operations: ImageOperations and Normalize, all of the same field, numbered apart (`place`).
         targets: fields that follow the geometry.
-
-    Raises:
-        ConfigError: a colour operation after Normalize, whose pixels are no longer in [0, 1].
     """
 
     def __init__(self, operations: Sequence[Operation], targets: Targets = Targets()) -> None:
@@ -137,9 +141,20 @@ class Fused:
         images = tensor_of(batch, self.operations[0])
         with exact(images.device):
             fields: dict[str, Any] = {self.field: self.apply(images, drawn)}
+            for name in self.targets.images:
+                fields[name] = self.apply(self._alike(batch, name, images), drawn)
         if self.targets:
             fields |= self._follow(batch, drawn, (images.shape[2], images.shape[3]))
         return batch.replaced(fields)
+
+    def _alike(self, batch: Batch, name: str, images: torch.Tensor) -> torch.Tensor:
+        other = tensor_of(batch, self.operations[0], name)
+        if other.ndim != 4 or (len(other), other.shape[2:]) != (len(images), images.shape[2:]):
+            raise ConfigError(
+                f"images={name!r}: {list(other.shape)} cannot be changed as {self.field!r} is, which is "
+                f"{list(images.shape)}; pass images of the same height and width"
+            )
+        return other
 
     def _neediest(self) -> Operation:
         neediest = self.operations[0]
@@ -205,7 +220,7 @@ def _numbers(batch: Batch, name: str, width: int, change: Callable[[torch.Tensor
     value = batch.get(name)
     if isinstance(value, torch.Tensor) and value.ndim == 3 and value.shape[2] == width:
         return change(value)
-    rows = value if isinstance(value, list) else []
+    rows = [_flat_none(row, width) for row in value] if isinstance(value, list) else []
     wrong = [row for row in rows if not _fits(row, width)] if rows else [value]
     if wrong:
         shape = list(wrong[0].shape) if isinstance(wrong[0], torch.Tensor) else repr(wrong[0])
@@ -224,6 +239,11 @@ def _numbers(batch: Batch, name: str, width: int, change: Callable[[torch.Tensor
 
 def _fits(row: Any, width: int) -> bool:
     return row is None or (isinstance(row, torch.Tensor) and row.ndim == 2 and row.shape[1] == width)
+
+
+def _flat_none(row: Any, width: int) -> Any:
+    """An empty list, which becomes a tensor [0], as the [0, width] that it stands for."""
+    return row.new_zeros(0, width) if isinstance(row, torch.Tensor) and row.shape == (0,) else row
 
 
 def _colour(
@@ -245,18 +265,29 @@ def _colour(
     return changed, normalize is not None
 
 
+def check_normalised(operations: Iterable[object]) -> None:
+    """Raises ConfigError where pixels that Normalize made, no longer in [0, 1], are given to what needs them there. A
+    function or module in between may have brought them back."""
+    fields: set[str] = set()
+    for each in operations:
+        if not isinstance(each, Operation):
+            fields.clear()
+        if not isinstance(each, ImageOperation | Normalize):
+            continue
+        if each.field in fields and not isinstance(each, Geometric | RandomErasing):
+            raise ConfigError(f"{each!r} after Normalize: pixels are no longer in [0, 1]; put it before")
+        if isinstance(each, Normalize):
+            fields.add(each.field)
+
+
 def _groups(operations: Sequence[Operation]) -> list[list[Operation]]:
     """Neighbours that run as one."""
     groups: list[list[Operation]] = []
-    normalised = False
     for operation in operations:
-        if normalised and not isinstance(operation, Geometric | RandomErasing):
-            raise ConfigError(f"{operation!r} after Normalize: pixels are no longer in [0, 1]; put it before")
         if groups and _joins(groups[-1], operation):
             groups[-1].append(operation)
         else:
             groups.append([operation])
-        normalised = normalised or isinstance(operation, Normalize)
     return groups
 
 

@@ -213,8 +213,11 @@ class CenterCrop(Geometric):
         return {"none": u[:, :0]}
 
     def matrix(self, params: Params, size: Size) -> torch.Tensor:
-        height, width = pair(self.size)
-        left, top = round((size[1] - width) / 2), round((size[0] - height) / 2)
+        # torchvision's: of an odd rest a larger image is rounded to even, a smaller one has the lesser part before it
+        top, left = (
+            round((have - want) / 2) if have > want else -((want - have) // 2)
+            for have, want in zip(size, pair(self.size), strict=True)
+        )
         return matrices.diagonal(1, left, 1, top, like=_one(params))
 
 

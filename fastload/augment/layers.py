@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from fastload.augment import keyed, matrices, operation, resample
-from fastload.augment.colour import jitter, mean_colour, transform
+from fastload.augment.colour import check_channels, jitter, mean_colour, transform
 from fastload.augment.filters import sharpen
 from fastload.augment.operation import column, is_channels_last, top_of
 from fastload.augment.tone import LEVELS, equalizing, histogram, look_up, stretching
@@ -50,6 +50,7 @@ def layer(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> to
         value: float32 [B], its strength with sign: shear as a slope, translation as a fraction of the side, degrees,
             factor - 1, bits to keep, threshold in [0, 1].
     """
+    check_channels(images)  # whatever was drawn: what is refused depends on no batch
     if not operation.by_rows(images):
         for _, change in _PASSES:
             images = change(images, number, value, 1.0)

@@ -180,11 +180,18 @@ class ImageOperation(Operation):
 
 
 def check_images(operation: Operation, value: torch.Tensor) -> None:
-    if value.ndim != 4:
-        raise ConfigError(
-            f"{type(operation).__name__}: field {operation.field!r} is not a tensor [B, C, H, W] but "
-            f"{list(value.shape)}; declare a size, e.g. fastload.Image(224)"
+    if value.ndim == 4:
+        return
+    remedy = "declare a size, e.g. fastload.Image(224)"
+    if value.ndim == 5:
+        remedy = (
+            f"for frames [B, T, C, H, W] of one draw a clip, make a batch of all frames, "
+            f"Batch({{{operation.field!r}: frames.flatten(0, 1)}}, sample_keys=batch.sample_keys.repeat_interleave(T))"
         )
+    raise ConfigError(
+        f"{type(operation).__name__}: field {operation.field!r} is not a tensor [B, C, H, W] but "
+        f"{list(value.shape)}; {remedy}"
+    )
 
 
 def check_pixels(operation: Operation, value: torch.Tensor) -> None:

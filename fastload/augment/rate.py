@@ -161,7 +161,8 @@ class SpeedPerturbation(AudioOperation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check(len(self.factors) > 0 and min(self.factors) > 0, "factors must be above 0")
+        good = hasattr(self.factors, "__len__") and len(self.factors) > 0 and min(self.factors) > 0
+        self.check(good, "factors must be above 0; pass them as a list, e.g. (0.9, 1.0, 1.1)")
         ratios = {each: ratio_of(each) for each in (1.0, *self.factors)}
         if None not in ratios.values() and len(self.factors) <= MOST_CONVOLUTIONS:
             self._ratios.update({each: ratio for each, ratio in ratios.items() if ratio is not None})

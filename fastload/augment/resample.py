@@ -182,7 +182,7 @@ def resize(images: torch.Tensor, weights_y: torch.Tensor, weights_x: torch.Tenso
         across = torch.matmul(images, weights_x[0])
     else:  # one product a sample: broadcasting would copy the weights for each channel
         across = torch.bmm(images.reshape(batch, channels * height, width), weights_x)
-        across = across.reshape(batch, channels, height, -1)
+        across = across.reshape(batch, channels, height, weights_x.shape[2])  # no -1: a batch may be empty
     return torch.matmul(weights_y[0] if len(weights_y) == 1 else weights_y[:, None], across)
 
 

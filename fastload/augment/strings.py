@@ -187,9 +187,10 @@ class EachText(Operation):
     def replay(self, batch: Batch, params: Params) -> Batch:
         texts = batch.get(self.field)
         if not isinstance(texts, list) or any(text is not None and not isinstance(text, str) for text in texts):
-            raise ConfigError(
-                f"{self!r}: the batch has no strings {self.field!r}; it has {', '.join(map(repr, batch))}"
-            )
+            found = f"the batch has no strings {self.field!r}; it has {', '.join(map(repr, batch))}"
+            if self.field in batch:
+                found = f"field {self.field!r} is {type(texts).__name__} and no list of strings; declare it as Text"
+            raise ConfigError(f"{self!r}: {found}")
         return batch.replaced({self.field: self.apply(texts, params)})
 
 

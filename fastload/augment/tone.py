@@ -5,6 +5,7 @@ Where a sample is left out, its parameter is neutral (or its result the input), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ class RandomGamma(ImageOperation):
 class RandomSolarize(ImageOperation):
     """1 - x where x is at least a threshold, drawn between two (a number t stands for (t, t)), with probability `p`."""
 
-    threshold: float | tuple[float, float] = 0.5
+    threshold: float | Sequence[float] = 0.5
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -60,8 +61,8 @@ class RandomSolarize(ImageOperation):
         )
 
     @property
-    def _span(self) -> tuple[float, float]:
-        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold, self.threshold)
+    def _span(self) -> Sequence[float]:
+        return self.threshold if isinstance(self.threshold, Sequence) else (self.threshold, self.threshold)
 
     @property
     def draws(self) -> int:
@@ -79,17 +80,18 @@ class RandomSolarize(ImageOperation):
 class RandomPosterize(ImageOperation):
     """Keeps the first `bits` of the 8 of each pixel, a number between two (both possible), with probability `p`."""
 
-    bits: int | tuple[int, int] = 4
+    bits: int | Sequence[int] = 4
     p: float = 0.5
 
     def __post_init__(self) -> None:
         check_p(self, self.p)
-        low, high = self._span
-        self.check(0 <= low <= high <= 8, "bits must lie in [0, 8]")
+        good = len(self._span) == 2 and all(isinstance(bits, int) for bits in self._span)
+        good = good and 0 <= self._span[0] <= self._span[1] <= 8
+        self.check(good, "bits must lie in [0, 8]; pass a whole number, or the least and the most")
 
     @property
-    def _span(self) -> tuple[int, int]:
-        return self.bits if isinstance(self.bits, tuple) else (self.bits, self.bits)
+    def _span(self) -> Sequence[int]:
+        return self.bits if isinstance(self.bits, Sequence) else (self.bits, self.bits)
 
     @property
     def draws(self) -> int:

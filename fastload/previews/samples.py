@@ -65,6 +65,8 @@ class Reader:
         self.labels = {name_beside(each.field, LABELS) for each in self.operations if isinstance(each, TokenOperation)}
         self.words = words
         self.scales = {each.field: each for each in self.operations if isinstance(each, Normalize)}
+        alike = [(name, each) for each in self.chain if isinstance(each, Fused) for name in each.targets.images]
+        self.scales |= {name: o for name, each in alike for o in each.operations if isinstance(o, Normalize)}
         self.targets = {each.field: each.targets for each in self.chain if isinstance(each, Fused) and each.targets}
         self.over_pictures = {
             name for each in self.targets.values() for name in (*each.masks, *each.boxes, *each.keypoints)

@@ -443,6 +443,7 @@ def test_features_are_torchaudios_and_lengths_count_frames() -> None:
         (lambda: RandomGain(p=2), r"p=2: must be in \[0, 1\]"),
         (lambda: AddBankNoise(bank=torch.zeros(3)), r"bank must be floats \[N, L\], not torch.float32 \[3\]"),
         (lambda: SpeedPerturbation(()), "factors must be above 0"),
+        (lambda: SpeedPerturbation(1.1), "pass them as a list, e.g."),  # type: ignore[arg-type]
         (lambda: TimeStretch(n_fft=6), "n_fft must be a multiple of 4"),
         (lambda: LowPass(8000, (10, 5000)), "cutoff must be at most half the sample rate"),
         (lambda: RandomShift(2), r"fraction must be in \[0, 1\]"),

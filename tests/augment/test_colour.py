@@ -290,12 +290,15 @@ def test_normalize_any_number_of_channels() -> None:
     [
         (lambda: Normalize((0.5,), (0.5, 0.5)), "as many of both"),
         (lambda: Normalize((), ()), "as many of both"),
+        (lambda: Normalize(0.5, 0.5), "pass mean and std as lists, a number a channel"),  # type: ignore[arg-type]
         (lambda: Normalize((0.5,), (0.0,)), "each std above 0"),
         (lambda: Normalize(dtype=torch.uint8), "pass a floating-point dtype"),
         (lambda: ColorJitter(-0.1), "brightness=-0.1: pass two numbers, lower and upper"),
         (lambda: ColorJitter((-0.5, 1)), r"brightness=\(-0.5, 1\): needs 0.0 <= lower <= upper"),
         (lambda: ColorJitter(hue=0.6), r"hue must lie in \[-0.5, 0.5\]"),
         (lambda: RandomPosterize(9), r"bits must lie in \[0, 8\]"),
+        (lambda: RandomPosterize((2.0, 4.0)), r"bits must lie in \[0, 8\]; pass a whole number, or the least and"),  # type: ignore[arg-type]
+        (lambda: RandomPosterize((1, 2, 3)), "bits must lie in"),
         (lambda: GaussianBlur(4), "kernel_size must be odd"),
         (lambda: GaussianBlur((3, 3)), r"kernel_size=\(3, 3\): kernel_size must be odd, one whole number"),  # type: ignore[arg-type]
         (lambda: GaussianNoise((5, 10)), "pass fractions of the range"),
@@ -312,6 +315,16 @@ def test_normalize_any_number_of_channels() -> None:
 def test_what_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_spans_are_lists_or_tuples() -> None:
+    given = batch(pictures(4))
+    for one, other in (
+        (RandomPosterize([2, 4]), RandomPosterize((2, 4))),
+        (RandomSolarize([0.2, 0.4]), RandomSolarize((0.2, 0.4))),
+        (ColorJitter([0.5, 1.5]), ColorJitter((0.5, 1.5))),  # type: ignore[arg-type]
+    ):
+        assert one(given)["image"].equal(other(given)["image"])
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.bool], ids=str)

@@ -166,6 +166,17 @@ def test_an_antialiased_resize_is_not_fused_with_a_warp_and_settings_must_agree(
 def test_colours_after_normalize_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"ColorJitter\(.*\) after Normalize: pixels are no longer in \[0, 1\]"):
         Compose([Normalize(), ColorJitter(0.1)])
+    jitter, mixed = ColorJitter(0.1), MixUp(5)
+    for chain in (
+        lambda: Compose([Normalize(), jitter], fuse=False),
+        lambda: Compose([Normalize(), mixed, jitter]),
+        lambda: Compose([Compose([Normalize()]), Compose([jitter], masks="mask")]),
+        lambda: make_chain([Normalize(), mixed, jitter], {}),
+    ):
+        with pytest.raises(ConfigError, match=r"ColorJitter\(.*\) after Normalize: pixels are no longer in \[0, 1\]"):
+            chain()
+    Compose([Normalize(), Normalize(field="other"), RandomErasing(), RandomRotation(5), mixed])
+    Compose([Normalize(), lambda batch: batch, jitter])  # which may bring them back
     with pytest.raises(ConfigError, match="Compose: 5 cannot be called"):
         Compose([5])
 

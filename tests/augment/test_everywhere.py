@@ -88,6 +88,18 @@ def test_every_operation_compiles_as_one_graph(name: str, monkeypatch: pytest.Mo
         assert torch.allclose(found[field].double(), value.double(), rtol=0, atol=1e-5), field
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", ALONE)
+def test_a_batch_of_no_samples_has_the_shape_of_others(name: str, layout: torch.memory_format) -> None:
+    whole = fields_of_all_kinds(torch.uint8)
+    whole["image"] = whole["image"].contiguous(memory_format=layout)
+    none = Batch({field: value[:0] for field, value in whole.items()}, sample_keys=whole.sample_keys[:0])
+    expected, found = ALONE[name](whole), ALONE[name](none)
+    for field, value in expected.items():
+        assert (len(found[field]), found[field].shape[1:]) == (0, value.shape[1:]), field
+        assert found[field].dtype == value.dtype, field
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_autocast_changes_nothing(name: str) -> None:
     """It is meant for the model: matrix products in half precision would move pixels."""

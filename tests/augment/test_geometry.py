@@ -296,6 +296,28 @@ def test_fields_that_are_no_pictures_are_refused(operation: Geometric) -> None:
         operation(Batch({"image": pictures(2)}))
 
 
+def test_frames_of_a_clip_are_told_how_to_come() -> None:
+    clips, drawn_from = torch.rand(2, 4, 3, 20, 24), keys(2)
+    with pytest.raises(
+        ConfigError,
+        match=r"but \[2, 4, 3, 20, 24\]; for frames \[B, T, C, H, W\] of one draw a clip, make a batch of all frames, "
+        r"Batch\({'image': frames.flatten\(0, 1\)}, sample_keys=batch.sample_keys.repeat_interleave\(T\)\)",
+    ):
+        RandomAffine(20)(Batch({"image": clips}, sample_keys=drawn_from))
+    frames = Batch({"image": clips.flatten(0, 1)}, sample_keys=drawn_from.repeat_interleave(4))
+    moved = RandomAffine(20)(frames)["image"].unflatten(0, (2, 4))
+    first = RandomAffine(20)(Batch({"image": clips[:, 0]}, sample_keys=drawn_from))["image"]
+    assert torch.allclose(moved[:, 0], first, atol=1e-6)
+
+
+def test_a_centre_of_an_odd_rest_is_torchvisions() -> None:
+    for height, width in ((7, 8), (8, 7), (5, 5)):
+        images = pictures(1, height, width)
+        for size in ((4, 5), (10, 11), (4, 11), (11, 4), (8, 8)):
+            expected = reference.center_crop(images, list(size))
+            assert CenterCrop(size)(batch(images))["image"].equal(expected), (height, width, size)
+
+
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (1, 1)])
 def test_a_perspective_of_a_side_of_one_pixel_is_finite(size: tuple[int, int]) -> None:
     given = batch(pictures(4, *size))

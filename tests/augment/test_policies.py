@@ -242,6 +242,16 @@ def test_what_is_refused(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("policy", [RandAugment(1), TrivialAugmentWide(24), AutoAugment(), AugMix()], ids=repr)
+def test_what_is_no_colour_picture_is_refused_whatever_is_drawn(policy: ImageOperation) -> None:
+    images = pictures(1, channels=4)
+    params = policy.draw(keys(1))
+    params["operation"][:] = 0  # nothing that would look at colours
+    for given in (images, as_dtype(images, torch.uint8)):
+        with pytest.raises(ConfigError, match="policies need images of 3 channels, or 1; these have 4"):
+            policy.apply(given, params)
+
+
 def test_presets() -> None:
     images = as_dtype(pictures(4, 40, 50), torch.uint8)
     for preset in (train_classification(32), eval_classification(32, dtype=torch.float16)):

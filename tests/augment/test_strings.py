@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+import torch
 from conformance import chi_squared_z
 from made import keys
 
@@ -84,6 +85,8 @@ def test_each_text_of_a_batch() -> None:
     assert found[2] == aeda(TEXT, int(operation.draw(keys(3))["key"][2]))
     with pytest.raises(ConfigError, match="the batch has no strings 'x'; it has 'text'"):
         EachText("x", eda)(batch)
+    with pytest.raises(ConfigError, match="field 'x' is Tensor and no list of strings; declare it as Text"):
+        EachText("x", eda)(Batch({"x": torch.ones(3)}, sample_keys=keys(3)))
     with pytest.raises(ConfigError, match="this one has no sample_keys"):
         EachText("text", eda)(Batch({"text": ["a"]}))
 

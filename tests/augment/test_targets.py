@@ -17,11 +17,14 @@ from fastload.augment import (
     ColorJitter,
     Compose,
     CutMix,
+    GaussianNoise,
     MixUp,
+    Normalize,
     On,
     RandAugment,
     RandomAffine,
     RandomCrop,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomPerspective,
     RandomResizedCrop,
@@ -164,6 +167,50 @@ def test_boxes_and_keypoints_in_lists_come_back_in_lists() -> None:
         [[23.0, 1.0], [22.0, 2.0], [21.0, 3.0]],
     ]
     assert found["none"] == [None] * 4
+
+
+def test_an_empty_list_of_boxes_is_none_at_all() -> None:
+    """torch.tensor([]) is of shape [0]."""
+    boxes = [torch.tensor([[2.0, 3, 10, 12]]), torch.tensor([])]
+    for rows in (boxes, boxes[::-1], boxes[1:] * 2):
+        found = Compose([RandomHorizontalFlip(1.0)], boxes="boxes")(batch(pictures(2), boxes=rows))["boxes"]
+        assert [list(each.shape) for each in found] == [[len(each), 4] for each in rows]
+
+
+def test_the_other_picture_of_a_pair_is_changed_alike() -> None:
+    left, right = pictures(4), pictures(4).flip(0)
+    operations = [
+        RandomAffine(20), TrivialAugmentWide(), RandomCrop(12), ColorJitter(0.3, 0.3, 0.3, 0.1), GaussianNoise(p=1.0),
+        Normalize(), RandomErasing(1.0),
+    ]  # fmt: skip
+    chain = Compose(operations, images=["right"], masks="mask")
+    given = batch(left, right=right, mask=torch.ones(4, 20, 24))
+    found, drawn = chain(given), chain.draw(given.sample_keys)  # type: ignore[arg-type]
+    alone = Compose(operations)
+    assert found["image"].equal(alone(batch(left))["image"])
+    assert found["right"].equal(alone(batch(right))["image"])
+    assert chain.replay(given, drawn)["right"].equal(found["right"])
+    (stage,) = make_chain([chain], {})
+    assert stage(given)["right"].equal(found["right"])
+    for other in (right[:, :, :5], right[:3]):
+        with pytest.raises(
+            ConfigError, match=r"images='right': \[.*\] cannot be changed as 'image' is, which is \[4, 3"
+        ):
+            chain(given.replaced({"right": other}))
+    with pytest.raises(ConfigError, match=r"MixUp.* makes one picture of several, and 'right' cannot follow it"):
+        Compose([MixUp(5)], images="right")
+
+
+def test_what_would_follow_two_pictures_is_refused() -> None:
+    left, right = RandomHorizontalFlip(field="left"), RandomHorizontalFlip(field="right")
+    with pytest.raises(
+        ConfigError, match=r"'mask' would follow all of the fields 'left', 'right'; give.*\('right',\)"
+    ):
+        Compose([left, right], masks="mask")
+    with pytest.raises(ConfigError, match="'other' would follow all of the fields 'left', 'right'"):
+        Compose([left, Normalize(field="right")], images="other")
+    Compose([left, Normalize(field="right")], masks="mask")
+    Compose([Compose([left], masks="mask"), right], masks="depth")
 
 
 @pytest.mark.parametrize("by_rows", [True, False])
