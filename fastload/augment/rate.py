@@ -96,9 +96,12 @@ def resample_all(sound: torch.Tensor, ratio: tuple[int, int], out: int) -> torch
     """
     step, phase_count = ratio
     kernel, reach = _kernel(step, phase_count, sound.device)
-    padded = F.pad(sound.flatten(0, 1)[:, None], (reach, reach + step))
-    phases = F.conv1d(padded, kernel, stride=step)  # [B * C, phases, steps]
-    joined = phases.transpose(1, 2).flatten(1)
+    padded = F.pad(sound.flatten(0, 1), (reach, reach + step))
+    if operation.by_rows(sound):
+        phases = F.conv1d(padded[:, None], kernel, stride=step).transpose(1, 2)  # [B * C, steps, phases]
+    else:  # torch lets cuDNN's convolutions round to 11 bits (TF32) unless told otherwise, and products only if told
+        phases = padded.unfold(1, kernel.shape[2], step) @ kernel[:, 0].T
+    joined = phases.flatten(1)
     joined = joined[:, : min(out, filled_by(sound.shape[-1], ratio))]
     if joined.shape[1] < out:
         joined = F.pad(joined, (0, out - joined.shape[1]))
@@ -119,16 +122,20 @@ def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> to
     hop, window = n_fft // 4, torch.hann_window(n_fft, dtype=torch.float32, device=sound.device)
     frames = torch.stft(sound.flatten(0, 1), n_fft, hop, window=window, return_complex=True)  # [B * C, F, N]
     count = frames.shape[-1]
-    steps = torch.arange(out // hop + 2, device=sound.device) * rate.repeat_interleave(channels)[:, None]
+    speed = rate.to(torch.float64).repeat_interleave(channels)[:, None]
+    steps = torch.arange(out // hop + 2, device=sound.device) * speed
     below = steps.floor()
-    share = (steps - below)[:, None]
+    share = (steps - below)[:, None].to(torch.float32)
     padded = F.pad(frames, (0, 2))  # silence after the end
     index = below.to(torch.int64).clamp_(max=count)[:, None].expand(-1, frames.shape[1], -1)
     one, other = padded.gather(2, index), padded.gather(2, index + 1)
-    advance = torch.linspace(0, math.pi * hop, frames.shape[1], dtype=torch.float32, device=sound.device)[:, None]
+    # A hop is a quarter of a window, so that a band's own advance is so many quarter turns, of which whole turns are
+    # left out; sums of angles grow to where float32 knows no hundredths.
+    advance = torch.arange(frames.shape[1], device=sound.device)[:, None] % 4 * (math.pi / 2)
     turn = other.angle() - one.angle() - advance
     turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi)) + advance
-    phase = torch.cumsum(torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1), -1)
+    phase = torch.cumsum(torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1), -1, dtype=torch.float64)
+    phase = torch.remainder(phase, 2 * math.pi).to(torch.float32)
     stretched = torch.polar(share * other.abs() + (1 - share) * one.abs(), phase)
     return _overlap(stretched, window, hop, out).reshape(batch, channels, out)
 

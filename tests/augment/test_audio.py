@@ -12,7 +12,7 @@ import torch
 import torchaudio
 import torchaudio.functional as reference
 from conformance import chi_squared_z
-from made import DEVICES, assert_no_loop_and_no_wait, assert_samples_stand_alone, keys
+from made import DEVICES, Counted, assert_no_loop_and_no_wait, assert_samples_stand_alone, keys
 
 from fastload.augment import (
     MFCC,
@@ -33,7 +33,7 @@ from fastload.augment import (
 )
 from fastload.augment import operation as operations
 from fastload.augment.audio import AudioOperation
-from fastload.augment.rate import ratio_of
+from fastload.augment.rate import ratio_of, stretch
 from fastload.augment.spectrogram import cosine_transform, mel_filters
 from fastload.batch import Batch
 from fastload.errors import ConfigError
@@ -226,6 +226,32 @@ def test_stretching_is_torchaudios_phase_vocoder(device: str) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         end = theirs.shape[-1] - n_fft  # the last window fades into silence here, and is divided by its weight there
         assert (ours[..., :end] - theirs[..., :end]).abs().max() < 2e-3
+
+
+def test_phases_of_a_long_sound_stay_exact() -> None:
+    """A sweep of 20 s, whose phases add up to thousands of turns. The noise leaves no band without a phase."""
+    time, rate = torch.arange(20 * 16000, dtype=torch.float64) / 16000, 1.1
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sound = 0.5 * torch.sin(2 * math.pi * (300 + 30 * time) * time) + 0.05 * noise
+    out, window = int(len(sound) / rate), torch.hann_window(512, dtype=torch.float64)
+    found = stretch(sound.float()[None, None], torch.tensor([rate]), out, 512)[0, 0]
+    spectrum = torch.stft(sound, 512, 128, window=window, return_complex=True)
+    advance = torch.linspace(0, math.pi * 128, 257, dtype=torch.float64)[:, None]
+    slower = reference.phase_vocoder(spectrum, float(torch.tensor(rate)), advance)
+    expected = torch.istft(slower, 512, 128, window=window, length=out)
+    end = slice(out - 32000, out - 16000)
+    assert float((found[end] - expected[end]).norm() / expected[end].norm()) < 1e-3
+
+
+def test_products_and_no_convolution_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN rounds those to 11 bits as torch sets it up."""
+    given, operation = batch(), OPERATIONS["speed"]
+    expected = operation(given)["audio"]
+    monkeypatch.setattr(operations, "by_rows", lambda sound: False)
+    with Counted() as counted:
+        found = operation(given)["audio"]
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not any("convolution" in name for name in counted.names)
 
 
 def test_pitch_is_shifted_as_torchaudio_shifts_it() -> None:
