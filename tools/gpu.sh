@@ -14,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python="${PYTHON:-python3}"
-all_seconds=470 install_seconds=60 tests_seconds=220 benchmarks_seconds=200
+all_seconds=470 tests_seconds=220 benchmarks_seconds=200
 # module and package of all that is needed beyond torch's own family, what they need themselves included
 needed=(xxhash simplejpeg rich markdown_it:markdown-it-py mdurl pygments kornia kornia_rs:kornia-rs packaging
     pytest iniconfig pluggy hypothesis sortedcontainers)
@@ -33,14 +33,21 @@ case "$mode" in
         ;;
 esac
 
-if ! "$python" -c 'import numpy, PIL, pyarrow, torch, torchaudio, torchvision'; then
-    echo "gpu.sh: $python lacks what stands above; pass another one: PYTHON=... tools/gpu.sh" >&2
-    exit 2
-fi
-if [[ $mode == run ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "gpu.sh: torch sees no NVIDIA GPU here, so there is nothing to run; the other tests are tools/test.sh" >&2
-    exit 3
-fi
+# Once for both: torch may take half a minute to import for the first time.
+"$python" -c 'import sys, numpy, PIL, pyarrow, torch, torchaudio, torchvision; sys.exit(0 if torch.cuda.is_available() else 3)'
+case $? in
+    0) ;;
+    3)
+        if [[ $mode == run ]]; then
+            echo "gpu.sh: torch sees no NVIDIA GPU here, so there is nothing to run; the other tests are tools/test.sh" >&2
+            exit 3
+        fi
+        ;;
+    *)
+        echo "gpu.sh: $python lacks what stands above; pass another one: PYTHON=... tools/gpu.sh" >&2
+        exit 2
+        ;;
+esac
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -60,12 +67,30 @@ for name in sys.argv[1:]:
 PYTHON
 }
 
-# Each alone, so that one wheel that is missing or made for another Python keeps none of the others out.
-for package in $(lacking "${needed[@]}" "${for_benchmarks[@]}"); do
-    [[ -d .whl && $SECONDS -lt $install_seconds ]] || break
-    timeout 20 "$python" -m pip install -q --no-index --find-links .whl --no-deps --no-compile --no-cache-dir \
-        --disable-pip-version-check --target "$work/site" "$package" >"$work/pip.log" 2>&1 || tail -n 1 "$work/pip.log" >&2
-done
+# Wheels are archives of what is imported: unpacked in a second, where pip, if there is one, takes that for each of them.
+"$python" - "$work/site" $(lacking "${needed[@]}" "${for_benchmarks[@]}") <<'PYTHON'
+import platform
+import sys
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+site, wanted = sys.argv[1], {name.replace("-", "_").lower() for name in sys.argv[2:]}
+this = f"cp{sys.version_info.major}{sys.version_info.minor}"
+found = {}
+for wheel in sorted(Path(".whl").glob("*.whl")):
+    name, *_, pythons, abis, platforms = wheel.stem.split("-")
+    runs = {"py3", this} & set(pythons.split(".")) and {"none", this} & set(abis.split("."))
+    runs = runs or ("abi3" in abis and pythons.startswith("cp3"))
+    here = platforms == "any" or ("linux" in platforms and platform.machine() in platforms)
+    if runs and here:
+        found[name.replace("-", "_").lower()] = wheel
+for name in wanted & found.keys():
+    wheel = found[name]
+    try:
+        ZipFile(wheel).extractall(site)
+    except (BadZipFile, OSError) as error:
+        print(f"gpu.sh: {wheel}: {error}", file=sys.stderr)
+PYTHON
 mapfile -t missing < <(lacking "${needed[@]}")
 if [[ ${#missing[@]} -gt 0 ]]; then
     echo "gpu.sh: missing here: ${missing[*]}; where there is a network, run tools/gpu.sh --wheels and bring .whl/" >&2
@@ -81,15 +106,18 @@ mkdir -p "$results"
 mapfile -t tests < <(grep -rlE 'mark\.gpu|made import.*DEVICES|    DEVICES,' tests --include='test_*.py' | sort)
 mapfile -t benchmarks < <(grep -lE 'cuda' benchmarks/bench_*.py | sort)
 
-# Interrupted and not killed when the time is up: pytest then still writes down what it has.
-timeout --signal=INT --kill-after=15 "$tests_seconds" "$python" -m pytest "${tests[@]}" "${which[@]}" -q --no-header \
-    -p no:cacheprovider -o filterwarnings=default --continue-on-collection-errors --junitxml="$work/tests.xml"
+# Interrupted and not killed when the time is up: pytest then still writes down what it has. A shell that starts this in
+# the background (`gpu.sh &`, CI) has interrupts ignored by all in it, which `env` puts right.
+hearing=(env --default-signal=INT)
+"${hearing[@]}" true 2>/dev/null || hearing=()
+timeout --signal=INT --kill-after=20 "$tests_seconds" "${hearing[@]}" "$python" -m pytest "${tests[@]}" "${which[@]}" \
+    -q --no-header -p no:cacheprovider -o filterwarnings=default --continue-on-collection-errors --junitxml="$work/tests.xml"
 tests_status=$?
 benchmarks_status=1
 if [[ ${#no_benchmarks[@]} -eq 0 ]]; then
     left=$((all_seconds - SECONDS - 15))
     [[ $left -ge $benchmarks_seconds ]] || benchmarks_seconds=$left
-    timeout --signal=INT --kill-after=15 "$benchmarks_seconds" "$python" -m pytest "${benchmarks[@]}" \
+    timeout --signal=INT --kill-after=15 "$benchmarks_seconds" "${hearing[@]}" "$python" -m pytest "${benchmarks[@]}" \
         -c benchmarks/pytest.ini --rootdir benchmarks -k "$what" -q --no-header -p no:cacheprovider \
         --benchmark-json="$work/benchmarks.json"
     benchmarks_status=$?

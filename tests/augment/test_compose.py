@@ -295,6 +295,28 @@ def test_the_gpu_is_never_waited_for(chain: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_is_captured_as_a_graph_and_reads_other_batches(chain: str) -> None:
+    (stage,) = Compose(CHAINS[chain][0]).stages
+    assert isinstance(stage, Fused)
+    images, given = pictures(2 * COUNT).to("cuda"), keys(2 * COUNT).to("cuda")
+    pixels, read = images[:COUNT].clone(), given[:COUNT].clone()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        stage.apply(pixels, stage.draw(read))  # what is made once
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = stage.apply(pixels, stage.draw(read))
+    for chosen in (slice(COUNT, None), slice(COUNT)):
+        pixels.copy_(images[chosen])
+        read.copy_(given[chosen])
+        graph.replay()
+        assert torch.allclose(result, stage.apply(images[chosen], stage.draw(given[chosen])), atol=1e-5)
+
+
 COMPILED: dict[str, list[Operation]] = {
     **{name: operations for name, (operations, _) in CHAINS.items()},
     "recipe": [RandomResizedCrop(16), RandomHorizontalFlip(), TrivialAugmentWide(16), Normalize(), RandomErasing()],

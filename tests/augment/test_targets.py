@@ -203,9 +203,7 @@ def test_the_other_picture_of_a_pair_is_changed_alike() -> None:
 
 def test_what_would_follow_two_pictures_is_refused() -> None:
     left, right = RandomHorizontalFlip(field="left"), RandomHorizontalFlip(field="right")
-    with pytest.raises(
-        ConfigError, match=r"'mask' would follow all of the fields 'left', 'right'; give.*\('right',\)"
-    ):
+    with pytest.raises(ConfigError, match=r"'mask' would follow all of the fields 'left', 'right'; give.*\('right',\)"):
         Compose([left, right], masks="mask")
     with pytest.raises(ConfigError, match="'other' would follow all of the fields 'left', 'right'"):
         Compose([left, Normalize(field="right")], images="other")
