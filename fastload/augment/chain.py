@@ -4,6 +4,7 @@ torchaudio."""
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,10 +35,10 @@ class On:
     """Runs a module on one field of the batch. Pixels (uint8 and uint16) are scaled to float32 [0, 1] first, as Kornia
     expects.
 
-    Random modules draw from torch's generators: these are seeded from the loader's seed and position for the call and
-    put back after it, so that a resumed run draws the same. The draws belong to the batch and not to the sample: at
-    another batch size or world size they differ. Modules of different classes or on different fields draw apart, and
-    so do several of one class in the same chain.
+    Random modules draw from torch's generators, or Python's: these are seeded from the loader's seed and position for
+    the call and put back after it, so that a resumed run draws the same. The draws belong to the batch and not to the
+    sample: at another batch size or world size they differ. Modules of different classes or on different fields draw
+    apart, and so do several of one class in the same chain.
 
     Args:
         field: name of the field; its tensor [B, ...] is passed to the module. Or several names, for a module that takes
@@ -102,7 +103,8 @@ class _Checked:
 
 @contextmanager
 def _seeded(batch: Batch, device: torch.device, operation: int) -> Iterator[None]:
-    """The generators of the CPU and of `device` seeded from the batch's place in the run, and put back at the end.
+    """Python's generator and those of the CPU and of `device`, seeded from the batch's place in the run, and put back
+    at the end.
 
     `torch.manual_seed` would seed those of all other devices too, and for good.
     """
@@ -110,12 +112,17 @@ def _seeded(batch: Batch, device: torch.device, operation: int) -> Iterator[None
     first = int(keys[0]) if keys is not None and len(keys) else 0
     consumed = int(batch.state["consumed"]) if batch.state is not None else 0
     seed = combine(first, consumed, operation) >> 1
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
+    pythons = random.getstate()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(pythons)
 
 
 def make_chain(augment: Sequence[Any] | Callable[..., Any] | None, fields: dict[str, Field]) -> list[Function]:

@@ -133,7 +133,7 @@ class ColorJitter(Linear):
         check_p(self, self.p)
         for name in ("brightness", "contrast", "saturation"):
             span(self, name, getattr(self, name), 1.0, 0.0)
-        low, high = span(self, "hue", self.hue, 0.0)  # type: ignore[misc]
+        low, high = span(self, "hue", self.hue, 0.0)
         self.check(low >= -0.5 and high <= 0.5, "hue must lie in [-0.5, 0.5]")
 
     @property
@@ -154,7 +154,7 @@ class ColorJitter(Linear):
         chosen = u[:, 0] < self.p
         found = {}
         for i, (name, neutral) in enumerate((("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0))):
-            low, high = span(self, name, getattr(self, name), neutral, 0.0 if neutral else -0.5)  # type: ignore[misc]
+            low, high = span(self, name, getattr(self, name), neutral, 0.0 if neutral else -0.5)
             found[name] = torch.where(chosen, keyed.between(u[:, i + 1], low, high), neutral)
         return found
 

@@ -222,7 +222,9 @@ def column(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return shaped.to(images.dtype) if values.dtype.is_floating_point and images.dtype.is_floating_point else shaped
 
 
-def span(operation: Operation, what: str, value: Span, center: float | None, low: float = -float("inf")) -> Span:
+def span(
+    operation: Operation, what: str, value: Span | Sequence[float], center: float | None, low: float = -float("inf")
+) -> Sequence[float]:
     """(lower, upper) of an argument that is a pair, or a number: (center - value, center + value).
 
     Raises:

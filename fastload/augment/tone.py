@@ -55,7 +55,7 @@ class RandomSolarize(ImageOperation):
 
     def __post_init__(self) -> None:
         check_p(self, self.p)
-        _, high = span(self, "threshold", self._span, None, 0.0)  # type: ignore[misc]
+        _, high = span(self, "threshold", self._span, None, 0.0)
         self.check(
             high <= 1, f"threshold={self.threshold!r}: pass a fraction of the range, 1.0 is white (255 of uint8)"
         )

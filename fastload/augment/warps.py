@@ -62,8 +62,7 @@ class RandomAffine(Geometric):
         spans += [(-t, t) for t in self.translate] + [self.scale]
         names, neutral = ("angle", "shear_x", "shear_y", "x", "y", "scale"), (0, 0, 0, 0, 0, 1)
         return {
-            name: torch.where(chosen, keyed.between(u[:, i + 1], *spans[i]), neutral[i])  # type: ignore[misc]
-            for i, name in enumerate(names)
+            name: torch.where(chosen, keyed.between(u[:, i + 1], *spans[i]), neutral[i]) for i, name in enumerate(names)
         }
 
     def matrix(self, params: Params, size: Size) -> torch.Tensor:
@@ -97,7 +96,7 @@ class RandomRotation(Geometric):
 
     def params(self, u: torch.Tensor) -> Params:
         """`angle`: float32 [B], degrees counter-clockwise."""
-        low, high = span(self, "degrees", self.degrees, 0.0)  # type: ignore[misc]
+        low, high = span(self, "degrees", self.degrees, 0.0)
         return {"angle": torch.where(u[:, 0] < self.p, keyed.between(u[:, 1], low, high), 0.0)}
 
     def matrix(self, params: Params, size: Size) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,17 @@ class Other(Noise):
     pass
 
 
+class Chosen(torch.nn.Module):
+    """As torchvision's RandomChoice and RandomOrder draw."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, random.random())
+
+
 KORNIA = {
     "flip": kornia.RandomHorizontalFlip(p=0.5),
     "jitter": kornia.ColorJitter(0.4, 0.4, 0.4, 0.1, p=1.0),
+    "Python's": Chosen(),
     "sequence": kornia.AugmentationSequential(kornia.RandomVerticalFlip(), kornia.RandomErasing(p=1.0)),
 }
 
@@ -51,9 +60,10 @@ def test_modules_of_kornia_draw_the_same_in_a_resumed_run_and_leave_torchs_gener
 ) -> None:
     data = packed("tar", SIZES)
     torch.manual_seed(5)
-    before = torch.get_rng_state()
+    before, pythons = torch.get_rng_state(), random.getstate()
     batches = run(data, [module])
     assert torch.get_rng_state().equal(before), "the user's own random numbers moved"
+    assert random.getstate() == pythons
     plain = run(data, None)
     assert batches[0]["image"].dtype == torch.float32
     assert batches[0]["image"].shape == (5, 3, 8, 8)
