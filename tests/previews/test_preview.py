@@ -17,10 +17,12 @@ import fastload
 from fastload import augment
 from fastload.batch import Batch
 from fastload.cli import app
+from fastload.dataset import StreamingDataset
 from fastload.errors import ConfigError
 from fastload.fields import Audio, Image, Scalar, Text, Tokens
 from fastload.previews.cells import Bands, Picture, Plain, Sound, Words
 from fastload.previews.pixels import picture
+from fastload.previews.samples import Reader
 
 Packed = Callable[..., Path]
 KINDS = ("image", "audio", "text", "tokens", "tensor", "json", "bytes", "label", "weight")
@@ -229,3 +231,9 @@ def test_wrong_arguments_are_one_line(packed: Packed, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: --augment 'RandomCrop(8, 9, 10, 11)'")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_other_picture_of_a_pair_is_shown_as_it_was_before_normalize(packed: Callable[..., Path]) -> None:
+    pair = augment.Compose([augment.Normalize()], images="right")
+    reader = Reader(StreamingDataset(packed("tar", [3])).index, {}, [pair], None, {})
+    assert reader.scales["right"] == reader.scales["image"] == augment.Normalize()
