@@ -149,6 +149,8 @@ def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     if threading.current_thread() not in threads:
         for thread in threads:
+            while not thread.is_alive() and thread in threading.enumerate() and time.monotonic() < deadline:
+                time.sleep(0.001)  # an interrupt came while it was being started: it cannot be joined yet
             if thread.ident is not None:  # else an interrupt came before its start
                 thread.join(max(0.0, deadline - time.monotonic()))
 

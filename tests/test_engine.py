@@ -515,6 +515,25 @@ def run(program: str) -> str:
     return done.stdout
 
 
+def test_an_interrupt_while_a_thread_is_being_started_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread._set_ident  # type: ignore[attr-defined]
+
+    def begin_late(thread: threading.Thread) -> None:
+        time.sleep(0.05)
+        begin(thread)
+
+    def interrupt(event: threading.Event, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    engine = Engine(iter(Plan([Task(0)])), threads=2, ahead=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "_set_ident", begin_late)
+        patch.setattr(threading.Event, "wait", interrupt)  # start() waits so for the thread to run
+        with pytest.raises(KeyboardInterrupt):
+            next(engine)
+    assert workers() == []
+
+
 def test_threads_wait_without_work_and_take_up_what_comes_later() -> None:
     tasks = [Task(number, parts=2) for number in range(4)]
     with Engine(iter(Plan(tasks)), threads=8, ahead=1) as engine:
