@@ -109,7 +109,8 @@ setup() {
         want_compiler
         echo "installing fastload[$extras] into $venv (torch is large: minutes the first time)"
         rm -f "$venv"/.fastload-*
-        "$python" -m pip install --quiet --disable-pip-version-check \
+        # To compile all 19,000 modules takes more than a minute; those that are imported are compiled then.
+        "$python" -m pip install --quiet --disable-pip-version-check --no-compile \
             --constraint "$root/tools/constraints.txt" --editable "${root}[$extras]"
         # Last, so that an install that was cut off is done again.
         print=$(fingerprint)
