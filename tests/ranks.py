@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
+import warm
 
 TESTS = Path(__file__).parent
 PATIENCE_SECONDS = 120  # a run that takes longer hangs
@@ -46,15 +47,20 @@ def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[An
     """Run under torchrun; gives what each rank left."""
     out.mkdir()
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
-    launcher = _begin([*command, str(TESTS / program), str(out), *map(str, args)], out / "torchrun.txt", {})
+    command = [sys.executable, *command, str(TESTS / program), str(out), *map(str, args)]
+    with (out / "torchrun.txt").open("w") as file:
+        started = subprocess.Popen(command, env=_environment(), stdout=file, stderr=file, start_new_session=True)
+    launcher = Process(started, out / "torchrun.txt")
     said = finish(launcher)
     assert launcher.returncode == 0, said
     return _left(out, world_size)
 
 
-def start(program: str, world_size: int, out: Path, *args: object) -> list[Process]:
+def start(
+    program: str, world_size: int, out: Path, *args: object, imports: tuple[str, ...] = (), plain: bool = True
+) -> list[Process]:
     """Start the ranks without torchrun, which would end all when one ends, with the environment that it gives them;
-    one rank is a plain program."""
+    one rank is a plain program, or `plain` is false."""
     out.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,17 +68,20 @@ def start(program: str, world_size: int, out: Path, *args: object) -> list[Proce
     processes = []
     for rank in range(world_size):
         place: dict[str, object] = {}
-        if world_size > 1:
+        if world_size > 1 or not plain:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [str(TESTS / program), str(out), *map(str, args)]
-        processes.append(_begin(command, out / f"rank{rank}.txt", {name: str(place[name]) for name in place}))
+        output = out / f"rank{rank}.txt"
+        env = _environment() | {name: str(place[name]) for name in place}
+        with output.open("w") as file:
+            started = warm.Program(TESTS / program, out, *args, env=env, output=file, imports=imports)
+        processes.append(Process(started, output))
     return processes
 
 
-def run(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
+def run(program: str, world_size: int, out: Path, *args: object, **options: Any) -> list[Any]:
     """`start`, and wait for the end; gives what each rank left."""
-    processes = start(program, world_size, out, *args)
+    processes = start(program, world_size, out, *args, **options)
     try:
         said = [finish(process) for process in processes]
     finally:  # of one that hangs, the others do too
@@ -82,20 +91,16 @@ def run(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
     return _left(out, world_size)
 
 
-class Process(subprocess.Popen[str]):
+class Process:
     """A process whose output goes to a file: one that nobody reads yet would fill a pipe, and wait."""
 
-    output: Path
+    def __init__(self, started: subprocess.Popen[bytes] | warm.Program, output: Path) -> None:
+        self.output, self.pid = output, started.pid
+        self.wait, self.poll, self.kill = started.wait, started.poll, started.kill
 
-
-def _begin(command: list[str], output: Path, place: dict[str, str]) -> Process:
-    with output.open("w") as file:
-        process = Process(
-            [sys.executable, *command], env={**_environment(), **place},
-            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
-    process.output = output
-    return process
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
 
 
 def finish(process: Process, patience_seconds: float = PATIENCE_SECONDS) -> str:

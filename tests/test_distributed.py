@@ -1,14 +1,12 @@
-"""Real processes: torchrun with gloo on one to four ranks, threads and worker processes, deaths and resumes."""
+"""Real processes: gloo on one to four ranks, with torchrun or not, threads and worker processes, deaths and resumes."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import conformance
 import pytest
 import ranks
+import warm
 
 Packed = Callable[..., Path]
 SIZES = [20, 1, 17, 12]
@@ -23,6 +22,7 @@ SAMPLES = 50
 STATUS_SECONDS = 5  # how often torch's DataLoader looks for its workers while it waits for them
 MARGIN_SECONDS = 10  # for a machine that is busy with other things
 WORLDS = (2, 1, 4, 3)  # each resumes what the one before it saved
+TORCHRUN = 2  # the one that torchrun starts; it imports torch itself, and so does each of its ranks, for seconds
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def runs(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
     before: list[Path] = []
     for world_size in WORLDS:
         out = folder / str(world_size)
-        found[world_size] = ranks.torchrun("distributed_program.py", world_size, out, data, *before)
+        run = ranks.torchrun if world_size == TORCHRUN else partial(ranks.run, plain=False)  # it gives no more
+        found[world_size] = run("distributed_program.py", world_size, out, data, *before)
         before = [out / "rank0.json"]
     return found
 
@@ -90,7 +91,7 @@ def test_a_rank_that_dies_or_hangs_is_an_error_on_the_others(packed: Packed, tmp
         assert found["threads"] == [], "the loader's threads ended with the loop"
         assert found["consumed"] == 2 * 3 * 2
     finally:
-        os.kill(second.pid, signal.SIGKILL)
+        second.kill()
         ranks.finish(second)
 
 
@@ -122,10 +123,7 @@ print(sorted(i for batch in torch.utils.data.DataLoader(dataset, 2) for i in bat
 
 @pytest.mark.parametrize("planned", [False, True], ids=["by sample", "by batch"])
 def test_a_worker_process_that_is_killed_is_an_error(packed: Packed, planned: bool) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILL_A_WORKER, str(packed("tar", SIZES)), "2" if planned else "0"],
-        capture_output=True, text=True, timeout=ranks.PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run(KILL_A_WORKER, packed("tar", SIZES), 2 if planned else 0)
     assert done.returncode == 0, done.stderr
     error, seconds, alive, labels = done.stdout.splitlines()
     assert re.match(r"DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpectedly)", error)

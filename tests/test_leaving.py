@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import conformance
 import psutil
 import pytest
 import samples
+import warm
 from ranks import PATIENCE_SECONDS, TESTS
 from samples import Leftovers, own_memory
 
@@ -35,11 +35,8 @@ class Program:
         self.temporary.mkdir(exist_ok=True)
         self.shared_memory = set(os.listdir("/dev/shm"))
         path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-        self.process = subprocess.Popen(
-            [sys.executable, str(TESTS / "leaving_program.py"), str(data), kind, how, str(notes)],
-            env={**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": path},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+        env = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": path}
+        self.process = warm.Program(TESTS / "leaving_program.py", data, kind, how, notes, env=env)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "begun\n", self.process.communicate()
 

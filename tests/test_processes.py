@@ -17,6 +17,7 @@ import conformance
 import pytest
 import samples
 import torch.utils.data
+import warm
 from samples import FORMATS, Leftovers, ids, own_memory
 
 import fastload
@@ -66,12 +67,9 @@ def test_two_ranks_of_torch_distributed_find_their_place_and_share_exactly(packe
     data, program = packed("tar", SIZES), tmp_path / "rank.py"
     program.write_text(RANK_PROGRAM)
     env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    command = [sys.executable, str(program), str(data), str(tmp_path / "meeting")]
-    started = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / f"{rank}.json")], stderr=subprocess.PIPE, env=env)
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1].decode() for process in started]
+    meeting = tmp_path / "meeting"
+    started = [warm.Program(program, data, meeting, rank, tmp_path / f"{rank}.json", env=env) for rank in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], errors
     found: list[dict[str, Any]] = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for epoch in range(2):
@@ -91,8 +89,7 @@ def test_two_ranks_of_torch_distributed_find_their_place_and_share_exactly(packe
 
 
 def program(body: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import fastload, os, sys\n" + body, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return warm.run("import fastload, os, sys\n" + body, *arguments)
 
 
 def test_a_program_that_ends_inside_an_iteration_exits(packed: Packed) -> None:
@@ -146,8 +143,7 @@ except KeyboardInterrupt:
     print([t.name for t in threading.enumerate()], flush=True)
     raise
 """
-    command = [sys.executable, "-c", "import fastload, sys\n" + body, str(packed("tar", SIZES))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = warm.Program("import fastload, sys\n" + body, packed("tar", SIZES))
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     time.sleep(0.3)
@@ -297,7 +293,5 @@ print([name for name in before if before[name] != after[name]])
 
 def test_using_it_leaves_the_program_as_it_was(packed: Packed) -> None:
     data = packed("tar", SIZES, ("image", "text", "label"))
-    done = subprocess.run(
-        [sys.executable, "-c", UNTOUCHED_PROGRAM, str(data)], capture_output=True, text=True, timeout=120
-    )
+    done = warm.run(UNTOUCHED_PROGRAM, data)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -25,7 +25,7 @@ WAYS = [f"{dispatch} {split} {w}" for dispatch in (None, False, True) for split 
 def found(request: pytest.FixtureRequest, packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each rank found."""
     out = tmp_path_factory.mktemp("accelerate") / "out"
-    return ranks.run(PROGRAM, request.param, out, packed("tar", SIZES))
+    return ranks.run(PROGRAM, request.param, out, packed("tar", SIZES), imports=("accelerate",))
 
 
 def test_a_loader_of_fastload_is_left_as_it_is(found: list[Any]) -> None:

@@ -14,6 +14,7 @@ import fastload
 
 Packed = Callable[..., Path]
 PROGRAM = "dropin/lightning_program.py"
+IMPORTS = ("lightning",)
 SIZES, SAMPLES, EPOCH = [5, 1, 9, 8], 23, 4  # batches of 3 on 2 ranks
 
 
@@ -25,13 +26,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(packed: Packed, checkpoints: Path) -> list[Any]:
     """What two ranks found; they leave checkpoints after 2, 4 and 6 steps."""
-    return ranks.run(PROGRAM, 2, checkpoints / "two", packed("tar", SIZES), checkpoints)
+    return ranks.run(PROGRAM, 2, checkpoints / "two", packed("tar", SIZES), checkpoints, imports=IMPORTS)
 
 
 @pytest.fixture(scope="module")
 def one(packed: Packed, checkpoints: Path, two: list[Any]) -> Any:
     """What one process found that resumes after 2 and 6 steps of the two."""
-    return ranks.run(PROGRAM, 1, checkpoints / "one", packed("tar", SIZES), checkpoints, 2, 6)[0]
+    return ranks.run(PROGRAM, 1, checkpoints / "one", packed("tar", SIZES), checkpoints, 2, 6, imports=IMPORTS)[0]
 
 
 def test_each_sample_once_an_epoch_in_the_batches_of_fastload(packed: Packed, two: list[Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import samples
+import warm
 
 import fastload
 from fastload.errors import EngineError, FastloadError
@@ -162,7 +161,7 @@ print("leaving")
 
 
 def test_the_interpreter_ends_in_mid_epoch(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVING, folder], capture_output=True, text=True, timeout=120)
+    done = warm.run(LEAVING, folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 

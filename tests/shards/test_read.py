@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import samples
+import warm
 from samples import FORMATS, SCALARS, STORED, key
 
 from fastload.dataset import make_recipe, resolve_fields
@@ -89,7 +88,7 @@ fields = {{"label": fastload.Scalar(), "image": fastload.Image(8)}}
 run = fastload.DataLoader({str(data)!r}, 8, window="all", num_workers=2, fields=fields)
 print(sorted(i for batch in run for i in batch["label"].tolist()) == list(range(40)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = warm.run(program)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
@@ -189,8 +188,7 @@ except fastload.errors.FastloadError as error:
 @pytest.mark.parametrize("kind", ["bytes", "tokens"])
 def test_a_shard_that_is_cut_off_between_batches_is_an_error_that_names_it(packed: Packed, kind: str) -> None:
     data = packed("tar", [40], samples.FIELDS)
-    command = [sys.executable, "-c", CUT, str(data), kind]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
+    done = warm.run(CUT, data, kind, timeout=3 * PATIENCE)
     assert done.returncode == 1, f"{done.returncode}: {done.stderr}"
     assert "SourceError" in done.stderr
     assert "shard-000000.tar" in done.stderr
