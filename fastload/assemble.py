@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -158,11 +159,14 @@ class Recipe:
         return self.reader.blocking or any(decoder.spec.parallel for decoder in self.decoders.values())
 
     @property
-    def copying(self) -> bool:
-        """Whether batches are rows of numbers that are copied as they are read, which a crew can do ahead. Not from
-        behind URLs: to begin a batch would wait for its shards, before the one in front of it is handed out."""
-        if self.maker is not None or self.index.caches or not hasattr(self.reader, "begin"):
+    def goes_ahead(self) -> bool:
+        """Whether a crew can do ahead what is to be done without the interpreter: check and copy rows of numbers, or
+        contents that are kept as they are. Not from behind URLs: to begin a batch would wait for its shards, before
+        the one in front of it is handed out."""
+        if self.maker is not None or self.index.caches or not hasattr(self.reader, "begin") or not self.decoders:
             return False
+        if all(isinstance(decoder, ListDecoder) for decoder in self.decoders.values()):
+            return True
         return [hasattr(d, "like") and d.spec.shape is not None for d in self.decoders.values()] == [True]
 
 
@@ -206,11 +210,9 @@ class BatchJob:
         if clock.now != READ:  # not the first of several that make one batch
             clock.enter(READ)
         begun = self._begun or self._begin(slice(start, stop), None)
-        found = begun() if begun is not None else self._read(slice(start, stop))
+        found = begun()
         clock.passed(stop - start, found.raw.values() if found.bytes is None else found.bytes)
         clock.enter(DECODE)
-        if begun is not None:
-            self._set_lengths(slice(start, stop))  # those of rows that were not copied are set when they are decoded
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self._check_range(name, start, values)
@@ -220,24 +222,29 @@ class BatchJob:
                 self._decode(name, start, contents)
 
     def begin(self, crew: Crew) -> None:
-        """Have a crew copy what it can before the job is run, which is in one part."""
+        """Have a crew do what it can before the job is run, which is in one part."""
         if len(self.step.shards):
             self._begun = self._begin(slice(0, len(self.step.shards)), crew)
 
-    def _read(self, rows: slice) -> Rows:
-        return self.recipe.reader.read(self.step.shards[rows], self.step.rows[rows])
+    def _begin(self, rows: slice, crew: Crew | None) -> Callable[[], Rows]:
+        """Begin to read; what is returned waits for it."""
+        reader, shards, numbers = self.recipe.reader, self.step.shards[rows], self.step.rows[rows]
+        if not hasattr(reader, "begin"):
+            return partial(reader.read, shards, numbers)
+        return cast(CopyingReader, reader).begin(shards, numbers, crew, self._copying(rows))
 
-    def _begin(self, rows: slice, crew: Crew | None) -> Callable[[], Rows] | None:
-        """Begin to read rows of numbers that may be copied as they are read, where that is the only stored field."""
-        reader = self.recipe.reader
-        if len(self.columns) != 1 or not hasattr(reader, "begin"):
+    def _copying(self, rows: slice) -> Copying | None:
+        """Where rows of numbers may be copied to as they are read, where that is the only stored field. Their lengths
+        are known; those of rows that are not copied are set when they are decoded."""
+        if len(self.columns) != 1:
             return None
         ((name, column),) = self.columns.items()
         like: Like | None = getattr(self.recipe.decoders[name], "like", None)
-        if like is None or (out := column.array) is None:
+        if like is None or column.array is None:
             return None
-        into = Copying(name, *like, out[rows])
-        return cast(CopyingReader, reader).begin(self.step.shards[rows], self.step.rows[rows], into, crew)
+        if column.lengths is not None:
+            column.lengths[rows] = column.array.shape[1]
+        return Copying(name, *like, column.array[rows])
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round."""
@@ -276,12 +283,6 @@ class BatchJob:
         except DecodeError:
             return False  # row by row, to tell which
         return True
-
-    def _set_lengths(self, rows: slice) -> None:
-        """Those of rows of numbers that were copied: all that there are."""
-        for column in self.columns.values():
-            if column.lengths is not None and column.array is not None:
-                column.lengths[rows] = column.array.shape[1]
 
     def _decode(self, name: str, start: int, values: list[Raw | FastloadError]) -> None:
         decoder, column = self.recipe.decoders[name], self.columns[name]
@@ -354,7 +355,7 @@ def batch_jobs(
     """The plan's steps as jobs for an engine of so many threads.
 
     Args:
-        crew_threads: for an engine without threads: how many copy rows ahead, see `Recipe.copying`. They end with the
+        crew_threads: for an engine without threads: how many go ahead, see `Recipe.goes_ahead`. They end with the
             plan, or when it is closed.
     """
     ahead = 1  # steps whose keys are worked out at once; the first batch waits for no other
@@ -368,12 +369,15 @@ def batch_jobs(
                 part_rows = max(1, -(-step.size // (threads * PARTS_PER_THREAD)) if threads > 1 else step.size)
                 if of_step is None:
                     yield recipe.job(step, pool, part_rows)
-                    continue
-                job = BatchJob(recipe, step, pool, part_rows, of_step)
-                if crew is not None:
-                    job.begin(crew)
-                yield job
+                else:
+                    yield _begun(BatchJob(recipe, step, pool, part_rows, of_step), crew)  # no name here keeps it alive
             ahead = min(2 * ahead, max(1, KEY_ROWS // some[-1].size))
+
+
+def _begun(job: BatchJob, crew: Crew | None) -> BatchJob:
+    if crew is not None:
+        job.begin(crew)
+    return job
 
 
 def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:

@@ -180,7 +180,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     def crew_threads(self, asked: int) -> int:
         """How many threads outside of Python help, of those asked for, where no others do."""
-        return asked if self.recipe.copying and not self.recipe.parallel else 0
+        return asked if self.recipe.goes_ahead and not self.recipe.parallel else 0
 
     def batches_left(self, share: Share, consumed: int) -> int:
         """Batches from `consumed` to the end of its epoch."""

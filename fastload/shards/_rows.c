@@ -1,27 +1,34 @@
 /* Reads samples out of mapped tar shards: checks each against its XXH3-64 and takes out its key and its fields.
 
-   Shard(view, offsets, sizes, digests, key_bounds, key_text, spans)
+   Shard(view, offsets, sizes, digests, key_bounds, key_text, spans, scalars)
        The map of a tar and the columns of its .idx, as buffers (see fastload.shards.idx): int64, uint32 or uint64, uint64, int32,
-       bytes, and per field a pair of uint32 or uint64. Keeps the buffers until it is dropped.
+       bytes, per stored field a pair of uint32 or uint64, and the fields of numbers. Keeps the buffers until it is dropped.
+
+   Everywhere, shards: list of Shard, rows: buffer of int64, as long.
 
    keys(shards, rows) -> list of str, as `read` gives them; nothing of the map is touched.
 
-   read(shards, rows, bytes_below) -> (keys, fields, faults, bytes)
-       shards: list of Shard, rows: list of int, as long. keys: list of str. fields: one list a field, of bytes where the content
-       is shorter than bytes_below, else of memoryviews. faults: list of (place, field), field -1: the sample is not what was
-       packed; else it lacks that field (by number). Contents at faults are None. bytes: of all contents.
+   numbers(shards, rows, field, out) -> whether they fit
+       The numbers of a field (its place in `scalars`), as int64 or float64: writable, as long as shards. What was written where
+       they do not fit, floats into int64 or a uint64 above it, is of no use.
+
+   read(crew, shards, rows, bytes_below) -> Task; Task.result() -> (keys, fields, faults, bytes), once
+       keys: list of str. fields: one list a field, of bytes where the content is shorter than bytes_below, else of memoryviews.
+       faults: list of (place, field): it lacks that field (by number); field -1: the sample is not what was packed, whatever else
+       is said of it. Contents at faults are None. bytes: of all contents.
 
    fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task; Task.result() -> (keys, left)
        For rows of numbers: where a content begins with `head` and has as many numbers behind it as a row of `out`, or more
        unless `exact`, that many are copied there. stored, wanted: their kinds, "i4" and such; see COPIES for the pairs that
        there are; "u1" to "u1" copies the bytes of any kind.
        out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
-       crew: a Crew, whose threads begin at once, or None; see _rows_crew.c.
+
+   crew: a Crew, whose threads begin at once, or None; see _rows_crew.c.
 
    builds() -> names, use(name)
        Which builds of the loops over samples' bytes there are, and another one than the fastest; for tests.
 
-   All checksums are computed first, with the GIL released: pages that are not in memory are waited for then.
+   Checksums are computed and contents copied with the GIL released: pages that are not in memory are waited for then.
    Offsets that do not fit the map count as damage: an index may be wrong, it must not make a process read elsewhere. */
 
 #include "_rows.h"
@@ -36,8 +43,12 @@ static void shard_release(Shard *self) {
         PyBuffer_Release(&self->spans[i].starts);
         PyBuffer_Release(&self->spans[i].lengths);
     }
+    for (Py_ssize_t i = 0; i < self->numbers && self->scalars; i++)
+        PyBuffer_Release(&self->scalars[i]);
     PyMem_Free(self->spans);
+    PyMem_Free(self->scalars);
     self->spans = NULL;
+    self->scalars = NULL;
     Py_CLEAR(self->view);
 }
 
@@ -60,13 +71,14 @@ static int take(PyObject *from, Py_buffer *into, Py_ssize_t size, Py_ssize_t oth
 
 static int shard_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     Shard *self = (Shard *)object;
-    PyObject *view, *offsets, *sizes, *digests, *key_bounds, *key_text, *spans;
+    PyObject *view, *offsets, *sizes, *digests, *key_bounds, *key_text, *spans, *scalars;
     (void)kwargs;
     if (self->view != NULL) {
         PyErr_SetString(PyExc_TypeError, "a Shard is made once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "OOOOOOO!", &view, &offsets, &sizes, &digests, &key_bounds, &key_text, &PyTuple_Type, &spans))
+    if (!PyArg_ParseTuple(args, "OOOOOOO!O!", &view, &offsets, &sizes, &digests, &key_bounds, &key_text, &PyTuple_Type, &spans,
+                          &PyTuple_Type, &scalars))
         return -1;
     if (PyObject_GetBuffer(view, &self->map, PyBUF_SIMPLE) < 0 || PyObject_GetBuffer(key_text, &self->key_text, PyBUF_SIMPLE) < 0)
         return -1;
@@ -81,10 +93,21 @@ static int shard_init(PyObject *object, PyObject *args, PyObject *kwargs) {
         take(key_bounds, &self->key_bounds, 4, 4, self->rows + 1, "key_bounds") < 0)
         return -1;
     self->fields = PyTuple_GET_SIZE(spans);
+    self->numbers = PyTuple_GET_SIZE(scalars);
     self->spans = PyMem_Calloc(self->fields ? (size_t)self->fields : 1, sizeof(Span));
-    if (self->spans == NULL) {
+    self->scalars = PyMem_Calloc(self->numbers ? (size_t)self->numbers : 1, sizeof(Py_buffer));
+    if (self->spans == NULL || self->scalars == NULL) {
         PyErr_NoMemory();
         return -1;
+    }
+    for (Py_ssize_t i = 0; i < self->numbers; i++) {
+        Py_buffer *column = &self->scalars[i];
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(scalars, i), column, PyBUF_ND | PyBUF_FORMAT) < 0)
+            return -1;
+        if (column->len / column->itemsize < self->rows) {
+            PyErr_Format(PyExc_ValueError, "scalars: %zd numbers do not fit the index", column->len / column->itemsize);
+            return -1;
+        }
     }
     for (Py_ssize_t i = 0; i < self->fields; i++) {
         PyObject *starts, *lengths;
@@ -148,10 +171,8 @@ static PyObject *key_of(const Place *place) {
     return PyUnicode_DecodeUTF8((const char *)place->shard->key_text.buf + start, stop - start, "replace");
 }
 
-static PyObject *slice(const Place *place, uint64_t start, uint64_t length, Py_ssize_t bytes_below) {
+static PyObject *view_of(const Place *place, uint64_t start, uint64_t length) {
     uint64_t first = place->offset + start;
-    if (length < (uint64_t)bytes_below)
-        return PyBytes_FromStringAndSize((const char *)place->shard->map.buf + first, (Py_ssize_t)length);
     PyObject *a = PyLong_FromUnsignedLongLong(first), *b = PyLong_FromUnsignedLongLong(first + length);
     PyObject *range = a && b ? PySlice_New(a, b, NULL) : NULL;
     PyObject *result = range ? PyObject_GetItem(place->shard->view, range) : NULL;
@@ -161,26 +182,40 @@ static PyObject *slice(const Place *place, uint64_t start, uint64_t length, Py_s
     return result;
 }
 
-static int add_fault(PyObject *faults, Py_ssize_t place, Py_ssize_t field) {
+int rows_add_fault(PyObject *faults, Py_ssize_t place, Py_ssize_t field) {
     PyObject *pair = Py_BuildValue("nn", place, field);
     int failed = pair == NULL || PyList_Append(faults, pair) < 0;
     Py_XDECREF(pair);
     return failed ? -1 : 0;
 }
 
-/* The contents of one field, a new list; faults are added to the list, and their lengths to `bytes`. */
-static PyObject *column_of(const Place *places, Py_ssize_t count, Py_ssize_t field, Py_ssize_t bytes_below, PyObject *faults,
-                           uint64_t *bytes) {
+/* Room for one content, or a view of it; `piece` is then what is to be copied. */
+static PyObject *room_for(const Place *place, uint64_t start, uint64_t length, Py_ssize_t bytes_below, Piece *piece) {
+    piece->bytes = (size_t)length;
+    if (length >= (uint64_t)bytes_below)
+        return view_of(place, start, length);
+    PyObject *room = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+    if (room) {
+        piece->from = (const char *)place->shard->map.buf + place->offset + start;
+        piece->to = PyBytes_AS_STRING(room);
+    }
+    return room;
+}
+
+/* The contents of one field, a new list, with their pieces, `fields` apart; what a sample lacks goes to the faults. */
+static PyObject *column_of(Place *places, Py_ssize_t count, Py_ssize_t field, Py_ssize_t bytes_below, Piece *pieces,
+                           Py_ssize_t fields, PyObject *faults) {
     PyObject *column = PyList_New(count);
     for (Py_ssize_t i = 0; column && i < count; i++) {
-        const Place *place = &places[i];
+        Place *place = &places[i];
         const Span *span = &place->shard->spans[field];
         uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
         PyObject *content = NULL;
-        if (!place->damaged && start && start <= place->size && length <= place->size - start) {
-            content = slice(place, start, length, bytes_below);
-            *bytes += length;
-        } else if (add_fault(faults, i, place->damaged || start ? -1 : field) == 0)
+        if (start && (start > place->size || length > place->size - start))
+            place->damaged = 1; /* the index is wrong */
+        if (!place->damaged && start)
+            content = room_for(place, start, length, bytes_below, &pieces[i * fields]);
+        else if (place->damaged || rows_add_fault(faults, i, field) == 0)
             content = Py_NewRef(Py_None);
         if (content == NULL)
             Py_CLEAR(column);
@@ -190,26 +225,35 @@ static PyObject *column_of(const Place *places, Py_ssize_t count, Py_ssize_t fie
     return column;
 }
 
-static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t count, Py_ssize_t *fields) {
-    Place *places = PyMem_Calloc(count ? (size_t)count : 1, sizeof(Place));
-    if (places == NULL)
-        return (Place *)PyErr_NoMemory();
-    for (Py_ssize_t i = 0; i < count; i++) {
+/* The places of a list of shards and a buffer of rows, their number and that of their fields; NULL with an error set. */
+static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t *fields) {
+    Py_ssize_t count = PyList_GET_SIZE(shards);
+    Py_buffer numbers;
+    if (PyObject_GetBuffer(rows, &numbers, PyBUF_ND) < 0)
+        return NULL;
+    Place *places = NULL;
+    if (numbers.itemsize != 8 || numbers.len != 8 * count)
+        PyErr_Format(PyExc_ValueError, "rows: %zd int64 expected, as many as shards", count);
+    else if ((places = PyMem_Calloc(count ? (size_t)count : 1, sizeof(Place))) == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; places && i < count; i++) {
         PyObject *shard = PyList_GET_ITEM(shards, i);
-        Py_ssize_t row = PyLong_AsSsize_t(PyList_GET_ITEM(rows, i));
+        int64_t row = ((const int64_t *)numbers.buf)[i];
         if (!PyObject_TypeCheck(shard, &ShardType) || ((Shard *)shard)->view == NULL)
-            PyErr_SetString(PyExc_TypeError, "read: a list of Shards expected");
-        else if (!PyErr_Occurred() && (row < 0 || row >= ((Shard *)shard)->rows))
-            PyErr_Format(PyExc_IndexError, "row %zd of a shard of %zd samples", row, ((Shard *)shard)->rows);
+            PyErr_SetString(PyExc_TypeError, "a list of Shards expected");
+        else if (row < 0 || row >= ((Shard *)shard)->rows)
+            PyErr_Format(PyExc_IndexError, "row %lld of a shard of %zd samples", (long long)row, ((Shard *)shard)->rows);
         else if (i && ((Shard *)shard)->fields != *fields)
-            PyErr_SetString(PyExc_ValueError, "read: shards with different fields");
+            PyErr_SetString(PyExc_ValueError, "shards with different fields");
         if (PyErr_Occurred()) {
             PyMem_Free(places);
-            return NULL;
+            places = NULL;
+            break;
         }
         *fields = ((Shard *)shard)->fields;
         places[i] = (Place){.shard = (Shard *)shard, .row = row};
     }
+    PyBuffer_Release(&numbers);
     return places;
 }
 
@@ -226,55 +270,118 @@ PyObject *rows_keys(const Place *places, Py_ssize_t count) {
     return keys;
 }
 
-/* The places of two lists that may differ in length; NULL with an error set. */
-static Place *places_of_lists(PyObject *shards, PyObject *rows, Py_ssize_t *fields) {
-    if (PyList_GET_SIZE(rows) == PyList_GET_SIZE(shards))
-        return places_of(shards, rows, PyList_GET_SIZE(shards), fields);
-    PyErr_SetString(PyExc_ValueError, "read: as many rows as shards expected");
-    return NULL;
-}
-
 static PyObject *rows_only_keys(PyObject *module, PyObject *args) {
     PyObject *shards, *rows;
     Py_ssize_t fields = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &shards, &PyList_Type, &rows))
+    if (!PyArg_ParseTuple(args, "O!O", &PyList_Type, &shards, &rows))
         return NULL;
-    Place *places = places_of_lists(shards, rows, &fields);
+    Place *places = places_of(shards, rows, &fields);
     PyObject *keys = places ? rows_keys(places, PyList_GET_SIZE(shards)) : NULL;
     PyMem_Free(places);
     return keys;
 }
 
-static PyObject *rows_read(PyObject *module, PyObject *args) {
-    PyObject *shards, *rows;
-    Py_ssize_t bytes_below, fields = 0;
+/* The letters of struct that integers and floats of an .idx have, with their types. */
+#define INTEGERS(EACH) \
+    EACH('?', uint8_t) EACH('b', int8_t) EACH('B', uint8_t) EACH('h', int16_t) EACH('H', uint16_t) EACH('i', int32_t) \
+    EACH('I', uint32_t) EACH('l', long) EACH('L', unsigned long) EACH('q', long long) EACH('Q', unsigned long long)
+#define FLOATS(EACH) EACH('f', float) EACH('d', double)
+
+#define AS_INTEGER(LETTER, TYPE)                          \
+    case LETTER: {                                        \
+        TYPE value = ((const TYPE *)column->buf)[row];    \
+        *out = (int64_t)value;                            \
+        return value < 1 || *out > 0; /* a uint64 that int64 cannot hold is negative there */ \
+    }
+#define AS_FLOAT(LETTER, TYPE)                                 \
+    case LETTER: {                                             \
+        *out = (double)((const TYPE *)column->buf)[row];       \
+        return 1;                                              \
+    }
+
+static int integer_of(const Py_buffer *column, Py_ssize_t row, int64_t *out) {
+    switch (column->format && !column->format[1] ? *column->format : 0) {
+        INTEGERS(AS_INTEGER)
+        default: return 0;
+    }
+}
+
+static int float_of(const Py_buffer *column, Py_ssize_t row, double *out) {
+    switch (column->format && !column->format[1] ? *column->format : 0) {
+        INTEGERS(AS_FLOAT)
+        FLOATS(AS_FLOAT)
+        default: return 0;
+    }
+}
+
+static PyObject *rows_numbers(PyObject *module, PyObject *args) {
+    PyObject *shards, *rows, *array;
+    Py_ssize_t field, fields = 0;
+    Py_buffer out;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O!n", &PyList_Type, &shards, &PyList_Type, &rows, &bytes_below))
+    if (!PyArg_ParseTuple(args, "O!OnO", &PyList_Type, &shards, &rows, &field, &array) ||
+        PyObject_GetBuffer(array, &out, PyBUF_WRITABLE | PyBUF_ND | PyBUF_FORMAT) < 0)
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
-    Place *places = places_of_lists(shards, rows, &fields);
-    if (places == NULL)
-        return NULL;
-    uint64_t bytes = 0;
-    Py_BEGIN_ALLOW_THREADS /* the caller's list keeps the shards alive, and they their buffers */
-    locate_all(places, count);
-    rows_loops->check(places, count);
-    Py_END_ALLOW_THREADS
-    PyObject *keys = rows_keys(places, count), *columns = PyList_New(fields), *faults = PyList_New(0);
-    int failed = keys == NULL || columns == NULL || faults == NULL;
-    for (Py_ssize_t field = 0; !failed && field < fields; field++) {
-        PyObject *column = column_of(places, count, field, bytes_below, faults, &bytes);
-        failed = column == NULL;
-        if (!failed)
-            PyList_SET_ITEM(columns, field, column);
+    Place *places = NULL;
+    int fits = 1, floats = strcmp(out.format, "d") == 0;
+    if (out.len != 8 * count || (!floats && strcmp(out.format, "l") && strcmp(out.format, "q")))
+        PyErr_SetString(PyExc_ValueError, "numbers: int64 or float64 expected, as many as shards");
+    else
+        places = places_of(shards, rows, &fields);
+    for (Py_ssize_t i = 0; places && i < count && fits; i++) {
+        const Place *place = &places[i];
+        if (field < 0 || field >= place->shard->numbers) {
+            PyErr_Format(PyExc_IndexError, "numbers: field %zd of %zd", field, place->shard->numbers);
+            break;
+        }
+        const Py_buffer *column = &place->shard->scalars[field];
+        fits = floats ? float_of(column, place->row, (double *)out.buf + i) : integer_of(column, place->row, (int64_t *)out.buf + i);
     }
     PyMem_Free(places);
-    PyObject *result = failed ? NULL : Py_BuildValue("OOOK", keys, columns, faults, (unsigned long long)bytes);
-    Py_XDECREF(keys);
-    Py_XDECREF(columns);
-    Py_XDECREF(faults);
-    return result;
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(fits);
+}
+
+static int is_crew(PyObject *crew) {
+    if (crew == Py_None || rows_is_crew(crew))
+        return 1;
+    PyErr_SetString(PyExc_TypeError, "a Crew or None expected");
+    return 0;
+}
+
+static PyObject *rows_read(PyObject *module, PyObject *args) {
+    PyObject *crew, *shards, *rows, *task = NULL;
+    Py_ssize_t bytes_below;
+    Work work = {0};
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO!On", &crew, &PyList_Type, &shards, &rows, &bytes_below) || !is_crew(crew))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(shards);
+    Place *places = places_of(shards, rows, &work.fields);
+    if (places == NULL)
+        return NULL;
+    locate_all(places, count);
+    work.columns = PyList_New(work.fields);
+    work.faults = PyList_New(0);
+    work.pieces = PyMem_Calloc((size_t)(count * work.fields + 1), sizeof(Piece));
+    if (work.pieces == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t field = 0; !PyErr_Occurred() && field < work.fields; field++) {
+        PyObject *column = column_of(places, count, field, bytes_below, work.pieces + field, work.fields, work.faults);
+        if (column)
+            PyList_SET_ITEM(work.columns, field, column);
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        work.row_bytes += places[i].damaged ? 0 : (size_t)places[i].size / (size_t)count;
+    if (!PyErr_Occurred())
+        task = rows_task(crew, shards, places, count, &work);
+    if (task == NULL) {
+        PyMem_Free(places);
+        rows_drop(&work);
+    }
+    return task;
 }
 
 typedef struct {
@@ -297,44 +404,42 @@ static int kind_of(const char *stored, const char *wanted) {
 
 static PyObject *rows_fill(PyObject *module, PyObject *args) {
     PyObject *crew, *shards, *rows, *result = NULL;
-    Py_ssize_t field, fields = 0;
-    Py_buffer head, out;
+    Py_ssize_t field;
     const char *stored, *wanted;
     int exact;
+    Work work = {0};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO!O!ny*sw*sp", &crew, &PyList_Type, &shards, &PyList_Type, &rows, &field, &head, &stored, &out,
-                          &wanted, &exact))
+    if (!PyArg_ParseTuple(args, "OO!Ony*sw*sp", &crew, &PyList_Type, &shards, &rows, &field, &work.head, &stored, &work.out, &wanted,
+                          &exact))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
-    int kind = kind_of(stored, wanted);
+    int kind = is_crew(crew) ? kind_of(stored, wanted) : -1;
     Place *places = NULL;
-    if (crew != Py_None && !rows_is_crew(crew))
-        PyErr_SetString(PyExc_TypeError, "fill: a Crew or None expected");
-    else if (kind >= 0 && (PyList_GET_SIZE(rows) != count || (count ? out.len % (count * kinds[kind].wanted_size) : out.len)))
-        PyErr_SetString(PyExc_ValueError, "fill: as many rows as shards expected, and a row of whole numbers for each");
+    if (kind >= 0 && (count ? work.out.len % (count * kinds[kind].wanted_size) : work.out.len))
+        PyErr_SetString(PyExc_ValueError, "fill: a row of whole numbers for each row expected");
     else if (kind >= 0)
-        places = places_of(shards, rows, count, &fields);
+        places = places_of(shards, rows, &work.fields);
     if (places)
         locate_all(places, count);
-    if (places && count && (field < 0 || field >= fields)) {
-        PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, fields);
+    if (places && count && (field < 0 || field >= work.fields)) {
+        PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, work.fields);
     } else if (places) {
-        Filling filling = {
+        work.row_bytes = count ? (size_t)(work.out.len / count) : 0;
+        work.filling = (Filling){
             .field = field,
-            .head = head.buf,
-            .head_bytes = (size_t)head.len,
-            .width = count ? (size_t)(out.len / count / kinds[kind].wanted_size) : 0,
+            .head = work.head.buf,
+            .head_bytes = (size_t)work.head.len,
+            .width = work.row_bytes / (size_t)kinds[kind].wanted_size,
             .exact = exact,
             .kind = kind,
-            .out = out.buf,
+            .out = work.out.buf,
         };
-        result = rows_task(crew, shards, places, count, &filling, &head, &out);
+        result = rows_task(crew, shards, places, count, &work);
     }
-    if (result)
-        return result; /* it has the places and the buffers now */
-    PyMem_Free(places);
-    PyBuffer_Release(&head);
-    PyBuffer_Release(&out);
+    if (result == NULL) {
+        PyMem_Free(places);
+        rows_drop(&work);
+    }
     return result;
 }
 
@@ -393,7 +498,8 @@ static PyMethodDef methods[] = {
     {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
     {"fill", rows_fill, METH_VARARGS, "fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task"},
     {"keys", rows_only_keys, METH_VARARGS, "keys(shards, rows) -> list of str"},
-    {"read", rows_read, METH_VARARGS, "read(shards, rows, bytes_below) -> (keys, fields, faults, bytes)"},
+    {"numbers", rows_numbers, METH_VARARGS, "numbers(shards, rows, field, out) -> whether they fit"},
+    {"read", rows_read, METH_VARARGS, "read(crew, shards, rows, bytes_below) -> Task"},
     {NULL, NULL, 0, NULL},
 };
 

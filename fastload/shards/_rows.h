@@ -15,8 +15,9 @@ typedef struct {
     PyObject_HEAD
     PyObject *view; /* the memoryview that slices are taken of */
     Py_buffer map, offsets, sizes, digests, key_bounds, key_text;
-    Py_ssize_t rows, fields;
+    Py_ssize_t rows, fields, numbers;
     Span *spans;
+    Py_buffer *scalars; /* [numbers] */
 } Shard;
 
 /* One row of one shard, with its sample's place in the map; size 0 and damaged where it does not fit. */
@@ -41,6 +42,13 @@ typedef struct {
     char *out;
 } Filling;
 
+/* What `read` copies: a field's content to where a bytes object has room for it; `to` is NULL for one that stays where it is. */
+typedef struct {
+    const char *from;
+    char *to;
+    size_t bytes;
+} Piece;
+
 #define COPIES(EACH) \
     EACH(i4_i8, "i4", "i8", int32_t, int64_t) \
     EACH(u4_i8, "u4", "i8", uint32_t, int64_t) \
@@ -49,10 +57,10 @@ typedef struct {
     EACH(u1_u1, "u1", "u1", uint8_t, uint8_t)
 
 typedef struct {
-    /* Mark the damaged ones of `count` places. */
-    void (*check)(Place *places, Py_ssize_t count);
     /* Check and copy; marks those as damaged that were not copied. */
     void (*fill)(Place *places, Py_ssize_t count, const Filling *filling);
+    /* Check, mark the damaged ones, and copy the others' pieces, `fields` each. */
+    void (*take)(Place *places, Py_ssize_t count, const Piece *pieces, Py_ssize_t fields);
 } Loops;
 
 extern const Loops rows_loops_base, rows_loops_avx2, rows_loops_avx512;
@@ -61,15 +69,29 @@ extern const Loops *rows_loops; /* the fastest of them that this processor has *
 /* The keys of so many rows: a new list of str. */
 PyObject *rows_keys(const Place *places, Py_ssize_t count);
 
-/* Threads that fill rows, and rows that are being filled; see _rows_crew.c. */
+/* Append (place, field) to a list of faults; -1 with an error set. */
+int rows_add_fault(PyObject *faults, Py_ssize_t place, Py_ssize_t field);
+
+/* Threads that check and copy rows, and rows on their way; see _rows_crew.c. */
 typedef struct Crew Crew;
 typedef struct Task Task;
 
+/* What is to be done with rows: those of `fill`, or, where there are columns, those of `read`. */
+typedef struct {
+    size_t row_bytes; /* of a row, about */
+    Filling filling;
+    Py_buffer head, out;
+    Py_ssize_t fields;
+    Piece *pieces;              /* [count, fields] */
+    PyObject *columns, *faults; /* of `read`; see there */
+} Work;
+
+void rows_drop(Work *work);
+
 int rows_is_crew(PyObject *object);
 
-/* A new Task, which takes over the places and both buffers; NULL with an error set, and nothing is taken over. */
-PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Filling *filling, Py_buffer *head,
-                    Py_buffer *out);
+/* A new Task, which takes over the places and the work; NULL with an error set, and nothing is taken over. */
+PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Work *work);
 
 int rows_add_crew(PyObject *module);
 

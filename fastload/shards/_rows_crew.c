@@ -41,10 +41,9 @@ struct Task {
     PyObject *shards; /* keeps the maps that places point into */
     Place *places;
     Py_ssize_t count, chunk;
-    size_t row_bytes;
-    Filling filling;
-    Py_buffer head, out;
+    Work work;
     Py_ssize_t next, working; /* the first row that nobody has taken; how many work on some */
+    int handed_out;           /* columns and faults were */
     Task *behind;
 };
 
@@ -52,9 +51,14 @@ static PyTypeObject CrewType, TaskType;
 
 static int is_here(const Crew *crew) { return crew->process == getpid(); }
 
-static void fill_rows(const Task *task, Py_ssize_t start, Py_ssize_t stop) {
-    Filling filling = task->filling;
-    filling.out += (size_t)start * task->row_bytes;
+static void do_rows(const Task *task, Py_ssize_t start, Py_ssize_t stop) {
+    const Work *work = &task->work;
+    if (work->columns) {
+        rows_loops->take(task->places + start, stop - start, work->pieces + start * work->fields, work->fields);
+        return;
+    }
+    Filling filling = work->filling;
+    filling.out += (size_t)start * work->row_bytes;
     rows_loops->fill(task->places + start, stop - start, &filling);
 }
 
@@ -75,7 +79,7 @@ static void work_on(Crew *crew, Task *task) {
     if (stop == task->count)
         unlink_task(crew, task);
     pthread_mutex_unlock(&crew->lock);
-    fill_rows(task, start, stop);
+    do_rows(task, start, stop);
     pthread_mutex_lock(&crew->lock);
     if (--task->working == 0 && task->next == task->count)
         pthread_cond_broadcast(&crew->done);
@@ -228,8 +232,7 @@ static void hand_over(Crew *crew, Task *task) {
     pthread_mutex_unlock(&crew->lock);
 }
 
-PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Filling *filling, Py_buffer *head,
-                    Py_buffer *out) {
+PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Work *work) {
     Task *task = PyObject_New(Task, &TaskType);
     if (task == NULL)
         return NULL;
@@ -237,16 +240,22 @@ PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t 
     task->shards = Py_NewRef(shards);
     task->places = places;
     task->count = count;
-    task->row_bytes = count ? (size_t)(out->len / count) : 0;
-    task->chunk = task->row_bytes < CHUNK_BYTES ? (Py_ssize_t)(CHUNK_BYTES / (task->row_bytes + 1)) : 1;
-    task->filling = *filling;
-    task->head = *head;
-    task->out = *out;
+    task->work = *work;
+    task->chunk = work->row_bytes < CHUNK_BYTES ? (Py_ssize_t)(CHUNK_BYTES / (work->row_bytes + 1)) : 1;
     task->next = task->working = 0;
+    task->handed_out = 0;
     task->behind = NULL;
     if (task->crew && count && task->crew->threads && is_here(task->crew))
         hand_over(task->crew, task);
     return (PyObject *)task;
+}
+
+void rows_drop(Work *work) {
+    PyBuffer_Release(&work->head);
+    PyBuffer_Release(&work->out);
+    PyMem_Free(work->pieces);
+    Py_XDECREF(work->columns);
+    Py_XDECREF(work->faults);
 }
 
 /* Do what is left of a task, or leave it undone, and wait for who works on it. */
@@ -274,9 +283,40 @@ static void task_dealloc(PyObject *object) {
     Py_XDECREF(task->crew);
     Py_DECREF(task->shards);
     PyMem_Free(task->places);
-    PyBuffer_Release(&task->head);
-    PyBuffer_Release(&task->out);
+    rows_drop(&task->work);
     Py_TYPE(object)->tp_free(object);
+}
+
+/* The numbers of the places that were not copied: a new list. */
+static PyObject *left_of(const Task *task) {
+    PyObject *left = PyList_New(0);
+    for (Py_ssize_t i = 0; left && i < task->count; i++) {
+        if (!task->places[i].damaged)
+            continue;
+        PyObject *number = PyLong_FromSsize_t(i);
+        if (number == NULL || PyList_Append(left, number) < 0)
+            Py_CLEAR(left);
+        Py_XDECREF(number);
+    }
+    return left;
+}
+
+/* Take the contents of damaged samples away and add them to the faults; the bytes of all others, -1 with an error set. */
+static int64_t settle_columns(Task *task) {
+    Work *work = &task->work;
+    int64_t bytes = 0;
+    const Piece *pieces = work->pieces;
+    for (Py_ssize_t i = 0; i < task->count; i++, pieces += work->fields) {
+        if (task->places[i].damaged && rows_add_fault(work->faults, i, -1) < 0)
+            return -1;
+        for (Py_ssize_t field = 0; field < work->fields; field++) {
+            if (!task->places[i].damaged)
+                bytes += (int64_t)pieces[field].bytes;
+            else if (PyList_SetItem(PyList_GET_ITEM(work->columns, field), i, Py_NewRef(Py_None)) < 0)
+                return -1;
+        }
+    }
+    return bytes;
 }
 
 static PyObject *task_result(PyObject *self, PyObject *none) {
@@ -284,31 +324,31 @@ static PyObject *task_result(PyObject *self, PyObject *none) {
     (void)none;
     if (task->crew && !is_here(task->crew))
         return PyErr_Format(PyExc_RuntimeError, "a task of another process: its threads stayed there");
+    if (task->work.columns && task->handed_out)
+        return PyErr_Format(PyExc_RuntimeError, "the result of a reading is handed out once");
+    PyObject *keys = rows_keys(task->places, task->count), *rest = NULL, *result = NULL;
     Py_BEGIN_ALLOW_THREADS /* pages that are not in memory are waited for */
     if (task->crew) {
         settle(task, 0);
     } else if (task->next < task->count) {
-        fill_rows(task, 0, task->count);
+        do_rows(task, 0, task->count);
         task->next = task->count;
     }
     Py_END_ALLOW_THREADS
-    PyObject *keys = rows_keys(task->places, task->count), *left = PyList_New(0);
-    int failed = keys == NULL || left == NULL;
-    for (Py_ssize_t i = 0; !failed && i < task->count; i++) {
-        if (!task->places[i].damaged) /* not copied */
-            continue;
-        PyObject *number = PyLong_FromSsize_t(i);
-        failed = number == NULL || PyList_Append(left, number) < 0;
-        Py_XDECREF(number);
+    if (keys && task->work.columns) {
+        int64_t bytes = settle_columns(task);
+        task->handed_out = 1;
+        result = bytes < 0 ? NULL : Py_BuildValue("OOOL", keys, task->work.columns, task->work.faults, (long long)bytes);
+    } else if (keys && (rest = left_of(task)) != NULL) {
+        result = PyTuple_Pack(2, keys, rest);
     }
-    PyObject *result = failed ? NULL : PyTuple_Pack(2, keys, left);
     Py_XDECREF(keys);
-    Py_XDECREF(left);
+    Py_XDECREF(rest);
     return result;
 }
 
 static PyMethodDef task_methods[] = {
-    {"result", task_result, METH_NOARGS, "result() -> (keys, left): wait until all rows are done, doing what nobody does"},
+    {"result", task_result, METH_NOARGS, "result() -> (keys, left) or (keys, fields, faults, bytes): wait until all rows are done, doing what nobody does"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -318,7 +358,7 @@ static PyTypeObject TaskType = {
     .tp_dealloc = task_dealloc,
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_methods = task_methods,
-    .tp_doc = "Rows on their way into an array.",
+    .tp_doc = "Rows on their way into an array or into bytes.",
 };
 
 int rows_is_crew(PyObject *object) { return PyObject_TypeCheck(object, &CrewType); }

@@ -60,14 +60,6 @@ static const char *numbers_of(const Place *place, const Filling *filling, uint64
     return memcmp(content, filling->head, filling->head_bytes) ? NULL : content + filling->head_bytes;
 }
 
-static void check_all(Place *places, Py_ssize_t count) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i + FETCH_AHEAD < count)
-            fetch(&places[i + FETCH_AHEAD]);
-        check(&places[i]);
-    }
-}
-
 /* Each sample is copied while its checksum has it in the cache. */
 static void fill_all(Place *places, Py_ssize_t count, const Filling *filling) {
     const Copying how = copies[filling->kind];
@@ -82,4 +74,15 @@ static void fill_all(Place *places, Py_ssize_t count, const Filling *filling) {
     }
 }
 
-const Loops LOOPS = {check_all, fill_all};
+static void take_all(Place *places, Py_ssize_t count, const Piece *pieces, Py_ssize_t fields) {
+    for (Py_ssize_t i = 0; i < count; i++, pieces += fields) {
+        if (i + FETCH_AHEAD < count)
+            fetch(&places[i + FETCH_AHEAD]);
+        check(&places[i]);
+        for (Py_ssize_t field = 0; field < fields && !places[i].damaged; field++)
+            if (pieces[field].to)
+                memcpy(pieces[field].to, pieces[field].from, pieces[field].bytes);
+    }
+}
+
+const Loops LOOPS = {fill_all, take_all};

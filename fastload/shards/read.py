@@ -109,14 +109,14 @@ class Reader(Protocol):
 
 
 class CopyingReader(Reader, Protocol):
-    """A reader that can spare rows of numbers the way through Python."""
+    """A reader that can read ahead without the interpreter, and spare rows of numbers the way through Python."""
 
-    def begin(self, shards: Ints, rows: Ints, into: Copying, crew: Crew | None) -> Callable[[], Rows]:
-        """Begin what `read` does; the function that is returned waits for it. The numbers of rows that are stored as
-        expected are copied, with None in their place.
+    def begin(self, shards: Ints, rows: Ints, crew: Crew | None, into: Copying | None = None) -> Callable[[], Rows]:
+        """Begin what `read` does; the function that is returned waits for it, and is called once.
 
         Args:
             crew: who works on it until it is waited for; None: nobody.
+            into: where numbers of rows that are stored as expected are copied to, with None in their place.
         """
         ...
 
@@ -220,7 +220,7 @@ class _TarShard:
         self.native = None
         if _rows is not None:
             columns = (self.offsets, self.sizes, self.digests, self.key_bounds, self.key_text)
-            self.native = _rows.Shard(self.view, *columns, tuple(self.spans.values()))
+            self.native = _rows.Shard(self.view, *columns, tuple(self.spans.values()), tuple(self.scalars.values()))
 
 
 class TarReader:
@@ -259,22 +259,7 @@ class TarReader:
             index.cache.readers.add(self._shards)
 
     def read(self, shards: Ints, rows: Ints) -> Rows:
-        opened, at = self._open(shards), rows.tolist()
-        scalars = self._numbers(opened, at)
-        if _rows is not None and opened:
-            native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
-            if not self._stored:
-                return Rows(_rows.keys(native, at), scalars, raw={}, intact=True, bytes=0)
-            keys, columns, faults, size = _rows.read(native, at, _BYTES_BELOW)
-            for place, field in faults:
-                self._mark(columns, opened[place], at[place], place, field)
-            return Rows(keys, scalars, dict(zip(self._stored, columns, strict=True)), intact=not faults, bytes=size)
-        keys = [
-            str(shard.key_text[shard.key_bounds[row] : shard.key_bounds[row + 1]], "utf-8")
-            for shard, row in zip(opened, at, strict=True)
-        ]
-        raw, intact = self._raw(opened, at) if self._stored else ({}, True)
-        return Rows(keys=keys, scalars=scalars, raw=raw, intact=intact)
+        return self.begin(shards, rows, None)()
 
     def _open(self, shards: Ints) -> list[_TarShard]:
         """The shard of each row; one that was cut off since it was opened is refused, if it is looked at in time."""
@@ -284,26 +269,23 @@ class TarReader:
             self._next_look = now + max(LOOK_SECONDS, (time.monotonic() - now) / _LOOK_SHARE)
         return self._shards.get_all(shards)
 
-    def _numbers(self, opened: list[_TarShard], at: list[int]) -> dict[str, npt.NDArray[Any]]:
-        """The fields that come from the index, of each row."""
-        return {
-            name: np.array([shard.scalars[name][row] for shard, row in zip(opened, at, strict=True)])
-            for name in self._scalars
-        }
-
-    def begin(self, shards: Ints, rows: Ints, into: Copying, crew: Crew | None) -> Callable[[], Rows]:
-        """The one stored field's numbers straight into place, without the GIL; other rows as ever."""
-        stored, wanted = into.stored.str, into.out.dtype.str
-        pair = _SAME if stored == wanted else _COPIES.get((stored, wanted))
-        if _rows is None or pair is None or self._stored != (into.field,):
-            return partial(self.read, shards, rows)
-        opened, at = self._open(shards), rows.tolist()
+    def begin(self, shards: Ints, rows: Ints, crew: Crew | None, into: Copying | None = None) -> Callable[[], Rows]:
+        """One stored field's numbers straight into place, and the contents of others as bytes, without the GIL."""
+        opened, rows = self._open(shards), np.ascontiguousarray(rows, np.int64)
+        if _rows is None or not opened:
+            return partial(self._read_here, opened, rows)
         native: list[Any] = [shard.native for shard in opened]  # none is None where the extension is built
-        task = _rows.fill(crew, native, at, 0, into.head, pair[0], into.out, pair[1], into.exact)
+        if not self._stored:
+            scalars = self._numbers(native, opened, rows)
+            return lambda: Rows(_rows.keys(native, rows), scalars, raw={}, intact=True, bytes=0)
+        kinds = None if into is None or self._stored != (into.field,) else _kinds(into)
+        if into is None or kinds is None:
+            return self._begin_contents(opened, native, rows, crew)
+        task = _rows.fill(crew, native, rows, 0, into.head, kinds[0], into.out, kinds[1], into.exact)
 
         def finish() -> Rows:
+            scalars = self._numbers(native, opened, rows)
             keys, left = task.result()
-            scalars = self._numbers(opened, at)
             if not left:
                 return Rows(keys, scalars, raw={}, intact=True, bytes=len(keys) * into.row_bytes)
             raw: list[Any] = [None] * len(keys)
@@ -314,6 +296,40 @@ class TarReader:
 
         return finish
 
+    def _begin_contents(
+        self, opened: list[_TarShard], native: list[Any], rows: Ints, crew: Crew | None
+    ) -> Callable[[], Rows]:
+        task = _rows.read(crew, native, rows, _BYTES_BELOW)
+
+        def finish() -> Rows:
+            scalars = self._numbers(native, opened, rows)
+            keys, columns, faults, size = task.result()
+            for place, field in faults:
+                self._mark(columns, opened[place], int(rows[place]), place, field)
+            return Rows(keys, scalars, dict(zip(self._stored, columns, strict=True)), intact=not faults, bytes=size)
+
+        return finish
+
+    def _read_here(self, opened: list[_TarShard], rows: Ints) -> Rows:
+        """The same without the extension."""
+        pairs = list(zip(opened, rows.tolist(), strict=True))
+        keys = [str(shard.key_text[shard.key_bounds[row] : shard.key_bounds[row + 1]], "utf-8") for shard, row in pairs]
+        raw, intact = self._raw(pairs) if self._stored else ({}, True)
+        return Rows(keys=keys, scalars=self._numbers(None, opened, rows), raw=raw, intact=intact)
+
+    def _numbers(self, native: list[Any] | None, opened: list[_TarShard], rows: Ints) -> dict[str, npt.NDArray[Any]]:
+        """The fields that come from the index, of each row."""
+        return {name: self._column(number, name, native, opened, rows) for number, name in enumerate(self._scalars)}
+
+    def _column(
+        self, number: int, name: str, native: list[Any] | None, opened: list[_TarShard], rows: Ints
+    ) -> npt.NDArray[Any]:
+        if native:
+            for values in (np.empty(len(rows), np.int64), np.empty(len(rows), np.float64)):
+                if _rows.numbers(native, rows, number, values):
+                    return values
+        return np.array([shard.scalars[name][row] for shard, row in zip(opened, rows.tolist(), strict=True)])
+
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:
         """Put the error where a sample is damaged (field -1), or lacks a field."""
         if field >= 0:
@@ -322,8 +338,7 @@ class TarReader:
         for column in columns:
             column[place] = _damage(shard, row)
 
-    def _raw(self, shards: list[_TarShard], rows: list[int]) -> tuple[dict[str, list[Raw | FastloadError]], bool]:
-        pairs = list(zip(shards, rows, strict=True))
+    def _raw(self, pairs: list[tuple[_TarShard, int]]) -> tuple[dict[str, list[Raw | FastloadError]], bool]:
         samples = [shard.view[(a := shard.offsets[row]) : a + shard.sizes[row]] for shard, row in pairs]
         digests = list(map(xxhash.xxh3_64_intdigest, samples))
         expected = [shard.digests[row] for shard, row in pairs]
@@ -341,9 +356,15 @@ class TarReader:
                 column[j] = CorruptError(f"the sample has no field {name!r}")
             intact = intact and not lacking
             for j in damaged:
-                column[j] = _damage(shards[j], rows[j])
+                column[j] = _damage(*pairs[j])
             out[name] = column
         return out, intact
+
+
+def _kinds(into: Copying) -> tuple[str, str] | None:
+    """What the extension calls copying these numbers; None if it cannot."""
+    stored, wanted = into.stored.str, into.out.dtype.str
+    return _SAME if stored == wanted else _COPIES.get((stored, wanted))
 
 
 def _damage(shard: _TarShard, row: int) -> CorruptError:

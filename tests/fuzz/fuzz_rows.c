@@ -49,12 +49,24 @@ static PyObject *column(int size, int extra) {
     return cast;
 }
 
+/* Writable int64 0, 1, ..., as a memoryview. */
+static PyObject *longs(int count) {
+    PyObject *bytes = PyByteArray_FromStringAndSize(NULL, 8 * count), *view = PyMemoryView_FromObject(bytes);
+    for (int64_t i = 0; i < count; i++)
+        memcpy(PyByteArray_AS_STRING(bytes) + 8 * i, &i, 8);
+    PyObject *cast = PyObject_CallMethod(view, "cast", "s", "q");
+    require(cast != NULL);
+    Py_DECREF(bytes);
+    Py_DECREF(view);
+    return cast;
+}
+
 static PyObject *shard_of(PyObject *module, PyObject *map, uint8_t how, int honest) {
     PyObject *view = PyMemoryView_FromObject(map), *text = PyBytes_FromStringAndSize("abcdefgh", 8);
     PyObject *offsets = column(8, 0), *sizes = column(how & 1 ? 8 : 4, 0), *digests = column(8, 0), *bounds = column(4, 1);
     PyObject *starts = column(how & 2 ? 8 : 4, 0), *lengths = column(how & 4 ? 8 : 4, 0);
-    PyObject *spans = Py_BuildValue("((OO))", starts, lengths);
-    PyObject *shard = PyObject_CallMethod(module, "Shard", "OOOOOOO", view, offsets, sizes, digests, bounds, text, spans);
+    PyObject *spans = Py_BuildValue("((OO))", starts, lengths), *numbers = Py_BuildValue("(O)", digests);
+    PyObject *shard = PyObject_CallMethod(module, "Shard", "OOOOOOOO", view, offsets, sizes, digests, bounds, text, spans, numbers);
     require(shard != NULL);
     if (honest) { /* checksums that hold, so that what comes after them is reached */
         Shard *inside = (Shard *)shard;
@@ -64,7 +76,7 @@ static PyObject *shard_of(PyObject *module, PyObject *map, uint8_t how, int hone
                 ((uint64_t *)inside->digests.buf)[row] = XXH3_64bits((const char *)inside->map.buf + offset, size);
         }
     }
-    PyObject *all[] = {view, text, offsets, sizes, digests, bounds, starts, lengths, spans};
+    PyObject *all[] = {view, text, offsets, sizes, digests, bounds, starts, lengths, spans, numbers};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         Py_DECREF(all[i]);
     return shard;
@@ -86,10 +98,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         content[i] = (char)(i % 4 ? 0 : i);
     PyObject *map = PyBytes_FromStringAndSize(content, MAP_BYTES);
     PyObject *shard = shard_of(module, map, how, how & 8);
-    PyObject *shards = Py_BuildValue("[OOOO]", shard, shard, shard, shard), *rows = Py_BuildValue("[iiii]", 0, 1, 2, 3);
-    PyObject *found[3];
+    PyObject *shards = Py_BuildValue("[OOOO]", shard, shard, shard, shard), *rows = longs(ROWS);
+    PyObject *found[4];
     found[0] = PyObject_CallMethod(module, "keys", "OO", shards, rows);
-    found[1] = PyObject_CallMethod(module, "read", "OOi", shards, rows, how & 16 ? 4096 : 16);
+    PyObject *sums = longs(ROWS), *reading = PyObject_CallMethod(module, "read", "OOOi", Py_None, shards, rows, how & 16 ? 4096 : 16);
+    require(reading != NULL);
+    found[1] = PyObject_CallMethod(reading, "result", NULL);
+    Py_DECREF(reading);
+    found[3] = PyObject_CallMethod(module, "numbers", "OOiO", shards, rows, 0, sums);
     static const char *const kinds[][2] = {{"i4", "i8"}, {"u4", "i8"}, {"u2", "i8"}, {"u2", "i4"}, {"u1", "u1"}};
     const char *const *kind = kinds[data[1] / 16 % 5];
     PyObject *out = PyByteArray_FromStringAndSize(NULL, ROWS * WIDTH * (kind[1][1] - '0'));
@@ -98,11 +114,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     require(task != NULL);
     found[2] = PyObject_CallMethod(task, "result", NULL);
     Py_DECREF(task);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         require(found[i] != NULL);
         Py_DECREF(found[i]);
     }
-    PyObject *all[] = {out, shards, rows, shard, map};
+    PyObject *all[] = {out, shards, rows, shard, map, sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         Py_DECREF(all[i]);
     return 0;

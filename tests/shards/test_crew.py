@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ class Filling:
     def begin(self, crew: Any) -> tuple[Any, Any]:
         out = np.full((len(self.at), LENGTH), -1, np.int64)
         into = Copying("tokens", self.head, np.dtype("uint16"), exact=False, out=out)
-        return self.reader.begin(self.at // ROWS, self.at % ROWS, into, crew), out
+        return self.reader.begin(self.at // ROWS, self.at % ROWS, crew, into), out
 
 
 def test_tasks_are_done_whoever_does_them(folder: Path) -> None:
@@ -228,12 +228,128 @@ def test_several_callers_share_a_crew(folder: Path) -> None:
     assert wrong == []
 
 
+class Contents:
+    """Readings of all rows of a set of bytes, by number."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reader = TarReader(open_index(folder), [], ["image", "text"], capacity=4)
+        self.at = np.random.default_rng(0).permutation(12)
+
+    def begin(self, crew: Any) -> Any:
+        return self.reader.begin(self.at // 4, self.at % 4, crew)
+
+
+def test_contents_are_those_of_one_thread_whoever_reads_them(packed: Callable[..., Path]) -> None:
+    assert read._rows is not None
+    contents = Contents(packed("tar", [4, 4, 4], ("image", "text")))
+    expected = contents.begin(None)()
+    assert expected.intact
+    for threads in (1, 3):
+        crew = read._rows.Crew(threads)
+        for _ in range(100):
+            begun = [contents.begin(crew) for _ in range(3)]
+            del begun[1]  # not asked for
+            assert [finish() == expected for finish in reversed(begun)] == [True, True]
+        left = contents.begin(crew)
+        crew.close()
+        assert left() == expected
+        with pytest.raises(RuntimeError, match="handed out once"):
+            left()
+
+
+def test_damaged_contents_are_errors_in_their_place(tmp_path: Path) -> None:
+    assert read._rows is not None
+    data = samples.make(tmp_path / "d", "tar", [12], ("image", "text"), replace={2: {"text": None}, 5: {"image": None}})
+    offsets = Idx(open_index(data).idx_paths[0]).offsets[[5, 7]].tolist()
+    for offset in offsets:
+        samples.flip_byte(data / "train/shard-000000.tar", offset + 600)
+    reader, rows = TarReader(open_index(data), [], ["image", "text"], capacity=4), np.arange(12)
+    crew = read._rows.Crew(2)
+    runs = [reader.begin(np.zeros_like(rows), rows, by)() for by in (None, crew)]
+    crew.close()
+    faults = [
+        {(name, row): str(raw) for name in found.raw for row, raw in enumerate(found.raw[name]) if not is_bytes(raw)}
+        for found in runs
+    ]
+    assert faults[0] == faults[1]
+    assert sorted(faults[0]) == [("image", 5), ("image", 7), ("text", 2), ("text", 5), ("text", 7)]
+    assert ["checksum" in error for _, error in sorted(faults[0].items())] == [True, True, False, True, True]
+    assert (
+        runs[0].bytes
+        == runs[1].bytes
+        == sum(len(raw) for raws in runs[0].raw.values() for raw in raws if is_bytes(raw))
+    )
+
+
+def is_bytes(raw: object) -> bool:
+    return isinstance(raw, bytes | memoryview)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_batches_of_contents_are_those_of_one_thread(packed: Callable[..., Path], text: bool) -> None:
+    data = packed("tar", [30, 31, 32], ("image", "text", "label"))
+    fields: dict[str, Any] = {"text" if text else "image": fastload.Text() if text else fastload.Bytes()}
+    fields["label"] = fastload.Scalar()
+    alone, helped = (fastload.DataLoader(data, 10, num_workers=workers, fields=fields) for workers in (0, 2))
+    threads = set()
+    for _ in range(2):
+        found = [(samples.content(batch), threads.add(crew_threads())) for batch in helped]
+        assert [content for content, _ in found] == [samples.content(batch) for batch in alone]
+    assert max(threads) == 2
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        (np.array([True, False]), [1, 0]),
+        (np.array([-5, 127], np.int8), [-5, 127]),
+        (np.array([0, 255], np.uint8), [0, 255]),
+        (np.array([0, 65535], np.uint16), [0, 65535]),
+        (np.array([-(2**31), 7], np.int32), [-(2**31), 7]),
+        (np.array([2**32 - 1, 0], np.uint32), [2**32 - 1, 0]),
+        (np.array([-(2**63), 2**63 - 1], np.int64), [-(2**63), 2**63 - 1]),
+        (np.array([0, 2**63 - 1], np.uint64), [0, 2**63 - 1]),
+        (np.array([0, 2**63], np.uint64), None),
+        (np.array([0.5, -1.5], np.float32), None),
+        (np.array([0.5, 1e300], np.float64), None),
+        (np.array([0.5, 1.5], np.float16), None),
+    ],
+)
+def test_numbers_of_the_index(stored: npt.NDArray[Any], wanted: list[int] | None) -> None:
+    assert read._rows is not None
+    none = np.zeros(2, np.uint64)
+    bounds = np.zeros(3, np.int32)
+    shard = read._rows.Shard(memoryview(b""), none.view(np.int64), none, none, bounds, b"", (), (stored.data,))
+    rows, integers, floats = np.array([1, 0, 0]), np.zeros(3, np.int64), np.zeros(3, np.float64)
+    assert read._rows.numbers([shard] * 3, rows, 0, integers) == (wanted is not None)
+    if wanted is not None:
+        assert integers.tolist() == [wanted[1], wanted[0], wanted[0]]
+    if stored.dtype != np.float16:
+        assert read._rows.numbers([shard] * 3, rows, 0, floats)
+        assert floats.tolist() == stored[rows].astype(np.float64).tolist()
+    else:
+        assert not read._rows.numbers([shard] * 3, rows, 0, floats)
+
+
 def test_what_is_refused() -> None:
     assert read._rows is not None
     with pytest.raises(ValueError, match=r"Crew\(0\): at least one thread"):
         read._rows.Crew(0)
     with pytest.raises(TypeError, match="a Crew or None expected"):
-        read._rows.fill(1, [], [], 0, b"", "i4", np.zeros(0), "i8", False)  # type: ignore[arg-type]
+        read._rows.fill(1, [], np.zeros(0, np.int64), 0, b"", "i4", np.zeros(0), "i8", False)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rows: 1 int64 expected, as many as shards"):
+        read._rows.keys([None], np.zeros(2, np.int64))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a list of Shards expected"):
+        read._rows.keys([None], np.zeros(1, np.int64))  # type: ignore[list-item]
+    none = np.zeros(1, np.uint64)
+    shard = read._rows.Shard(b"", none.view(np.int64), none, none, np.zeros(2, np.int32), b"", (), ())  # type: ignore[arg-type]
+    for row in (-1, 1):
+        with pytest.raises(IndexError, match=f"row {row} of a shard of 1 samples"):
+            read._rows.read(None, [shard], np.array([row]), 0)
+    with pytest.raises(IndexError, match="numbers: field 0 of 0"):
+        read._rows.numbers([shard], np.zeros(1, np.int64), 0, np.zeros(1, np.int64))
+    with pytest.raises(ValueError, match="int64 or float64 expected"):
+        read._rows.numbers([shard], np.zeros(1, np.int64), 0, np.zeros(2, np.int32))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot create"):
         read._rows.Task()
 

@@ -77,16 +77,20 @@ def test_both_ways_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert rows_of(index, True, monkeypatch) == rows_of(index, False, monkeypatch)
 
 
-@pytest.mark.parametrize("at", [512, 20_000, 60_000])
-def test_both_ways_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+@pytest.mark.parametrize("byte", [512, 20_000, 60_000])
+def test_both_ways_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int) -> None:
     index = write(tmp_path)
     content = bytearray((tmp_path / "1.tar").read_bytes())
-    content[at] ^= 1
+    content[byte] ^= 1
     (tmp_path / "1.tar").write_bytes(content)
     ours = rows_of(index, True, monkeypatch)
     assert ours == rows_of(index, False, monkeypatch)
     assert ours[-1] is False
     assert "not what was packed" in str(ours[1])
+
+
+def at(*rows: int) -> read.Ints:
+    return np.array(rows, np.int64)
 
 
 def shard(**changed: object) -> object:
@@ -99,6 +103,7 @@ def shard(**changed: object) -> object:
         "key_bounds": np.array([0, 1, 2], np.int32).data,
         "key_text": memoryview(b"ab"),
         "spans": ((np.array([8, 8], np.uint32).data, np.array([4, 4], np.uint32).data),),
+        "scalars": (),
     }
     return read._rows.Shard(*(parts | changed).values())  # type: ignore[arg-type]
 
@@ -118,10 +123,10 @@ def shard(**changed: object) -> object:
 )
 def test_an_index_that_points_elsewhere_is_damage(changed: dict[str, object]) -> None:
     assert read._rows is not None
-    keys, (contents,), faults, size = read._rows.read([shard(**changed)], [1], 4096)
+    keys, (contents,), faults, size = read._rows.read(None, [shard(**changed)], at(1), 4096).result()
     assert contents == [None]  # the checksum does not hold either
     assert (faults, size) == ([(0, -1)], 0)
-    assert keys == read._rows.keys([shard(**changed)], [1])
+    assert keys == read._rows.keys([shard(**changed)], at(1))
     assert keys in (["b"], [""])
 
 
@@ -135,13 +140,13 @@ def test_rows_and_arguments_are_checked() -> None:
     assert read._rows is not None
     one = shard()
     with pytest.raises(IndexError, match="row 2 of a shard of 2 samples"):
-        read._rows.read([one], [2], 0)  # type: ignore[list-item]
+        read._rows.read(None, [one], at(2), 0)  # type: ignore[list-item]
     with pytest.raises(IndexError, match="row -1"):
-        read._rows.read([one], [-1], 0)  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="as many rows as shards"):
-        read._rows.read([one], [], 0)  # type: ignore[list-item]
+        read._rows.read(None, [one], at(-1), 0)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="as many as shards"):
+        read._rows.read(None, [one], at(), 0)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="list of Shards"):
-        read._rows.read([object()], [0], 0)  # type: ignore[list-item]
+        read._rows.read(None, [object()], at(0), 0)  # type: ignore[list-item]
 
 
 def test_integers_are_copied_as_python_decodes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,35 +214,35 @@ def test_rows_that_are_stored_otherwise_are_left(tmp_path: Path) -> None:
     writer.finish()
     index = open_index(tmp_path)
     reader = TarReader(index, [], ["tokens"], capacity=1)
-    at = np.arange(5)
-    head = bytes(reader.read(at[:1] * 0, at[:1]).raw["tokens"][0][:128])
+    rows = np.arange(5)
+    head = bytes(reader.read(rows[:1] * 0, rows[:1]).raw["tokens"][0][:128])
     out = np.full((5, 4), -1)
     into = read.Copying(field="tokens", head=head, stored=np.dtype("int32"), exact=False, out=out)
-    found = reader.begin(at * 0, at, into, None)()
+    found = reader.begin(rows * 0, rows, None, into)()
     assert found.keys == ["0", "1", "2", "3", "4"]
     assert not found.intact
     assert [value is None for value in found.raw["tokens"]] == [True, False, False, True, False]
     assert isinstance(found.raw["tokens"][4], FastloadError)
     assert out.tolist() == [[0, 1, 2, 3], [-1] * 4, [-1] * 4, [7, 8, 9, 10], [-1] * 4]
     samples.flip_byte(tmp_path / "a.tar", int(Idx(index.idx_paths[0]).offsets[3]) + 512 + 130)
-    again = TarReader(index, [], ["tokens"], capacity=1).begin(at * 0, at, into, None)()
+    again = TarReader(index, [], ["tokens"], capacity=1).begin(rows * 0, rows, None, into)()
     assert "checksum" in str(again.raw["tokens"][3])
 
 
 def test_filling_refuses_what_does_not_fit() -> None:
     assert read._rows is not None
     with pytest.raises(ValueError, match="fill: no copying from f4 to i8"):
-        read._rows.fill(None, [], [], 0, b"", "f4", np.zeros(0), "i8", False)
-    with pytest.raises(ValueError, match="fill: as many rows as shards expected"):
-        read._rows.fill(None, [], [1], 0, b"", "i4", np.zeros(0), "i8", False)
+        read._rows.fill(None, [], at(), 0, b"", "f4", np.zeros(0), "i8", False)
+    with pytest.raises(ValueError, match="as many as shards"):
+        read._rows.fill(None, [], at(1), 0, b"", "i4", np.zeros(0), "i8", False)
     with pytest.raises(ValueError, match="a row of whole numbers for each"):
-        read._rows.fill(None, [], [], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)
+        read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(3, np.int64), "i8", False)
     with pytest.raises(TypeError, match="a list of Shards expected"):
-        read._rows.fill(None, [1], [1], 0, b"", "i4", np.zeros(3, np.int64), "i8", False)  # type: ignore[list-item]
-    assert read._rows.fill(None, [], [], 0, b"", "i4", np.zeros(0, np.int64), "i8", False).result() == ([], [])
+        read._rows.fill(None, [1], at(1), 0, b"", "i4", np.zeros(3, np.int64), "i8", False)  # type: ignore[list-item]
+    assert read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(0, np.int64), "i8", False).result() == ([], [])
 
 
 def test_every_pair_that_is_named_is_there() -> None:
     assert read._rows is not None
     for stored, wanted in read._COPIES.values():
-        assert read._rows.fill(None, [], [], 0, b"", stored, np.zeros(0), wanted, False).result() == ([], [])
+        assert read._rows.fill(None, [], at(), 0, b"", stored, np.zeros(0), wanted, False).result() == ([], [])
