@@ -99,7 +99,8 @@ def make_recipe(
     capacity = min(2 * window if window else 8, room)
     reader: Reader
     if index.shard_format == "tar":
-        reader = TarReader(index, tuple(scalars), stored, capacity)
+        copies = all(isinstance(fields[name], Bytes) for name in stored)
+        reader = TarReader(index, tuple(scalars), stored, capacity, copies=copies)
     else:
         reader = ParquetReader(index, tuple(scalars), stored, capacity=min(row_groups_open(window), room))
     return Recipe(

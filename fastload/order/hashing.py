@@ -14,6 +14,11 @@ from typing import SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+try:
+    from fastload.order import _order
+except ImportError:  # not built
+    _order = None  # type: ignore[assignment]
+
 U64 = npt.NDArray[np.uint64]
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: the increment of SplitMix64
@@ -71,10 +76,14 @@ def sample_keys(seed: int, epochs: npt.ArrayLike, samples: npt.ArrayLike) -> U64
     Every random decision about a sample (its crop, its augmentation) starts from this key, so that it does not depend
     on the batch, rank, worker or resume that the sample came by.
     """
-    of_epoch = np.asarray(epochs)
+    of_epoch, numbers = np.asarray(epochs), np.asarray(samples)
+    if _order is not None and numbers.dtype == of_epoch.dtype == np.int64 and of_epoch.size in (1, numbers.size):
+        keys = np.empty(numbers.shape, np.uint64)
+        _order.sample_keys(seed & MASK64, np.ascontiguousarray(of_epoch), np.ascontiguousarray(numbers), keys)
+        return keys
     if of_epoch.size and (of_epoch == of_epoch.flat[0]).all():  # one epoch, nearly always: half the work
-        return combine_array(combine(seed, int(of_epoch.flat[0])), samples)
-    return combine_array(combine_array(combine(seed), epochs), samples)
+        return combine_array(combine(seed, int(of_epoch.flat[0])), numbers)
+    return combine_array(combine_array(combine(seed), of_epoch), numbers)
 
 
 def draw(key: SupportsIndex, operation: int, number: int) -> float:

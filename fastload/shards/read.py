@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -234,12 +235,16 @@ class TarReader:
         scalars: names of the fields to take from the index.
         stored: names of the fields to read from the tar.
         capacity: shards kept open; bounded by a quarter of the process's limit of open files (a shard takes two).
+        copies: contents are wanted as bytes of any length, which saves views of the map that would be copied.
     """
 
     blocking = False
 
-    def __init__(self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int) -> None:
+    def __init__(
+        self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int, *, copies: bool = False
+    ) -> None:
         self._scalars, self._stored = tuple(scalars), tuple(stored)
+        self._bytes_below = sys.maxsize if copies else _BYTES_BELOW
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY:
             capacity = max(1, min(capacity, limit // 4))
@@ -299,7 +304,7 @@ class TarReader:
     def _begin_contents(
         self, opened: list[_TarShard], native: list[Any], rows: Ints, crew: Crew | None
     ) -> Callable[[], Rows]:
-        task = _rows.read(crew, native, rows, _BYTES_BELOW)
+        task = _rows.read(crew, native, rows, self._bytes_below)
 
         def finish() -> Rows:
             scalars = self._numbers(native, opened, rows)

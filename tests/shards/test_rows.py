@@ -77,6 +77,16 @@ def test_both_ways_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert rows_of(index, True, monkeypatch) == rows_of(index, False, monkeypatch)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bytes_of_any_length_are_those_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    write(tmp_path)
+    loader = fastload.DataLoader(tmp_path, 6, num_workers=workers, fields={"bytes": fastload.Bytes()})
+    native = [samples.content(batch) for batch in loader]
+    monkeypatch.setattr(read, "_rows", None)
+    loader = fastload.DataLoader(tmp_path, 6, fields={"bytes": fastload.Bytes()})
+    assert native == [samples.content(batch) for batch in loader]
+
+
 @pytest.mark.parametrize("byte", [512, 20_000, 60_000])
 def test_both_ways_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int) -> None:
     index = write(tmp_path)
