@@ -115,6 +115,6 @@ def test_killed_between_any_two_system_calls_that_change_files(memory_path: Path
             run_into(out)
         assert tree(out) == clean
         assert not (out / JOURNAL_NAME).exists()
-    assert 50 < step < 999
+    assert 40 < step < 999
     assert surveyed > 20
     assert tree(out) == clean

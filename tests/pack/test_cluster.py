@@ -70,7 +70,7 @@ def kill(node: Any) -> None:
             one.process.wait()
 
 
-@pytest.mark.parametrize("options", [{}, {"jpeg": "keep"}, {"format": "parquet"}], ids=["seekable", "keep", "parquet"])
+@pytest.mark.parametrize("options", [{}, {"jpeg": "keep", "format": "parquet"}], ids=["seekable", "keep-parquet"])
 def test_a_node_lost_on_the_way_changes_no_byte(
     nodes: Cluster, source: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:

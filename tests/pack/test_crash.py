@@ -158,7 +158,7 @@ def test_killed_between_any_two_system_calls_that_change_files(
             run_into(out)
         assert tree(out) == clean
         assert not (out / JOURNAL_NAME).exists()
-    assert 40 < step < 999
+    assert 25 < step < 999
     assert tree(out) == clean
 
 
