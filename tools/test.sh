@@ -11,8 +11,10 @@ cd "$root"
 "$python" -m mypy --strict fastload
 [[ $# == 0 ]] || exec "$python" -m pytest --all "$@"
 
-# Many tests wait for other processes, so that two halves side by side take little more than half the time. What the
-# second one says is shown when both have ended.
+# Many tests wait for other processes, so that two halves side by side take little more than half the time, if torch's
+# threads of one do not wait, busily, for processors that the other has. What the second one says is shown when both have
+# ended.
+export OMP_NUM_THREADS=1
 log=$(mktemp)
 "$python" -m pytest --all --share 2/2 -p no:cacheprovider >"$log" 2>&1 &
 second=$!
