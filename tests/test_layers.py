@@ -25,7 +25,7 @@ PACKAGE = Path(fastload.errors.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "machine"),
     ("fields", "report", "sizes", "stopping"),
-    ("order.hashing",),
+    ("order._order", "order.hashing"),
     ("order",),
     ("decode", "trainers"),
     ("source", "remote", "shards"),
@@ -83,9 +83,9 @@ class Import:
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """Every module of a package by its name without the package's own."""
+    """Every module of a package by its name without the package's own; native ones are their .pyi."""
     found = {}
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):
         parts = path.relative_to(package).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
