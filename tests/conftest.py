@@ -64,13 +64,13 @@ def long_tests() -> dict[str, float]:
 
 def deal(items: list[pytest.Item], long: dict[str, float], shares: int) -> dict[Path, int]:
     """Which share each file is in, counted from 1: the longest first, each to who has least."""
-    seconds: dict[Path, float] = defaultdict(float)
+    took: dict[Path, int] = defaultdict(int)  # milliseconds: sums of floats depend on their order, which shares differ in
     for path, name in {(item.path, name_of(item)) for item in items}:
-        seconds[path] += long.get(name, SHORT_SECONDS)
-    totals, dealt = [0.0] * shares, {}
-    for path in sorted(seconds, key=lambda path: (-seconds[path], path)):
+        took[path] += round(1000 * long.get(name, SHORT_SECONDS))
+    totals, dealt = [0] * shares, {}
+    for path in sorted(took, key=lambda path: (-took[path], path)):
         least = totals.index(min(totals))
-        totals[least] += seconds[path]
+        totals[least] += took[path]
         dealt[path] = least + 1
     return dealt
 
