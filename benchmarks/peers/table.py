@@ -78,14 +78,15 @@ ABOUT = {
 def text(result: dict[str, Any]) -> str:
     machine = result["machine"]
     found = measured(result)
-    rounds = min(result["workloads"][name]["rounds"] for name in found)
+    each = sorted({result["workloads"][name]["rounds"] for name in found})
+    rounds = " to ".join(map(str, [each[0], *each[1:][-1:]]))  # a workload that was measured again may have fewer
     about = " ".join(ABOUT[name].format(result["counts"][name]) for name in found)
     return (
         f"{table(result)}\n\n![The same as bars, with the range over the rounds]({PICTURE})\n\n"
         f"Medians of {rounds} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
-        "an epoch, memory and packing are those of the images; fastload alone waits for the disk at the end of "
-        "packing. Made by `tools/peers.sh`; ratios hold better than rates.\n"
+        "an epoch, memory (of all processes, torch included, pages of files not) and packing are those of the images; "
+        "fastload alone waits for the disk at the end of packing. Made by `tools/peers.sh`; ratios hold better than rates.\n"
     )
 
 
