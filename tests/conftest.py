@@ -64,7 +64,7 @@ def long_tests() -> dict[str, float]:
 
 def deal(items: list[pytest.Item], long: dict[str, float], shares: int) -> dict[Path, int]:
     """Which share each file is in, counted from 1: the longest first, each to who has least."""
-    took: dict[Path, int] = defaultdict(int)  # milliseconds: sums of floats depend on their order, which shares differ in
+    took: dict[Path, int] = defaultdict(int)  # milliseconds: sums of floats depend on the order, another in each share
     for path, name in {(item.path, name_of(item)) for item in items}:
         took[path] += round(1000 * long.get(name, SHORT_SECONDS))
     totals, dealt = [0] * shares, {}

@@ -86,7 +86,8 @@ def text(result: dict[str, Any]) -> str:
         f"Medians of {rounds} rounds in turn, {result['workers']} workers or threads on "
         f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
         "an epoch, memory (of all processes, torch included, pages of files not) and packing are those of the images; "
-        "fastload alone waits for the disk at the end of packing. Made by `tools/peers.sh`; ratios hold better than rates.\n"
+        "fastload alone waits for the disk at the end of packing. Made by `tools/peers.sh`; "
+        "ratios hold better than rates.\n"
     )
 
 
