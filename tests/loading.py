@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,28 @@ def dataset(data: Path, rank: int, world_size: int) -> fastload.StreamingDataset
     """For the tests with many loaders: its shards are opened once."""
     fields = {**SMALL, "tokens": fastload.Tokens(4)} if "tokens" in open_index(data).fields else SMALL
     return fastload.StreamingDataset(data, fields=fields, rank=rank, world_size=world_size)
+
+
+def resuming(
+    make: Callable[[], DataLoader], frozen: Callable[[Batch], Any]
+) -> Callable[[str | None], Iterator[tuple[Any, str]]]:
+    """What `conformance.assert_resumes` starts: epoch after epoch of a loader, with states that went through JSON.
+
+    Args:
+        make: a loader, the same each time.
+        frozen: a batch as something that compares whole.
+    """
+
+    def start(state: str | None) -> Iterator[tuple[Any, str]]:
+        run = make()
+        if state is not None:
+            run.load_state_dict(json.loads(state))
+        while True:
+            for batch in run:
+                assert batch.state == run.state_dict()
+                yield frozen(batch), json.dumps(run.state_dict())
+
+    return start
 
 
 def run_ranks(data: Path, world_size: int, passes: int = 1, **options: Any) -> list[list[Batch]]:

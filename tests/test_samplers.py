@@ -14,6 +14,7 @@ import pytest
 import samples
 import torch.utils.data
 from conformance import assert_equal_batches, assert_exactly_once, assert_resumes
+from loading import resuming
 from samples import FORMATS, content, ids
 
 import fastload
@@ -81,16 +82,10 @@ def test_what_an_epoch_has_on_any_number_of_ranks(
 @pytest.mark.parametrize("shard_format", FORMATS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_resumed_run_is_bit_equal_at_every_batch_and_again(packed: Packed, shard_format: str, name: str) -> None:
-    def start(state: str | None) -> Iterator[tuple[Any, str]]:
-        run = DataLoader(data(packed, shard_format, SAMPLERS[name], seed=5), 4, num_workers=1)
-        if state is not None:
-            run.load_state_dict(json.loads(state))
-        while True:
-            for batch in run:
-                assert batch.state == run.state_dict()
-                yield content(batch), json.dumps(run.state_dict())
+    def make() -> DataLoader:
+        return DataLoader(data(packed, shard_format, SAMPLERS[name], seed=5), 4, num_workers=1)
 
-    assert_resumes(start, 2 * len(DataLoader(data(packed, shard_format, SAMPLERS[name]), 4)) + 1, stride=2)
+    assert_resumes(resuming(make, content), 2 * len(make()) + 1, stride=2)
 
 
 def test_every_sampler_refuses_the_state_of_every_other(packed: Packed) -> None:

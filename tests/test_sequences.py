@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.utils.data
 from conformance import assert_equal_batches, assert_exactly_once, assert_resumes
+from loading import resuming
 from samples import FORMATS, content, flip_byte
 
 import fastload
@@ -160,16 +161,10 @@ def test_ranks_have_equally_many_batches(corpus: Corpus, world_size: int, batch_
 
 @pytest.mark.parametrize("shard_format", FORMATS)
 def test_a_resumed_run_is_bit_equal_at_every_batch_and_again(corpus: Corpus, shard_format: str) -> None:
-    def start(state: str | None) -> Iterator[tuple[Any, str]]:
-        run = DataLoader(packed(corpus(shard_format)), 7, num_workers=2)
-        if state is not None:
-            run.load_state_dict(json.loads(state))
-        while True:
-            for batch in run:
-                assert batch.state == run.state_dict()
-                yield content(batch), json.dumps(run.state_dict())
+    def make() -> DataLoader:
+        return DataLoader(packed(corpus(shard_format)), 7, num_workers=2)
 
-    assert_resumes(start, 2 * len(DataLoader(packed(corpus(shard_format)), 7)) + 1)
+    assert_resumes(resuming(make, content), 2 * len(make()) + 1)
 
 
 def test_resumed_at_another_world_size_the_union_is_exact(corpus: Corpus) -> None:
@@ -270,15 +265,10 @@ def test_mixed_corpora_are_mixed_by_rows(corpus: Corpus) -> None:
         assert_exactly_once(found[1][: sum(COUNTS)], set(found[1][: sum(COUNTS)]))
         assert len(set(found[0])) == sum(COUNTS)
 
-    def start(state: Any) -> Iterator[tuple[Any, Any]]:
-        run = DataLoader(mixture(), 8)
-        if state is not None:
-            run.load_state_dict(state)
-        while True:
-            for batch in run:
-                yield content(batch), run.state_dict()
+    def make() -> DataLoader:
+        return DataLoader(mixture(), 8)
 
-    assert_resumes(start, len(DataLoader(mixture(), 8)) + 2, stride=3)
+    assert_resumes(resuming(make, content), len(make()) + 2, stride=3)
 
 
 def test_over_a_subset(corpus: Corpus) -> None:

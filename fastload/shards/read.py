@@ -330,9 +330,12 @@ class TarReader:
         self, number: int, name: str, native: list[Any] | None, opened: list[_TarShard], rows: Ints
     ) -> npt.NDArray[Any]:
         if native:
-            for values in (np.empty(len(rows), np.int64), np.empty(len(rows), np.float64)):
-                if _rows.numbers(native, rows, number, values):
-                    return values
+            integers = np.empty(len(rows), np.int64)
+            if _rows.numbers(native, rows, number, integers):
+                return integers
+            floats = np.empty(len(rows), np.float64)
+            if _rows.numbers(native, rows, number, floats):
+                return floats
         return np.array([shard.scalars[name][row] for shard, row in zip(opened, rows.tolist(), strict=True)])
 
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:

@@ -79,11 +79,16 @@ def served(pages: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
-def seen(pages: dict[str, str], folder: Path) -> dict[str, Any]:
-    """What a browser says of some pages: what they reported, their width in CSS pixels, and characters of text."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+@pytest.fixture(name="browser")
+def _browser() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
         pytest.skip("no chromium is installed")
+    return found
+
+
+def seen(browser: str, pages: dict[str, str], folder: Path) -> dict[str, Any]:
+    """What a browser says of some pages: what they reported, their width in CSS pixels, and characters of text."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--window-size=1200,900"]
     with served(pages) as url:
         command = [browser, *options, "--virtual-time-budget=5000", "--dump-dom", url]
@@ -94,9 +99,7 @@ def seen(pages: dict[str, str], folder: Path) -> dict[str, Any]:
     return dict(json.loads(unescape(body[1])))
 
 
-def test_pages_are_whole_in_a_browser(packed: Callable[..., Path], tmp_path: Path) -> None:
-    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
-        pytest.skip("no chromium is installed")
+def test_pages_are_whole_in_a_browser(browser: str, packed: Callable[..., Path], tmp_path: Path) -> None:
     data = packed("tar", [24], FIELDS)
     save_page(data, tmp_path / "inspect.html")
     fields: dict[str, Any] = {"image": fastload.Image(16), "label": fastload.Scalar()}
@@ -110,7 +113,9 @@ def test_pages_are_whole_in_a_browser(packed: Callable[..., Path], tmp_path: Pat
         "<img src='https://example.org/a.png'></body></html>"
     )
     files = {"inspect": "inspect.html", "preview": "preview/index.html", "profile": "profile.html"}
-    found = seen({**{n: (tmp_path / p).read_text() for n, p in files.items()}, "broken": broken}, tmp_path / "user")
+    found = seen(
+        browser, {**{n: (tmp_path / p).read_text() for n, p in files.items()}, "broken": broken}, tmp_path / "user"
+    )
     told = found.pop("broken")  # what the watching is worth
     assert told["width"] > PHONE_WIDTH
     assert any("nothing is not defined" in each for each in told["told"])
