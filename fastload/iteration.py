@@ -12,6 +12,7 @@ from typing import Any
 from fastload.batch import Batch
 from fastload.engine import Engine
 from fastload.meter import Meter, Stats
+from fastload.trainers import Passage
 
 
 class Iteration:
@@ -24,11 +25,13 @@ class Iteration:
     Attributes:
         epoch: that it is of.
         engine: what makes its batches; None before there is one.
+        passage: what Accelerate knows of it; None where it is not used.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.engine: Engine[Batch] | None = None
+        self.passage: Passage | None = None
         self._iterator: weakref.ref[Generator[Any, None, None]] | None = None
         self._before: Stats | None = None
 
@@ -49,6 +52,8 @@ class Iteration:
 
     def close(self, meter: Meter) -> None:
         """End its threads and its clock; any number of times."""
+        if self.passage is not None:
+            self.passage.end()
         if self.engine is not None:
             self.engine.close()
             meter.stop(self.engine.clock)

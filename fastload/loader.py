@@ -28,7 +28,7 @@ from fastload.order.cursor import State
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, check_rank_is_known, detect_rank
-from fastload.trainers import lightning_asks, refuse_skipping, sharing_of
+from fastload.trainers import lightning_asks, passage, refuse_skipping, sharing_of
 from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
 _log = logging.getLogger(__name__)
@@ -209,11 +209,14 @@ class DataLoader:
         try:
             engine, tuner = self._begin(start)
             iteration.engine = engine
+            iteration.passage = passage(lambda: self.dataset.batches_left(self._share(), start))
             with engine:
                 for batch in flow(engine, self.device, self._chain):
                     if self._current is iteration and batch.state is not None:
                         self._consumed = batch.state["consumed"]
                         self._handed_out += 1
+                    if iteration.passage is not None:
+                        iteration.passage.hand_over()
                     yield self._hand_out(batch)
                     if tuner is not None and self._current is iteration:
                         self._tune(tuner, engine)

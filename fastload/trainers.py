@@ -14,6 +14,9 @@ every other sample would be lost.
 Lightning counts the batches of a resumed epoch from the epoch's beginning, and a loader that has no state begins the
 epoch anew.
 
+Accelerate's `accumulate` takes a step at the last batch of an epoch, which it asks the loaders that it has wrapped for;
+a fastload.DataLoader is not wrapped, and tells it of each of its passes.
+
 Neither tells a data set or a loader of its ways, so that these functions look at the callers.
 """
 
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -29,6 +32,7 @@ from typing import Any, NoReturn
 from fastload.errors import ConfigError, StateError
 
 _ACCELERATE = "accelerate.data_loader"
+_ACCELERATE_STATE = "accelerate.state"
 _TRANSFORMERS = "transformers.trainer"
 _LIGHTNING = ("lightning.pytorch.utilities.combined_loader", "pytorch_lightning.utilities.combined_loader")
 _FIT_LOOP = ("lightning.pytorch.loops.fit_loop", "pytorch_lightning.loops.fit_loop")
@@ -136,6 +140,44 @@ def _evaluated(frame: FrameType | None) -> tuple[str, ...] | None:
             return tuple(trainer._signature_columns or inspect.signature(trainer.model.forward).parameters)
         frame = frame.f_back
     return None
+
+
+class Passage:
+    """One pass of a loader, which Accelerate knows as it knows those of loaders that it has wrapped: of the newest that
+    has not ended, it asks these attributes.
+
+    Attributes:
+        end_of_dataloader: the batch that was handed over is the last one.
+        remainder: rows of the last batch that `gather_for_metrics` keeps; 0: all, since `valid` tells the padding.
+    """
+
+    remainder = 0
+
+    def __init__(self, state: Any, batches: int) -> None:
+        self.end_of_dataloader = False
+        self._left, self._state = batches, state
+        state._add_dataloader(self)
+
+    def hand_over(self) -> None:
+        """A batch goes to the consumer now."""
+        self._left -= 1
+        self.end_of_dataloader = self._left == 0
+
+    def end(self) -> None:
+        """It has ended, or was broken off; any number of times."""
+        self._state._remove_dataloader(self)
+
+
+def passage(batches: Callable[[], int]) -> Passage | None:
+    """Tell Accelerate, if the program uses it, of a pass of so many batches that begins now. None also where nobody
+    knows how many there will be."""
+    states = getattr(sys.modules.get(_ACCELERATE_STATE), "GradientState", None)
+    if not getattr(states, "_shared_state", None):  # no Accelerator was made
+        return None
+    try:
+        return Passage(states(), batches())
+    except TypeError:  # as of len()
+        return None
 
 
 def refuse_skipping() -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from typing import Any
@@ -45,14 +46,13 @@ def wrapped(data: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for dispatch in (False, True):
         for name in ("plain", "fork", "spawn", "loader", "once"):
-            if name == "spawn" and not dispatch:  # takes seconds, and finds what a forked one does
-                continue
+            accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+            if name == "spawn" and not (dispatch and accelerator.num_processes > 1):
+                continue  # takes seconds, and finds what a forked one does
             start = {"num_workers": 1, "multiprocessing_context": name} if name in ("fork", "spawn") else {}
             place = {"rank": 0, "world_size": 1} if name == "once" else {}
             dataset = fastload.StreamingDataset(data, fields=FIELDS, **place)
             inner = fastload.DataLoader(dataset, 1) if name == "loader" else dataset
-            configured = DataLoaderConfiguration(dispatch_batches=dispatch)
-            accelerator = Accelerator(cpu=True, dataloader_config=configured)
             prepared = accelerator.prepare(torch.utils.data.DataLoader(Wrapper(inner), ROWS, **start))
             if dispatch and name != "once" and accelerator.num_processes > 1 and not accelerator.is_main_process:
                 continue  # it would wait for the first, which reads for all
@@ -78,6 +78,32 @@ def gathered(data: str) -> dict[str, list[int]]:
         every = torch.ones(len(batch["label"]), dtype=torch.bool)
         rows, valid = accelerator.gather_for_metrics((batch["label"], batch.get("__valid__", every)))
         found["stock"] += rows[valid].tolist()
+    return found
+
+
+def accumulated(data: str) -> dict[str, Any]:
+    """The batches at which an optimizer stepped, of three that are accumulated, over two epochs; and what Accelerate
+    takes to be under way afterwards."""
+    found: dict[str, Any] = {}
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
+    stock = torch.utils.data.DataLoader(fastload.StreamingDataset(data, fields=FIELDS), ROWS)
+    own = fastload.DataLoader(data, ROWS, fields=FIELDS, num_workers=1)
+    for name, loader in (("stock", stock), ("own", own)):
+        model = torch.nn.Linear(1, 1)
+        model, loader = accelerator.prepare(model, loader)
+        found[name] = []
+        for _ in range(2):
+            for number, batch in enumerate(loader):
+                with accelerator.accumulate(model):
+                    accelerator.backward(model(batch["label"][:, None].float()).sum())
+                    found[name] += [number] * accelerator.sync_gradients
+                for _ in fastload.DataLoader(data, 20, fields=FIELDS) if number == 1 else ():
+                    pass  # an evaluation in the middle of an epoch changes nothing
+    for number, _ in enumerate(own):
+        if number == 1:
+            break
+    gc.collect()
+    found["left"] = accelerator.gradient_state.in_dataloader
     return found
 
 
@@ -124,7 +150,8 @@ def main(out: str, data: str) -> None:
     accelerator = Accelerator(cpu=True)
     dataset = fastload.StreamingDataset(data, fields=FIELDS)
     spawned = torch.utils.data.DataLoader(dataset, ROWS, num_workers=1, multiprocessing_context="spawn")
-    found["spawn"] = [[ids(batch) for batch in accelerator.prepare(spawned)]]
+    if accelerator.num_processes > 1:  # takes seconds
+        found["spawn"] = [[ids(batch) for batch in accelerator.prepare(spawned)]]
     found["drop"] = through(accelerator, torch.utils.data.DataLoader(dataset, ROWS, drop_last=True))
     found["unprepared"] = [[ids(batch) for batch in torch.utils.data.DataLoader(dataset, ROWS)]]
     indexed = fastload.IndexedDataset(data, fields=FIELDS)
@@ -132,7 +159,7 @@ def main(out: str, data: str) -> None:
     for batch in accelerator.prepare(torch.utils.data.DataLoader(indexed, ROWS)):
         metric += accelerator.gather_for_metrics(batch["label"]).tolist()
     found["metric"] = metric
-    found["saved"] = checkpoint(data, out)
+    found["saved"], found["accumulated"] = checkpoint(data, out), accumulated(data)
     found["wrapped"], found["gathered"] = wrapped(data), gathered(data)
     found["errors"] = []
     for wrong in (

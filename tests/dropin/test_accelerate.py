@@ -49,6 +49,9 @@ def test_a_stock_loader_has_the_batches_of_fastload(found: list[Any], way: str) 
 
 
 def test_workers_that_are_spawned_know_too(found: list[Any]) -> None:
+    if len(found) == 1:
+        assert "spawn" not in found[0], "nothing is shared out"
+        return
     assert [rank["spawn"][0] for rank in found] == [rank["own"][0] for rank in found]
 
 
@@ -83,6 +86,13 @@ def test_a_wrapper_is_not_shared_out_a_second_time(found: list[Any]) -> None:
     for dispatch in (False, True):
         read = {i for rank in found for i in rank["wrapped"][f"{dispatch} once"]}
         assert read == set(range(SAMPLES)), "what gives every rank everything may be"
+
+
+def test_accumulated_gradients_step_at_the_end_of_an_epoch(found: list[Any]) -> None:
+    last = len(found[0]["own"][0]) - 1
+    for rank in found:
+        steps = [number for number in range(last + 1) if number % 3 == 2 or number == last] * 2
+        assert rank["accumulated"] == {"stock": steps, "own": steps, "left": False}
 
 
 def test_skipping_batches_does_not_make_another_loader(found: list[Any]) -> None:
