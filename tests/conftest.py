@@ -1,12 +1,13 @@
 """Leaves out what this machine cannot run, tests marked `gpu` where torch sees no NVIDIA GPU; and, without --all, what
-takes long, as long.txt has it: real trainers, processes that are killed, compilers. `tools/test.sh` runs all, in two
-shares side by side: `--share 1/2` is one of them.
+takes long, as long.txt has it: real trainers, processes that are killed, compilers. `tools/test.sh` runs all, by two
+processes that take files in turn: `--claim FOLDER` is given to both.
 
 Tests may import the helpers of this folder (`conformance`, `samples`).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +20,12 @@ sys.path.insert(0, str(HERE))
 
 SHARED = ("dropin/", "profile/test_run.py", "test_distributed.py")  # what all tests of these share takes long
 SHORT_SECONDS = 0.05  # of a test that long.txt does not name
+CLAIMED: pytest.StashKey[dict[Path, bool]] = pytest.StashKey()  # files, and whether they are this process's
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes long")
-    parser.addoption("--share", metavar="K/N", help="of the files the K-th of N shares that take about equally long")
+    parser.addoption("--claim", metavar="FOLDER", help="take files in turn with whoever else is given this folder")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,10 +38,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
         if not torch.cuda.is_available():
             keep(config, items, lambda item: item.get_closest_marker("gpu") is None)
-    if config.getoption("--share"):
-        number, shares = map(int, config.getoption("--share").split("/"))
-        dealt = deal(items, long, shares)
-        keep(config, items, lambda item: dealt[item.path] == number)
+    if config.getoption("--claim"):
+        took = seconds_of(items, long)
+        items.sort(key=lambda item: (-took[item.path], item.path))  # the longest first, so that all end at about once
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Whether another process runs this."""
+    folder, claimed = item.config.getoption("--claim"), item.config.stash.setdefault(CLAIMED, {})
+    if folder and item.path not in claimed:
+        claimed[item.path] = claim(Path(folder) / item.path.relative_to(HERE).as_posix().replace("/", "."))
+    return None if claimed.get(item.path, True) else True
+
+
+def claim(file: Path) -> bool:
+    """Make this file, unless somebody has."""
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def pytest_sessionfinish() -> None:
@@ -62,17 +81,12 @@ def long_tests() -> dict[str, float]:
     return {name: float(seconds) for seconds, name in lines}
 
 
-def deal(items: list[pytest.Item], long: dict[str, float], shares: int) -> dict[Path, int]:
-    """Which share each file is in, counted from 1: the longest first, each to who has least."""
-    took: dict[Path, int] = defaultdict(int)  # milliseconds: sums of floats depend on the order, another in each share
-    for path, name in {(item.path, name_of(item)) for item in items}:
-        took[path] += round(1000 * long.get(name, SHORT_SECONDS))
-    totals, dealt = [0] * shares, {}
-    for path in sorted(took, key=lambda path: (-took[path], path)):
-        least = totals.index(min(totals))
-        totals[least] += took[path]
-        dealt[path] = least + 1
-    return dealt
+def seconds_of(items: list[pytest.Item], long: dict[str, float]) -> dict[Path, float]:
+    """What the tests of each file take, about."""
+    took: dict[Path, float] = defaultdict(float)
+    for path, name in sorted({(item.path, name_of(item)) for item in items}):
+        took[path] += long.get(name, SHORT_SECONDS)
+    return took
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
-QUICK_SECONDS = 100.0  # what all others take together, where two shares run side by side: alone, some 70
+QUICK_SECONDS = 100.0  # what all others take together, where two processes run side by side: alone, some 70
 HEAD = """\
 # Tests that take long, and the seconds that all cases of one take: the quick loop (pytest without --all) leaves them
-# out, and --share deals them out evenly. Made by tools/longest.py.
+# out, and --claim takes their files first. Made by tools/longest.py.
 """
 
 

@@ -8,19 +8,24 @@ setup all,dev
 cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m mypy --strict fastload
-[[ $# == 0 ]] || exec "$python" -m pytest --all "$@"
+if [[ $# != 0 ]]; then
+    "$python" -m mypy --strict fastload
+    exec "$python" -m pytest --all "$@"
+fi
 
-# Many tests wait for other processes, so that two halves side by side take little more than half the time, if torch's
-# threads of one do not wait, busily, for processors that the other has. What the second one says is shown when both have
-# ended.
+# Many tests wait for other processes, so that two that take the files in turn need little more than half the time, if
+# torch's threads of one do not wait, busily, for processors that the other has. What the others say is shown at the end.
 export OMP_NUM_THREADS=1
-log=$(mktemp)
-"$python" -m pytest --all --share 2/2 -p no:cacheprovider >"$log" 2>&1 &
-second=$!
-trap 'kill "$second" 2>/dev/null || true; rm -f "$log"' EXIT
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
+mkdir "$work/claims"
+"$python" -m mypy --strict fastload >"$work/types" 2>&1 &
+types=$!
+"$python" -m pytest --all --claim "$work/claims" -p no:cacheprovider >"$work/tests" 2>&1 &
+others=$!
 status=0
-"$python" -m pytest --all --share 1/2 || status=$?
-wait "$second" || status=$?
-cat "$log"
+"$python" -m pytest --all --claim "$work/claims" || status=$?
+wait "$others" || status=$?
+wait "$types" || status=$?
+cat "$work/tests" "$work/types"
 exit "$status"
