@@ -1,6 +1,6 @@
 """Packing, checksums and fsync on, against other packers of the same files, and against reading and appending them.
 
-pytest benchmarks/bench_pack.py --peers PYTHON     an interpreter that has mosaicml-streaming, webdataset and litdata
+pytest benchmarks/bench_pack.py --peers=PYTHON     an interpreter that has mosaicml-streaming, webdataset and litdata
 pytest benchmarks/bench_pack.py -k floor           no peers needed
 """
 
@@ -121,7 +121,7 @@ def test_pack(
 ) -> None:
     peers = request.config.getoption("--peers")
     if peers is None:
-        pytest.fail("pass --peers PYTHON, an interpreter that has mosaicml-streaming, webdataset and litdata")
+        pytest.fail("pass --peers=PYTHON, an interpreter that has mosaicml-streaming, webdataset and litdata")
     folder = raw(size)
     paired(
         lambda: seconds(sys.executable, FASTLOAD, folder, tmp_path / "ours"),

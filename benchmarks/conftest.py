@@ -1,7 +1,7 @@
 """Benchmarks: each one a ratio to a reference that is measured in the same run, round by round in turn.
 
     pytest benchmarks                                   all, on samples made on the spot
-    pytest benchmarks/bench_images.py --images DIR      on your own JPEGs (searched recursively)
+    pytest benchmarks/bench_images.py --images=DIR      on your own JPEGs (searched recursively)
     pytest benchmarks --benchmark-json=benchmarks/results/NAME.json
     fastload bench --compare OLD.json NEW.json          whether a change is real; every round is kept for it
 
