@@ -171,7 +171,7 @@ class Passage:
 def passage(batches: Callable[[], int]) -> Passage | None:
     """Tell Accelerate, if the program uses it, of a pass of so many batches that begins now. None also where nobody
     knows how many there will be."""
-    states = getattr(sys.modules.get(_ACCELERATE_STATE), "GradientState", None)
+    states: Any = getattr(sys.modules.get(_ACCELERATE_STATE), "GradientState", None)
     if not getattr(states, "_shared_state", None):  # no Accelerator was made
         return None
     try:
