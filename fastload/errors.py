@@ -14,6 +14,10 @@ FastloadError
 
 from __future__ import annotations
 
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]  # the checkout, or where packages are installed
+
 
 class FastloadError(Exception):
     """Base of all errors of fastload.
@@ -100,5 +104,10 @@ class MissingExtraError(FastloadError, ImportError):
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
-    """The error for an optional dependency that cannot be imported."""
-    return MissingExtraError(f"{purpose} needs {package}, which is not installed; pip install 'fastload[{extra}]'")
+    """The error for an optional dependency that cannot be imported, with the command that gets it.
+
+    The name alone would do only where fastload is installed: in a package index it is another's.
+    """
+    checkout = (ROOT / "pyproject.toml").is_file()
+    what = f"-e '{ROOT}[{extra}]'" if checkout else f"'fastload[{extra}]'"
+    return MissingExtraError(f"{purpose} needs {package}, which is not installed; pip install {what}")

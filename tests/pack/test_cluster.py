@@ -216,7 +216,7 @@ def test_arguments(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(PackError, match=f"no Ray cluster answers at {address} .*refused.*; start one"):
             pack(source, tmp_path / "out", engine="ray", address=address)
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
-    with pytest.raises(MissingExtraError, match=r"needs ray, which is not installed; pip install 'fastload\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs ray, which is not installed; pip install .*\[ray\]'"):
         pack(source, tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()
 

@@ -226,7 +226,8 @@ def test_the_extra_is_named(tmp_path: Path, package: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     command = [sys.executable, "-c", WITHOUT.format(package), str(tmp_path / name), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert f"needs {package}, which is not installed; pip install 'fastload[medical]'" in done.stderr
+    assert f"needs {package}, which is not installed; pip install " in done.stderr
+    assert "[medical]'" in done.stderr
     assert pydicom.__version__
 
 
