@@ -1,7 +1,8 @@
 """Fields as a line of text, for the command line: `image:224:random,label`.
 
 name                          as it is stored
-image:SIZE[:CROP]             SIZE is 224 or 192x256 (height x width), CROP random or center
+image:SIZE[:WORD]...          SIZE is 224 or 192x256 (height x width), a WORD what Image takes by name: random or
+                              center; L or I;16; nearest. mask:224:random:L:nearest: class numbers, unblended
 audio:RATE:SECONDS[:CROP]     Hz and seconds
 tokens:LENGTH
 """
@@ -15,10 +16,11 @@ from fastload.fields import Audio, Field, Image, Tokens
 from fastload.shards.index import Index
 
 _HELP = {
-    "image": "image:224, image:192x256 or image:224:random",
+    "image": "image:224, image:192x256 or image:224:random; class numbers as image:224:random:L:nearest",
     "audio": "audio:16000:2.5 or audio:16000:2.5:random",
     "tokens": "tokens:1024",
 }
+_WORDS = {"crop": ("random", "center"), "mode": ("RGB", "L", "I;16"), "interpolation": ("bilinear", "nearest")}
 
 
 def parse_fields(text: str, index: Index) -> dict[str, Field]:
@@ -57,9 +59,15 @@ def _field(kind: str, arguments: list[str]) -> Field:
     raise ValueError(kind)
 
 
-def _image(size: str, crop: Any = None) -> Image:
+def _image(size: str, *words: str) -> Image:
     height, _, width = size.partition("x")
-    return Image((int(height), int(width)) if width else int(height), crop=crop)
+    options: dict[str, Any] = {}
+    for word in words:
+        name = next((name for name, known in _WORDS.items() if word in known), "crop")  # Image refuses what is none
+        if name in options:
+            raise ValueError(word)
+        options[name] = word
+    return Image((int(height), int(width)) if width else int(height), **options)
 
 
 def _audio(rate: str, seconds: str, crop: Any = None) -> Audio:

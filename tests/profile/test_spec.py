@@ -17,6 +17,9 @@ def test_fields_are_of_the_kind_that_the_data_has() -> None:
     assert parse_fields("image:224:random, label", INDEX) == {"image": Image(224, crop="random"), "label": Scalar()}
     assert parse_fields("image:192x256,tokens:1024", INDEX) == {"image": Image((192, 256)), "tokens": Tokens(1024)}
     assert parse_fields("audio:16000:2.5:center", INDEX) == {"audio": Audio(16000, 2.5, crop="center")}
+    numbers = Image(224, crop="random", mode="L", interpolation="nearest")
+    assert parse_fields("image:224:random:L:nearest", INDEX) == {"image": numbers}
+    assert parse_fields("image:224:I;16", INDEX) == {"image": Image(224, mode="I;16")}
     assert parse_fields("image,text,tensor", INDEX) == {
         "image": Image(),
         "text": Text(),
@@ -29,6 +32,7 @@ def test_fields_are_of_the_kind_that_the_data_has() -> None:
     [
         ("picture:224", "--fields 'picture:224': no field 'picture' in the data; it has 'image', 'audio',"),
         ("image:big", "--fields 'image:big': 'image' is image; write it as image:224, image:192x256 or"),
+        ("image:224:random:center", "'image' is image; write it as image:224"),
         ("image:224:random:more", "'image' is image; write it as image:224"),
         ("image:224:middle", "'image' is image; write it as image:224, image:192x256 or image:224:random"),
         (
