@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image as PillowImage
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 import fastload.pack
@@ -141,6 +143,13 @@ def test_version() -> None:
     assert run("--version").stdout == f"fastload {__version__}\n"
 
 
+def test_help_is_shown_as_it_is_written() -> None:
+    """Rich takes [words] for styles and :words: for pictures."""
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        for text in (command.help, *(option.help for option in command.params)):
+            assert text is None or Text.from_markup(text).plain == text
+
+
 def test_no_arguments_show_the_help() -> None:
     assert "Usage" in run().output
 
@@ -228,6 +237,13 @@ def test_inspect_takes_every_name_of_data(packed: Path) -> None:
     assert by_folder["splits"] == by_split["splits"] == {"train": by_pattern["splits"]["all"]}
     assert by_folder["packed"]["source"] == "photos"
     assert run("inspect", packed, "--split", "test").exit_code == 1
+
+
+def test_a_page_and_json_are_asked_for_one_at_a_time(packed: Path, tmp_path: Path) -> None:
+    done = run("inspect", packed, "--html", tmp_path / "x.html", "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--html and --json are two ways" in done.stderr
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_only_the_most_frequent_classes_are_shown(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,8 +114,26 @@ def _options(
     """Options of the program itself."""
 
 
-Json = Annotated[bool, typer.Option("--json", help="JSON for other programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write all numbers to this file.")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", dir_okay=False, help="Write the report to this file.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")]
+Fields = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as image:224:random,mask:224:random:L:nearest,label or tokens:1024; default: all, in their own size."
+    ),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as 'RandomHorizontalFlip, ColorJitter(0.4), Normalize', or a name in a file: train.py:ops (the file "
+        "is run: keep training under __main__)."
+    ),
+]
+Window = Annotated[
+    str | None, typer.Option(help="Shards mixed at a time; default: 64; all: a global shuffle; 0: none.")
+]
 
 
 def say(text: str, style: str = "") -> None:

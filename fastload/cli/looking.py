@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fastload.cli.app import Json, Quiet, app, bar, say, show
+from fastload.errors import ConfigError
 
 FAULTS_SHOWN = 20  # of one shard; a swapped .idx makes every sample of its shard one
 
@@ -27,6 +28,8 @@ def inspect(
     """Show splits, fields, classes and sizes; no sample is read, but for the page."""
     from fastload.inspect import render, summary
 
+    if html is not None and as_json:
+        raise ConfigError("inspect: --html and --json are two ways to show it; run it once for each")
     if html is not None:
         from fastload.describe.page import save_page
 

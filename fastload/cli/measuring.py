@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastload.cli.app import Json, app, show
+from fastload.cli.app import Augment, Fields, HtmlFile, Json, JsonFile, Window, app, show
 from fastload.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,36 +31,32 @@ def profile(
     context: typer.Context,
     shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    fields: Annotated[
-        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
-    ] = None,
+    fields: Fields = None,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 64,
     num_workers: Annotated[
         int | None, typer.Option("--workers", "--num-workers", help="Threads; default: one per core.")
     ] = None,
     prefetch_factor: Annotated[int, typer.Option(help="Batches in work or ready ahead.")] = 2,
-    window: Annotated[str | None, typer.Option(help="Shards mixed at a time, or all.")] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(help="Such as 'RandomHorizontalFlip, ColorJitter(0.4)', or a name in a file: train.py:ops."),
-    ] = None,
+    window: Window = None,
+    augment: Augment = None,
     device: Annotated[str | None, typer.Option(help="Where batches go, such as cuda; default: the CPU.")] = None,
     seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 20.0,
     script: Annotated[
         Path | None, typer.Option(help="Run this training script and profile its loader against its own step.")
     ] = None,
     arguments: Annotated[str, typer.Option("--args", help="Arguments of the script, in quotes.")] = "",
-    loader: Annotated[int, typer.Option(help="Which loader of the script, as it comes to them, from 1.")] = 1,
+    loader: Annotated[
+        int, typer.Option(help="Which loader of the script, in the order they are first iterated over, from 1.")
+    ] = 1,
     try_advice: Annotated[bool, typer.Option("--try", help="Also try what is advised, where arguments do.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write all numbers here.")] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", dir_okay=False, help="Write the report as a page here.")
-    ] = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
 ) -> None:
     """Say which stage of loading limits, and what would help.
 
-    Of shards, no step is run. With --script, a training script is run until its first loop over a fastload.DataLoader
-    has given the profile what it needs, on real and made-up batches, and is ended there.
+    Given shards, it measures loading alone, without a training step. With --script, a training script is run until its
+    first loop over a fastload.DataLoader has given the profile what it needs, on real and made-up batches, and is ended
+    there.
     """
     from fastload.profile.script import profile_script
     from fastload.profile.table import render as render_profile
@@ -141,17 +137,19 @@ def _window(text: str | None) -> Any:
 def check(
     shards: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    fields: Annotated[
-        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
-    ] = None,
+    fields: Fields = None,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch, of each rank.")] = 64,
     world_size: Annotated[int, typer.Option(help="Ranks.")] = 1,
     num_workers: Annotated[int, typer.Option("--workers", "--num-workers", help="Threads of each rank.")] = 0,
-    last_batch: Annotated[LastBatchKind, typer.Option(help="What becomes of an epoch's remainder.")] = (
-        LastBatchKind.auto
-    ),
-    window: Annotated[str | None, typer.Option(help="Shards mixed at a time, or all.")] = None,
-    lanes: Annotated[int, typer.Option(help="Parts of the epoch with shards of their own, one a node.")] = 1,
+    last_batch: Annotated[
+        LastBatchKind,
+        typer.Option(
+            help="An epoch's remainder. partial: a short batch (one rank only). pad: filled up, marked. drop: not read."
+            " wrap: runs into the next epoch. auto: partial, on several ranks pad."
+        ),
+    ] = LastBatchKind.auto,
+    window: Window = None,
+    lanes: Annotated[int, typer.Option(help="Number of nodes, each to read shards of its own.")] = 1,
     cache: Annotated[str | None, typer.Option(help="Size of each node's cache, such as 100GB.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -185,9 +183,7 @@ def check(
 def bench(
     shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    fields: Annotated[
-        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
-    ] = None,
+    fields: Fields = None,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 64,
     num_workers: Annotated[
         int | None, typer.Option("--workers", "--num-workers", help="Most threads; default: one per core.")
@@ -199,8 +195,8 @@ def bench(
         tuple[Path, Path] | None, typer.Option(help="Compare two results in place of measuring: before, after.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="The loss that --compare puts up with, as a share.")] = 0.05,
-    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write all numbers here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", dir_okay=False, help="Write a page here.")] = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
 ) -> None:
     """Measure how fast a data set loads here, or compare two results. Exit code 1: slower beyond the threshold."""
     from fastload.bench import Results, run

@@ -78,7 +78,10 @@ class Jpeg(StrEnum):
 def pack(
     source: Annotated[
         Path,
-        typer.Argument(help="Files, manifests, shards, documents, arrays, medical pictures: see the README."),
+        typer.Argument(
+            help="Folder of images, sounds or texts (subfolders: classes); .csv .jsonl .parquet; tars; .npy; "
+            "DICOM, NIfTI."
+        ),
     ],
     out: Annotated[
         str,
@@ -91,12 +94,20 @@ def pack(
     split: Annotated[
         str | None, typer.Option(help="Shares of splits, such as train=0.9,val=0.1; with --split-by, ranges.")
     ] = None,
-    stratify: Annotated[str | None, SPLITS(help="Field whose every class has the shares.")] = None,
-    group_by: Annotated[str | None, SPLITS(help="Field, such as patient: all of one value on one side.")] = None,
-    group_regex: Annotated[str | None, SPLITS(help="As --group-by, of a part of the key: '^(patient[0-9]+)_'")] = None,
+    stratify: Annotated[
+        str | None, SPLITS(help="Field whose every class has the shares. Needs --split or --folds.")
+    ] = None,
+    group_by: Annotated[
+        str | None, SPLITS(help="Field, such as patient: all of one value on one side. Needs --split or --folds.")
+    ] = None,
+    group_regex: Annotated[
+        str | None,
+        SPLITS(help="As --group-by, by the first group found in the key (path without ending): '(patient[0-9]+)_'"),
+    ] = None,
     folds: Annotated[int | None, SPLITS(help="Splits fold-0, fold-1, ... of equal shares.")] = None,
     split_by: Annotated[
-        str | None, SPLITS(help="Field of dates or numbers; --split train=..2023-12-31,val=2024-01-01..")
+        str | None,
+        SPLITS(help="Field of dates or numbers. Needs --split with ranges: train=..2023-12-31,val=2024-01-01.."),
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
     drop_missing: Annotated[
@@ -104,9 +115,11 @@ def pack(
     ] = False,
     fill: Annotated[list[str] | None, CLEANING(help="As age=0: what stands for a missing value instead.")] = None,
     on_error: Annotated[
-        OnError, CLEANING(help="At a file that is missing, empty, truncated or misnamed: stop, or leave it out.")
+        OnError, CLEANING(help="raise: stop at a missing, empty, cut or misnamed file. skip: leave it out.")
     ] = OnError.stop,
-    max_errors: Annotated[int | None, CLEANING(help="Most files to leave out so; default: any number.")] = None,
+    max_errors: Annotated[
+        int | None, CLEANING(help="With --on-error skip: most files to leave out; default: any number.")
+    ] = None,
     decode: Annotated[Depth, CLEANING(help="full: decode every picture and sound to find faults.")] = Depth.headers,
     ranges: Annotated[
         list[str] | None, CLEANING("--range", help="As width=32.. or seconds=0.5..30, of bytes, aspect, any number.")
@@ -116,29 +129,39 @@ def pack(
     ] = None,
     duplicates: Annotated[Verdict, CLEANING(help="Samples of the same bytes as an earlier one.")] = Verdict.ignore,
     near_duplicates: Annotated[Verdict, CLEANING(help="Pictures and texts that are nearly equal.")] = Verdict.ignore,
-    near_bits: Annotated[int, CLEANING(help="How many of 64 bits of pictures' hashes may differ for it.")] = 6,
-    near_text: Annotated[float, CLEANING(help="How similar texts have to be for it, up to 1.")] = 0.8,
+    near_bits: Annotated[
+        int, CLEANING(help="For --near-duplicates: how many of 64 bits of pictures' hashes may differ (0 to 11).")
+    ] = 6,
+    near_text: Annotated[float, CLEANING(help="For --near-duplicates: how similar texts have to be (0.5 to 1).")] = 0.8,
     compare: Annotated[str | None, CLEANING(help="Fields that make duplicates, as image,caption.")] = None,
     label_noise: Annotated[
         Verdict, CLEANING(help="One content under two labels; the only sample of a class.")
     ] = Verdict.ignore,
-    label_field: Annotated[str, CLEANING(help="The field of classes for it.")] = "label",
+    label_field: Annotated[str, CLEANING(help="For --label-noise: the field of classes.")] = "label",
     seed: Annotated[int, typer.Option(help="Of the shuffle and the splits.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Fields and their columns: image:path,label,caption:text.")
+        str | None,
+        typer.Option(help="FIELD[:COLUMN[:KIND]],... as image:path,label:class:label; of a folder, FIELD:FOLDER,..."),
     ] = None,
     label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
     label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
     jpeg: Annotated[
-        Jpeg, typer.Option(help="seekable: lossless, and crops read half the bytes. keep: store files as they are.")
+        Jpeg,
+        typer.Option(
+            help="seekable: same pixels, most metadata dropped; crops read half the bytes. keep: files as they are."
+        ),
     ] = Jpeg.seekable,
     resize_longer: Annotated[int | None, PREPARE(help="Most pixels of the longer side of pictures.")] = None,
     resize_shorter: Annotated[int | None, PREPARE(help="Most pixels of the shorter side of pictures.")] = None,
-    quality: Annotated[int, PREPARE(help="Of JPEGs that are resized.")] = 90,
+    quality: Annotated[int, PREPARE(help="Of JPEGs that are resized. Needs --resize-longer or --resize-shorter.")] = 90,
     masks: Annotated[
-        str | None, PREPARE(help="Picture fields whose pixels are class numbers: mask,depth; '' for none.")
+        str | None,
+        PREPARE(
+            help="Picture fields whose pixels are class numbers: mask,depth; '' for none. Needs --resize-longer or "
+            "--resize-shorter."
+        ),
     ] = None,
     sample_rate: Annotated[int | None, PREPARE(help="Of sounds, in Hz.")] = None,
     mono: Annotated[bool, PREPARE("--mono", help="One channel: the mean of all.")] = False,
@@ -146,10 +169,14 @@ def pack(
     tokenizer: Annotated[str | None, PREPARE(help="A tokenizer.json, or bytes: texts become tokens.")] = None,
     text: Annotated[str | None, PREPARE(help="The field that is tokenized; default: text, or the only one.")] = None,
     sequence_length: Annotated[
-        int | None, PREPARE(help="Join documents, and cut them into rows of so many tokens.")
+        int | None, PREPARE(help="Join documents, and cut them into rows of so many tokens. Needs --tokenizer.")
     ] = None,
-    end_of_text: Annotated[str | None, PREPARE(help="Token between documents, such as '<|endoftext|>'.")] = None,
-    last_row: Annotated[LastRow, PREPARE(help="What becomes of the last tokens, fewer than a row.")] = LastRow.drop,
+    end_of_text: Annotated[
+        str | None, PREPARE(help="Token between documents, such as '<|endoftext|>'. Needs --sequence-length.")
+    ] = None,
+    last_row: Annotated[
+        LastRow, PREPARE(help="What becomes of the last tokens, fewer than a row. Needs --sequence-length.")
+    ] = LastRow.drop,
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Also the mean and deviation of all pixels; decodes every picture.")
     ] = False,

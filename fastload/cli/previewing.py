@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from fastload.cli.app import app, say
+from fastload.cli.app import Augment, Fields, app, say
 
 
 @app.command()
 def preview(
     shards: Annotated[str, typer.Argument(help="A packed folder, shards, or a pattern such as 'a-{000..099}.tar'.")],
     out: Annotated[Path, typer.Option(help="Folder for index.html and a contact sheet of each field.")],
-    fields: Annotated[
-        str | None, typer.Option(help="Such as image:224:random,label or tokens:1024; default: all, as stored.")
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help="Such as 'RandomHorizontalFlip, ColorJitter(0.4), Normalize', or a name in a file: train.py:ops."
-        ),
-    ] = None,
+    fields: Fields = None,
+    augment: Augment = None,
     samples: Annotated[int, typer.Option(help="How many, spread evenly over the data.")] = 12,
     epochs: Annotated[int, typer.Option(help="Variants of each: the first epochs of a training.")] = 2,
     seed: Annotated[int, typer.Option(help="The training's.")] = 0,

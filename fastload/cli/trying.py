@@ -20,7 +20,9 @@ class DemoKind(StrEnum):
 @app.command()
 def demo(
     kind: Annotated[DemoKind, typer.Argument(help="What the samples are.")] = DemoKind.image,
-    out: Annotated[Path | None, typer.Option(help="Where samples, shards and pictures go.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where samples, shards and pictures go; default: demo-out/KIND.")
+    ] = None,
 ) -> None:
     """Make samples, pack them, stream them into a small training run, and draw what came of it."""
     from fastload.demo import run

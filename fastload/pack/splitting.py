@@ -76,13 +76,16 @@ class Splitting:
         if len(given) > 1:
             raise ConfigError(f"splits come from one of {', '.join(ways)}; {' and '.join(given)} are given")
         if (self.ranges is None) != (self.by is None):
-            raise ConfigError(f"by={self.by!r} and ranges={self.ranges!r} go together: a field, and a range per split")
+            raise ConfigError(
+                f"by={self.by!r} and ranges={self.ranges!r} go together (--split-by needs --split): a field, and a"
+                " range per split, as train=..2023,val=2024.."
+            )
         together = {"stratify": self.stratify, "group_by": self.group_by, "group_regex": self.group_regex}
         asked = [name for name, value in together.items() if value is not None]
         if len(asked) > 1:
             raise ConfigError(f"{' and '.join(asked)} cannot both hold: a group has several classes; pass one")
         if asked and self.shares is None and self.folds is None:
-            raise ConfigError(f"{asked[0]} needs shares or folds, such as train=0.9,val=0.1")
+            raise ConfigError(f"{asked[0]} needs shares or folds (--split or --folds), such as train=0.9,val=0.1")
         if self.group_regex is not None:
             _compiled(self.group_regex)
         _ = self.ratios, self.bounds

@@ -262,10 +262,10 @@ def test_fields_that_cannot_decide_are_named() -> None:
     ("options", "message"),
     [
         ({"shares": "a=1.0", "folds": 2}, "splits come from one of .*; shares and folds are given"),
-        ({"by": "x"}, "by='x' and ranges=None go together"),
+        ({"by": "x"}, r"by='x' and ranges=None go together \(--split-by needs --split\)"),
         ({"ranges": "a=1..2"}, "by=None and ranges='a=1..2' go together"),
         ({"folds": 3, "stratify": "a", "group_by": "b"}, "stratify and group_by cannot both hold"),
-        ({"stratify": "label"}, "stratify needs shares or folds"),
+        ({"stratify": "label"}, r"stratify needs shares or folds \(--split or --folds\), such as train=0.9,val=0.1"),
         ({"column": "c", "group_by": "b"}, "group_by needs shares or folds"),
         ({"folds": 2, "group_by": "b", "group_regex": "(c)"}, "group_by and group_regex cannot both hold"),
         ({"folds": 2, "group_regex": "("}, r"group_regex='\(' is no regular expression"),
