@@ -1,8 +1,9 @@
 """How each kind of data is read, augmented, learned and shown. A recipe fits real data of its kind just as well:
 
 recipe = image_recipe(size=32, epochs=20)
-model = recipe.model(10)
-for epoch in train(model, recipe.train_batches("cifar/train"), recipe.val_batches("cifar/val"), ...):
+batches = recipe.train_batches("cifar/train", workers=2, device="cpu")
+held_out = recipe.val_batches("cifar/test", workers=2, device="cpu")
+for epoch in train(recipe.model(10), batches, held_out, epochs=recipe.epochs, learning_rate=recipe.learning_rate):
     print(epoch)
 """
 
