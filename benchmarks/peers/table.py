@@ -67,11 +67,15 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+PICTURES = {
+    "photographs": "photographs, over and over until there are so many",
+    "made": "64 made pictures, over and over",
+}
 ABOUT = {
-    "images": "Crops: {:,} JPEGs of 110 kB, RandomResizedCrop 224 and flip, batches of 256.",
-    "audio": "Clips: {:,} of half a second at 8 kHz.",
-    "records": "Records: {:,} of 900 bytes, undecoded.",
-    "tokens": "Rows: {:,} of 2,048 tokens.",
+    "images": "Crops: {count:,} JPEGs of 110 kB ({pictures}), RandomResizedCrop 224 and flip, batches of 256.",
+    "audio": "Clips: {count:,} of half a second at 8 kHz.",
+    "records": "Records: {count:,} of 900 bytes, undecoded.",
+    "tokens": "Rows: {count:,} of 2,048 tokens.",
 }
 
 
@@ -80,14 +84,18 @@ def text(result: dict[str, Any]) -> str:
     found = measured(result)
     each = sorted({result["workloads"][name]["rounds"] for name in found})
     rounds = " to ".join(map(str, [each[0], *each[1:][-1:]]))  # a workload that was measured again may have fewer
-    about = " ".join(ABOUT[name].format(result["counts"][name]) for name in found)
+    counts, pictures = result["counts"], result["workloads"]["images"]["pictures"]
+    about = " ".join(ABOUT[name].format(count=counts[name], pictures=PICTURES[pictures]) for name in found)
+    command = "tools/peers.sh" + (" --images FOLDER" if pictures == "photographs" else "")
     return (
         f"{table(result)}\n\n![The same as bars, with the range over the rounds]({PICTURE})\n\n"
         f"Medians of {rounds} rounds in turn, {result['workers']} workers or threads on "
-        f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. {about} First batch, resume at 90% of "
-        "an epoch, memory (of all processes, torch included, pages of files not) and packing are those of the images; "
-        "fastload alone waits for the disk at the end of packing. Made by `tools/peers.sh`; "
-        "ratios hold better than rates.\n"
+        f"{machine['cores']} shared cores ({machine['cpu']}), page cache warm. But torch reads token rows in the "
+        "process that trains, and WebDataset gives a worker whole tars, of 64 MiB here, so that one worker reads all "
+        f"records and nearly all rows. {about} First batch, resume at 90% of an epoch, memory (of all processes, torch "
+        "included, pages of files not) and packing are those of the images. fastload alone waits for the disk at the "
+        "end of packing; what packs for Hugging Face datasets is `pyarrow.parquet.write_table`. Empty: there is no "
+        f"such thing, or it was not measured. Made by `{command}`; ratios hold better than rates.\n"
     )
 
 
