@@ -136,8 +136,9 @@ def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
             left_out.append(_left_out(source, number, line, why, lenience.faulty))
             continue
         if lenience.mends:
-            for name in row.keys() - columns.keys():
-                columns[name] = [None] * len(numbers)
+            for name in row:  # in its order: that of a set of names changes from run to run
+                if name not in columns:
+                    columns[name] = [None] * len(numbers)
             row = {name: row.get(name) for name in columns}
         if not columns:
             columns = {str(name): [] for name in row}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +113,25 @@ def test_any_number_of_workers_and_any_rerun_give_the_same_bytes(dirty: Path, tm
     for workers in (2, 7):
         pack(dirty, tmp_path / f"out{workers}", workers=workers, **options)
         assert tree(tmp_path / f"out{workers}") == tree(tmp_path / "clean")
+
+
+CLEANED = "split='a=0.5,b=0.5', clean=fastload.Cleaning(drop_missing=True, duplicates='report'), workers=1"
+PROGRAM = f"import sys, fastload; fastload.pack(sys.argv[1], sys.argv[2], {CLEANED})"
+
+
+def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Sets of names have another order there."""
+    rows = [{f"f{n}": f"{n} of {i % 50}" for n in range(12)} for i in range(60)]
+    rows[7].pop("f3")
+    source = tmp_path / "m.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    clean = Cleaning(drop_missing=True, duplicates="report")
+    pack(source, tmp_path / "here", split="a=0.5,b=0.5", clean=clean, workers=1)
+    command = [sys.executable, "-c", PROGRAM, str(source), str(tmp_path / "there")]
+    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "77"}, check=True)
+    assert tree(tmp_path / "here") == tree(tmp_path / "there")
+    assert [note[2] for note in notes(tmp_path / "here" / "rejected.parquet")] == ["missing"]
+    assert len(notes(tmp_path / "here" / "suspects.parquet")) == 9
 
 
 def test_what_is_kept_is_packed_as_if_the_rest_had_not_been_there(dirty: Path, tmp_path: Path) -> None:

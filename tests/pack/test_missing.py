@@ -20,6 +20,7 @@ from fastload.cli import app
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
 from fastload.pack.missing import Cells, Lenience, mend
+from fastload.pack.tabular import read_cells
 from fastload.shards.index import IndexFile
 
 
@@ -123,6 +124,15 @@ def test_row_numbers_stay_those_of_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"x": null}\n{"x": "words"}\n{"x": 1}\n')
     with pytest.raises(PackError, match=r"m.jsonl, row 2: column 'x' has 'words', which is no number"):
         pack(tmp_path / "m.jsonl", tmp_path / "b", columns="x:x:scalar", clean=Cleaning(drop_missing=True), workers=1)
+
+
+def test_columns_that_rows_may_lack_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    """Not in that of a set, which changes from run to run: keys, splits and shards depend on it."""
+    names = [f"c{i}" for i in range(24)]
+    rows = [dict.fromkeys(names[:12], "x"), dict.fromkeys(names, "y")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_cells(tmp_path / "m.jsonl", Lenience(drop=True))
+    assert list(found.data.items()) == [(name, ["x" if name in rows[0] else None, "y"]) for name in names]
 
 
 def test_rows_of_a_parquet_manifest(tmp_path: Path) -> None:
