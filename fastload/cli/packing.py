@@ -111,7 +111,7 @@ def pack(
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
     drop_missing: Annotated[
-        bool, CLEANING("--drop-missing", help="Leave out rows of a manifest that lack a value.")
+        bool, CLEANING("--drop-missing", help="Leave out rows and samples that lack a value.")
     ] = False,
     fill: Annotated[list[str] | None, CLEANING(help="As age=0: what stands for a missing value instead.")] = None,
     on_error: Annotated[

@@ -39,7 +39,8 @@ def read_dicom(path: Path) -> tuple[str, dict[str, Value]]:
 
     Raises:
         PackError: no DICOM, damaged, without pixels or an identifier, compressed in a way that no installed decoder
-            knows, or with a patient's data drawn into the picture.
+            knows, or with a patient's data drawn into the picture; its message is without the file's name and
+            contents, which may say who the patient is, its cause is not.
         MissingExtraError: pydicom is not installed.
     """
     try:
@@ -49,23 +50,22 @@ def read_dicom(path: Path) -> tuple[str, dict[str, Value]]:
         raise missing_extra("pydicom", "medical", "packing DICOM files") from error
     try:
         file = pydicom.dcmread(path)
-        values = _values(file, path)
+        values = _values(file)
     except (InvalidDicomError, *_FAULTS) as error:
-        what = " ".join(str(error).split())
-        raise PackError(f"{path} cannot be read as DICOM: {what}; mend or remove it") from error
+        raise PackError("cannot be read as DICOM") from error
     return str(values["instance"]), values
 
 
-def _values(file: Dataset, path: Path) -> dict[str, Value]:
+def _values(file: Dataset) -> dict[str, Value]:
     if str(file.get("BurnedInAnnotation", "")).upper() == "YES":
         raise PackError(
-            f"{path} says that annotations are drawn into its pixels (BurnedInAnnotation), which may name the patient;"
-            " remove it, or clean the pixels and the tag"
+            "says that annotations are drawn into its pixels (BurnedInAnnotation), which may name the patient: they and"
+            " the tag have to be cleaned"
         )
     identifiers = {field: str(file.get(tag) or "") for field, tag in _IDENTIFIERS.items()}
     for field, value in identifiers.items():
         if not value:
-            raise PackError(f"{path} has no {_IDENTIFIERS[field]}; mend or remove it")
+            raise PackError(f"has no {_IDENTIFIERS[field]}")
     thickness = _numbers(file, "SliceThickness", "PixelMeasuresSequence", 1)
     spacing = _numbers(file, "PixelSpacing", "PixelMeasuresSequence", 2)
     return {

@@ -22,8 +22,9 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS])
 def write_lists(out: Path, cleaned: Cleaned) -> None:
     """Write rejected.parquet, without rows if nothing was rejected, and suspects.parquet if there are any.
 
-    Both have the columns key, source (a path below the source, a line or a row), reason and detail, one row per sample
-    and reason, in the order of the keys.
+    Both have the columns key, source, reason and detail, one row per sample and reason, in the order of the keys. The
+    source is a path below the folder that is packed, a line or a row; of what was read as a stream (`streams.py`) the
+    path of a file and the place in it, or the key; of medical files their number, and never a name.
     """
     write_atomic(out / REJECTED_NAME, _parquet(cleaned.rejected))
     if cleaned.suspects:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,11 +106,15 @@ class StreamMender:
 
     Attributes:
         left_out: the samples that are left out.
+        retyped: field -> what stands for its missing values, of the fields whose first value is in the last sample:
+            what stood for them until then was of any type.
     """
 
     def __init__(self, lenience: Lenience) -> None:
         self.left_out: list[LeftOut] = []
+        self.retyped: dict[str, Any] = {}
         self._lenience = lenience
+        self._known: dict[str, None] = {}  # fields of the source, those to fill apart
         self._seen: dict[str, Any] = {}  # a value of each field, for the type
 
     def mended(self, sample: Sample, key: str, values: dict[str, Value], fields: Iterable[str]) -> bool:
@@ -121,54 +125,65 @@ class StreamMender:
             key, values: of the sample; values are added.
             fields: of the samples before.
 
-        Raises: PackError for a missing value that is neither filled nor left out.
+        Raises: PackError for a missing value that is neither filled nor left out, or a fault that is an error.
         """
-        if not self._lenience.mends:
+        self.retyped = {}
+        if sample.fault:
+            if not self._lenience.faulty:
+                detail = f": {sample.detail}" if sample.detail else ""
+                raise PackError(f"{sample.fault}{detail}; {LEAVE_OUT}")
+            return self._leave_out(sample, key, sample.fault, "unreadable")
+        fill, drop = self._lenience.fill, self._lenience.drop
+        if not fill and not drop:
             for why in sample.lacking.values():
                 raise PackError(why)
             return True
-        for name in dict.fromkeys([*sample.lacking, *fields, *values]):
-            if name in values and not _missing([values[name]]):
-                self._seen.setdefault(name, values[name])
-            elif name in self._lenience.fill:
-                values[name] = _like(self._lenience.fill[name], [self._seen[name]] if name in self._seen else [])
-            elif self._lenience.drop:
-                self.left_out.append(LeftOut(key=key, place=sample.where, why=f"field {name!r} is missing"))
-                return False
+        self._known |= dict.fromkeys([*values, *sample.lacking])
+        first: dict[str, Value] = {}
+        for name in dict.fromkeys([*sample.lacking, *fields, *values, *fill]):
+            if name in values and not _lacks(values[name]):
+                if name not in self._seen:
+                    first[name] = values[name]
+            elif name in fill:
+                values[name] = _like(fill[name], [self._seen[name]] if name in self._seen else [])
+            elif drop:
+                return self._leave_out(sample, key, f"field {name!r} is missing", "missing")
             elif name in sample.lacking:
                 raise PackError(sample.lacking[name])
+        self._seen |= first
+        self.retyped = {name: _like(fill[name], [value]) for name, value in first.items() if name in fill}
         return True
 
-    def unreadable(self, sample: Sample, number: int) -> None:
-        """Leave out the number-th sample, from 1, which has a fault; PackError where that is an error."""
-        if not self._lenience.faulty:
-            raise PackError(f"{sample.where}: {sample.fault}; {LEAVE_OUT}")
-        key = f"{number:0{KEY_DIGITS}d}"
-        self.left_out.append(LeftOut(key=key, place=sample.where, why=sample.fault, reason="unreadable"))
+    def _leave_out(self, sample: Sample, key: str, why: str, reason: str) -> bool:
+        self.left_out.append(LeftOut(key=key, place=sample.place or sample.where, why=why, reason=reason))
+        return False
 
-    def check(self, fields: Collection[str]) -> None:
-        """Raise ConfigError for something to fill that is no field."""
+    def check(self) -> None:
+        """Raise ConfigError for something to fill that no sample has, or says that it lacks."""
         for name in self._lenience.fill:
-            if name not in fields:
-                raise ConfigError(f"fill: there is no field {name!r}; there are {', '.join(map(repr, fields))}")
+            if name not in self._known:
+                raise ConfigError(f"fill: there is no field {name!r}; there are {', '.join(map(repr, self._known))}")
+
+
+def _lacks(value: Any) -> bool:
+    """Whether this is no value: null, NaN or blank text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _missing(values: Sequence[Any]) -> set[int]:
-    """The rows without a value."""
-    found, not_numbers = set(), []
+    """The rows of a manifest's column without a value."""
+    found, not_numbers = set[int](), set[int]()
     for row, value in enumerate(values):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if _lacks(value):
             found.add(row)
-        elif isinstance(value, str):
-            text = value.strip().lower()
-            if not text:
-                found.add(row)
-            elif text == "nan":
-                not_numbers.append(row)
+        elif isinstance(value, str) and value.strip().lower() == "nan":
+            not_numbers.add(row)
     if not_numbers:
-        others = (value for row, value in enumerate(values) if row not in found and row not in set(not_numbers))
+        others = (value for row, value in enumerate(values) if row not in found and row not in not_numbers)
         if all(_is_number(value) for value in others):
-            found.update(not_numbers)
+            found |= not_numbers
     return found
 
 

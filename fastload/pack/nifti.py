@@ -26,7 +26,8 @@ def read_nifti(path: Path, source: Path) -> tuple[str, dict[str, Value]]:
     """Key and fields of one file; the key is its path below `source` without the ending.
 
     Raises:
-        PackError: no NIfTI, cut off, or an array that is none of numbers.
+        PackError: no NIfTI, cut off, or an array that is none of numbers; its message is without the file's name and
+            contents, its cause is not.
         MissingExtraError: nibabel is not installed.
     """
     try:
@@ -48,8 +49,7 @@ def read_nifti(path: Path, source: Path) -> tuple[str, dict[str, Value]]:
             "orientation": "".join(axis or "?" for axis in nibabel.aff2axcodes(image.affine)),
         }
     except (ImageFileError, HeaderDataError, *_FAULTS) as error:
-        what = " ".join(str(error).split())
-        raise PackError(f"{path} cannot be read as NIfTI: {what}; mend or remove it") from error
+        raise PackError("cannot be read as NIfTI") from error
     name = path.relative_to(source).as_posix() if path != source else path.name
     stem = name[: -len(".gz")] if name.lower().endswith(".gz") else name
     return sample_key(stem), values

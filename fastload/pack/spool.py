@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -67,30 +68,24 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
             types than the first, damaged contents, keys that clash; or the file cannot be written.
     """
     keys: list[str] = []
+    numbers = array("q")  # of the samples in the source, from 1
     splits: list[str | None] = []
-    columns: dict[str, _Contents | _Numbers | _Classes] = {}
+    columns: dict[str, _Collector] = {}
     told = 0
     with open(path, "wb", buffering=0) as opened:
         file, mender = _File(opened, lenience.faulty), StreamMender(lenience)
         for number, sample in enumerate(stream.read(), 1):
-            if sample.fault:
-                mender.unreadable(sample, number)
-                continue
             try:
                 key, values = split_key(sample.values, number)
                 if not mender.mended(sample, key, values, columns):
                     continue
-                if not keys:
-                    columns = {name: _collector(name, value, file) for name, value in values.items()}
-                if values.keys() != columns.keys():
-                    raise _other_fields(values, columns)
-                for name, value in values.items():
-                    columns[name].add(name, value)
+                _add(values, columns, file, before=len(keys), retyped=mender.retyped)
             except _Unwritable:
                 raise
             except (PackError, DecodeError) as error:
                 raise PackError(f"{sample.where}: {error.message}") from error
             keys.append(key)
+            numbers.append(number)
             splits.append(sample.split)
             if number % _TOLD_SAMPLES == 0:
                 tell(_TOLD_SAMPLES, file.size - told)
@@ -101,9 +96,9 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         raise PackError(f"{stream.name} has no samples{_first(mender.left_out)}")
     if not columns:
         raise PackError(f"{stream.name}: its samples have a key and no field")
-    mender.check(columns)
+    mender.check()
     about = path.stat()
-    made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
+    made = {name: column.finish(path, about, numbers, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
     contents = {name: column for name, (column, _) in made.items()}
     extended = with_extensions(contents, fields)
@@ -112,10 +107,36 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         columns=contents,
         fields=extended,
         ignored=stream.ignored,
+        numbers=numbers,
         left_out=tuple(mender.left_out),
         splits=[split or "" for split in splits] if any(splits) else None,
     )
-    return settled(table, lambda row: f"sample {row + 1} of {stream.name}", lenience.faulty)
+    source = stream.origin or stream.name  # lists have it too
+    return settled(table, lambda row: f"sample {numbers[row]} of {source}", lenience.faulty)
+
+
+def _add(
+    values: Mapping[str, Value], columns: dict[str, _Collector], file: _File, before: int, retyped: Mapping[str, Any]
+) -> None:
+    """Add one sample.
+
+    Args:
+        values: of its fields.
+        columns: of the samples before; the first makes them.
+        file: where contents go.
+        before: how many samples there are.
+        retyped: field -> what stands for the values that all of these lack; only now its type is known.
+    """
+    if not before:
+        columns.update({name: _collector(name, value, file) for name, value in values.items()})
+    if values.keys() != columns.keys():
+        raise _other_fields(values, columns)
+    for name, filler in retyped.items():
+        columns[name] = _collector(name, values[name], file)
+        for _ in range(before):
+            columns[name].add(name, filler)
+    for name, value in values.items():
+        columns[name].add(name, value)
 
 
 def _first(left_out: Sequence[LeftOut]) -> str:
@@ -133,7 +154,7 @@ def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> P
     return PackError(f"the sample {' and '.join(what)}, unlike the first one; every sample needs the same fields")
 
 
-def _collector(name: str, value: Value, file: _File) -> _Contents | _Numbers | _Classes:
+def _collector(name: str, value: Value, file: _File) -> _Collector:
     """What takes the values of a field, by that of the first sample."""
     if name == DEFAULT_NAMES["scalar"] and isinstance(value, str):
         return _Classes()
@@ -208,7 +229,9 @@ class _Contents:
             error.message = f"field {name!r}: {error.message}"
             raise
 
-    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+    def finish(
+        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
+    ) -> tuple[Column, FieldInfo]:
         shape = next(iter(self.shapes)) if self.info.kind == "tensor" and len(self.shapes) == 1 else None
         column = Spans(
             path=os.path.abspath(path),
@@ -238,14 +261,16 @@ class _Numbers:
         self.kinds.add(kind)
         self.numbers.append(value)  # type: ignore[arg-type]
 
-    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+    def finish(
+        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
+    ) -> tuple[Column, FieldInfo]:
         dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
         values = np.array(self.numbers, dtype)
         if classes is not None and dtype == "int64":
             outside = np.flatnonzero((values < 0) | (values >= len(classes)))
             if len(outside):
                 raise PackError(
-                    f"sample {int(outside[0]) + 1} has the class {int(values[outside[0]])}, and there are names of"
+                    f"sample {numbers[int(outside[0])]} has the class {int(values[outside[0]])}, and there are names of"
                     f" {len(classes)}; correct it at the source, or leave the field out with columns="
                 )
             return Values(values=values), label_info(classes)
@@ -263,6 +288,11 @@ class _Classes:
             raise unlike(name, value, FieldInfo(kind="text"))
         self.names.append(sys.intern(value))
 
-    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
+    def finish(
+        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
+    ) -> tuple[Column, FieldInfo]:
         names, labels = class_table(self.names)
         return Values(values=labels), label_info(names)
+
+
+_Collector = _Contents | _Numbers | _Classes

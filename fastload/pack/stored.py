@@ -24,10 +24,11 @@ from fastload.shards.foreign import SPLIT_NAMES, find_splits, natural_key, refus
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile
 from fastload.shards.open import expand_braces, open_index
 from fastload.shards.parquetscan import KEY_COLUMN, METADATA_KEY, fact_names, features_of, open_parquet, scan_parquet
-from fastload.shards.read import Raw, TarReader
+from fastload.shards.read import LackingField, Raw, Rows, TarReader
 
 _HUGGINGFACE = b"huggingface"
 _TAR_ROWS = 256
+_ADD = "add it, or leave such samples out with drop_missing=True (--drop-missing)"
 
 
 def is_pattern(source: Path) -> bool:
@@ -43,8 +44,7 @@ def shard_stream(source: Path, columns: Mapping[str, str] | None) -> Stream:
         columns: field -> name in the source; of Parquet, no other column is read. None: all.
 
     Raises:
-        PackError: no files, several splits of unusual names, files of both formats; when it is read, a sample that
-            lacks a field.
+        PackError: no files, several splits of unusual names, files of both formats.
         CorruptError: a file that is not what its name says, or damaged.
     """
     splits = _shard_files(source)
@@ -97,45 +97,53 @@ def _shard_files(source: Path) -> dict[str, list[Path]]:
 
 def _tar_samples(index: Index) -> Iterator[Sample]:
     scalars = [name for name, info in index.fields.items() if info.kind == "scalar"]
-    stored = {name: info for name, info in index.fields.items() if info.kind != "scalar"}
-    reader = TarReader(index, scalars, tuple(stored), capacity=1)
+    stored = [name for name in index.fields if name not in scalars]
+    reader = TarReader(index, scalars, stored, capacity=1)
     for shard, size in enumerate(index.sizes.tolist()):
         for start in range(0, size, _TAR_ROWS):
             rows = np.arange(start, min(start + _TAR_ROWS, size))
             found = reader.read(np.full(len(rows), shard), rows)
             for at, key in enumerate(found.keys):
-                where = f"{index.shard_name(shard)}, sample {key!r}"
-                values: dict[str, Value] = {"__key__": key}
-                for name in index.fields:
-                    if name in scalars:
-                        values[name] = found.scalars[name][at].item()
-                        continue
-                    raw = found.raw[name][at]
-                    if isinstance(raw, FastloadError):
-                        raise PackError(f"{where}: {raw.message}") from raw
-                    values[name] = _value(f"{where}: field {name!r}", raw, stored[name])
-                yield Sample(where, values)
+                yield _tar_sample(f"{index.shard_name(shard)}, sample {key!r}", found, at, index.fields)
 
 
-def _value(where: str, raw: Raw, info: FieldInfo) -> Value:
-    """What a tar holds of one field."""
-    try:
-        match info.kind:
-            case "image":
-                return Picture(bytes(raw))
-            case "audio":
-                return Sound(bytes(raw))
-            case "text":
-                return str(raw, "utf-8")
-            case "json":
-                return Document(bytes(raw))
-            case "tokens":
-                return TokensDecoder(Tokens(), info.dtype).tokens(raw)
-            case "tensor":
-                return stored_array(raw)
-        return Blob(bytes(raw))
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise PackError(f"{where}: {error}") from error
+def _tar_sample(where: str, found: Rows, at: int, fields: Mapping[str, FieldInfo]) -> Sample:
+    """One of the samples that were read, as far as it is there and whole."""
+    values: dict[str, Value] = {"__key__": found.keys[at]}
+    lacking: dict[str, str] = {}
+    for name, info in fields.items():
+        if name in found.scalars:
+            values[name] = found.scalars[name][at].item()
+            continue
+        raw = found.raw[name][at]
+        if isinstance(raw, LackingField):
+            lacking[name] = f"{raw.message}; {_ADD}"
+        elif isinstance(raw, FastloadError):
+            return Sample(where, {"__key__": found.keys[at]}, fault=raw.message)
+        else:
+            try:
+                values[name] = _value(raw, info)
+            except (DecodeError, UnicodeDecodeError) as error:
+                return Sample(where, {"__key__": found.keys[at]}, fault=f"field {name!r}: {error}")
+    return Sample(where, values, lacking)
+
+
+def _value(raw: Raw, info: FieldInfo) -> Value:
+    """What a tar holds of one field; DecodeError or UnicodeDecodeError where that is damaged."""
+    match info.kind:
+        case "image":
+            return Picture(bytes(raw))
+        case "audio":
+            return Sound(bytes(raw))
+        case "text":
+            return str(raw, "utf-8")
+        case "json":
+            return Document(bytes(raw))
+        case "tokens":
+            return TokensDecoder(Tokens(), info.dtype).tokens(raw)
+        case "tensor":
+            return stored_array(raw)
+    return Blob(bytes(raw))
 
 
 def _parquet_stream(source: Path, splits: Mapping[str, Sequence[Path]], columns: Mapping[str, str] | None) -> Stream:

@@ -17,7 +17,7 @@ from fastload.pack.values import Value
 from fastload.shards.members import sample_key
 
 KEY_NAMES = ("key", "__key__")
-LEAVE_OUT = "mend it, or leave such lines out with on_error='skip' (--on-error skip)"
+LEAVE_OUT = "mend it, or leave such samples out with on_error='skip' (--on-error skip)"
 KEY_DIGITS = 9  # fixed, so that a longer source does not rename the samples that were there
 
 
@@ -26,7 +26,8 @@ class Sample(NamedTuple):
 
     A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
     each is where nothing is to be done about it. `split` is that of the source, where it has several. `fault` is why it
-    cannot be read, and then it has no values.
+    cannot be read, and then it has no values but its key. Where names and contents of files may say who somebody is,
+    lists in the output have `place` instead of `where`, and errors alone have `detail` behind `fault`.
     """
 
     where: str
@@ -34,6 +35,8 @@ class Sample(NamedTuple):
     lacking: Mapping[str, str] = MappingProxyType({})
     split: str | None = None
     fault: str = ""
+    detail: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
             values = {new: sample.values[name] for new, name in columns.items() if name in sample.values}
             values |= {name: value for name, value in key.items() if value is not None}
             lacking = {new: sample.lacking[name] for new, name in columns.items() if name in sample.lacking}
-            yield Sample(sample.where, values, lacking, sample.split)
+            yield sample._replace(values=values, lacking=lacking)
 
     classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
     return replace(stream, read=read, classes=classes)

@@ -147,7 +147,7 @@ class Table:
         columns: field -> where its contents come from.
         fields: field -> what the index says of it; the same names in the same order.
         ignored: files of a folder that are no samples.
-        numbers: rows of the manifest, from 1, where some are left out; None: all in order.
+        numbers: what errors call the rows, from 1, where some of the source are left out; None: all in order.
         left_out: samples that are left out already; None for a source whose samples cannot lack a value.
         splits: the split that the source has each sample in, [n]; None where its names do not say.
     """

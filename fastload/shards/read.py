@@ -54,6 +54,10 @@ _COPIES = {(np.dtype(stored).str, np.dtype(wanted).str): (stored, wanted) for st
 _SAME = ("u1", "u1")  # bytes, where the dtypes are the same
 
 
+class LackingField(CorruptError):
+    """A sample has no such field."""
+
+
 class Copying(NamedTuple):
     """Where rows of numbers may be copied to as they are read, if they are stored as expected.
 
@@ -341,7 +345,7 @@ class TarReader:
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:
         """Put the error where a sample is damaged (field -1), or lacks a field."""
         if field >= 0:
-            columns[field][place] = CorruptError(f"the sample has no field {self._stored[field]!r}")
+            columns[field][place] = LackingField(f"the sample has no field {self._stored[field]!r}")
             return
         for column in columns:
             column[place] = _damage(shard, row)
@@ -361,7 +365,7 @@ class TarReader:
             ]
             lacking = [j for j, start in enumerate(starts) if not start] if 0 in starts else []
             for j in lacking:
-                column[j] = CorruptError(f"the sample has no field {name!r}")
+                column[j] = LackingField(f"the sample has no field {name!r}")
             intact = intact and not lacking
             for j in damaged:
                 column[j] = _damage(*pairs[j])

@@ -113,7 +113,7 @@ def test_broken_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     (source / "a.jsonl").write_bytes(b'{"text": "one"}\n{"text": \n\n{"text": "two"}\n')
     (source / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "\xff"}\n[1]\n{"text": "three"}\n{"text": null}\n'))
     with pytest.raises(
-        PackError, match=r"a.jsonl, line 2: not JSON .*; mend it, or leave such lines out with on_error"
+        PackError, match=r"a.jsonl, line 2: not JSON .*; mend it, or leave such samples out with on_error"
     ):
         pack(source, tmp_path / "out", workers=1)
     with pytest.raises(

@@ -326,7 +326,7 @@ def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
         ("path\ni/a.jpg\ni/a.jpg\n", None, "m.csv, row 2: the key 'i/a' is that of .*m.csv, row 1 too"),
         ("a,b\n1\n", None, "m.csv, line 2: 1 cells where the header has 2"),
         ("a,a\n1,2\n", None, "the first line must name each column, once"),
-        ("a,b\n1\n", None, r"1 cells where the header has 2; mend it, or leave such lines out with on_error='skip'"),
+        ("a,b\n1\n", None, r"1 cells where the header has 2; mend it, or leave such samples out with on_error='skip'"),
         ('a\n1\n"x"y\n', None, "m.csv, line 3: not CSV"),
         ('a\n1\n"x\n2\n', None, r"m.csv, line 3: a quote opens in this row and none closes it, .*\(2 lines\)"),
         ("path\ni/a.jpg\n", "image:pfad", "has no column 'pfad'; it has 'path'"),

@@ -3,6 +3,7 @@ nibabel's own."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 from pack_sources import check_alike
@@ -19,6 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 import fastload
+from fastload import Cleaning
 from fastload.errors import PackError
 from fastload.pack import pack
 from fastload.shards.index import FieldInfo
@@ -119,6 +122,30 @@ def test_nor_is_the_name_of_the_source(scans: Path, tmp_path: Path) -> None:
         assert b"mustermann" not in everything(tmp_path / f"out{number}").lower()
 
 
+def test_nor_is_it_in_what_is_said_of_files_that_are_left_out_or_ignored(scans: Path, tmp_path: Path) -> None:
+    folder, out = scans / "Mustermann_Erika", tmp_path / "out"
+    (folder / "DICOMDIR").write_bytes(b"x")
+    (scans / "SMITH.JOHN").write_bytes(b"x")
+    (folder / "none.dcm").write_bytes(b"x")
+    save(dicom(9, PixelData=bytes(18)), folder / "cut.dcm")
+    save(dicom(3), folder / "again.dcm")
+    save(dicom(8, Modality=""), folder / "modality.dcm")
+    with pytest.raises(PackError, match=r"again.dcm: is the same|cut.dcm: cannot be|none.dcm: cannot be"):
+        pack(scans, out, clean=Cleaning(drop_missing=True), workers=1)
+    index = pack(scans, out, clean=Cleaning(on_error="skip", drop_missing=True, duplicates="report"), workers=1)
+    assert index.samples("train") == 8
+    assert index.statistics["cleaning"]["rejected"] == {"missing": 1, "unreadable": 3}
+    assert index.packed["ignored_endings"] == {"": 2, "pdf": 1}
+    rejected, suspects = (pq.read_table(out / f"{name}.parquet").to_pylist() for name in ("rejected", "suspects"))
+    assert [row["reason"] for row in suspects] == ["ignored_file"] * 3
+    assert {re.sub(r"\d+", "", row["detail"]) for row in rejected} == {
+        "cannot be read as DICOM", "is the same instance as file ", "field 'modality' is missing"
+    }  # fmt: skip
+    assert {re.sub(r"\d+", "", row["source"]) for row in (*rejected, *suspects)} == {"file ", "file .pdf"}
+    said = f"{rejected} {suspects} {(out / 'index.json').read_text()}".lower()
+    assert re.findall("mustermann|erika|smith|john", said) == []
+
+
 def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(scans: Path, tmp_path: Path) -> None:
     def run(out: Path, **options: Any) -> None:
         pack(scans, out, **options)
@@ -169,7 +196,7 @@ def test_frames_have_their_own_slope_or_share_one(tmp_path: Path) -> None:
     (sample,) = stream(tmp_path / "b")
     assert sample["tensor"].tolist() == np.stack([pixels[0], pixels[1] * 2 - 5]).tolist()
     file.PerFrameFunctionalGroupsSequence = Sequence([transformation(1, 0), Dataset()])
-    with pytest.raises(PackError, match=r"one.dcm cannot be read as DICOM: 1 rescale slopes for an array of shape"):
+    with pytest.raises(PackError, match=r"one.dcm: cannot be read as DICOM: 1 rescale slopes for an array of shape"):
         pack(save(file, tmp_path / "one.dcm"), tmp_path / "c", workers=1)
 
 
@@ -185,10 +212,10 @@ def test_colours_stay_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda file: setattr(file, "BurnedInAnnotation", "YES"), r"a.dcm says that annotations are drawn into its"),
-        (lambda file: delattr(file, "StudyInstanceUID"), r"a.dcm has no StudyInstanceUID; mend or remove it"),
-        (lambda file: delattr(file, "PixelData"), r"a.dcm cannot be read as DICOM: .*; mend or remove it"),
-        (lambda file: setattr(file, "PixelData", file.PixelData[:-6]), r"a.dcm cannot be read as DICOM: .*expected"),
+        (lambda file: setattr(file, "BurnedInAnnotation", "YES"), r"a.dcm: says that annotations are drawn into its"),
+        (lambda file: delattr(file, "StudyInstanceUID"), r"a.dcm: has no StudyInstanceUID; mend it, or leave such"),
+        (lambda file: delattr(file, "PixelData"), r"a.dcm: cannot be read as DICOM: .*; mend it, or leave"),
+        (lambda file: setattr(file, "PixelData", file.PixelData[:-6]), r"a.dcm: cannot be read as DICOM: .*expected"),
         (lambda file: setattr(file, "ImagePositionPatient", [1, 2]), "ImagePositionPatient has 2 numbers instead of 3"),
     ],
 )  # fmt: skip
@@ -207,11 +234,11 @@ def test_other_files_and_repeated_instances_are_named(scans: Path, tmp_path: Pat
     ):
         pack(tmp_path / "x", tmp_path / "out", kind="medical")
     (tmp_path / "x" / "a.dcm").write_text("hello")
-    with pytest.raises(PackError, match=r"x/a.dcm cannot be read as DICOM: .*; mend or remove it"):
+    with pytest.raises(PackError, match=r"x/a.dcm: cannot be read as DICOM: .*; mend it, or leave"):
         pack(tmp_path / "x", tmp_path / "out")
     save(dicom(3), scans / "again.dcm")
     with pytest.raises(
-        PackError, match=rf"Mustermann_3.dcm and .*again.dcm are the same instance '{ROOT}.3.3'"
+        PackError, match=rf"again.dcm: is the same instance as file \d+: '{ROOT}.3.3' of .*Mustermann_3.dcm; mend it"
     ) as caught:
         pack(scans, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -278,10 +305,21 @@ def test_faulty_nifti_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "a.nii").read_bytes()
     for content in (whole[:200], whole[:-8], b"x" * 500):
         (tmp_path / "a.nii").write_bytes(content)
-        with pytest.raises(PackError, match=r"a.nii cannot be read as NIfTI: .*; mend or remove it"):
+        with pytest.raises(PackError, match=r"a.nii: cannot be read as NIfTI: .*; mend it, or leave"):
             pack(tmp_path / "a.nii", tmp_path / "out", workers=1)
     nibabel.save(nifti(1), tmp_path / "b.nii.gz")
     (tmp_path / "b.nii.gz").write_bytes((tmp_path / "b.nii.gz").read_bytes()[:-30])
-    with pytest.raises(PackError, match=r"b.nii.gz cannot be read as NIfTI"):
+    with pytest.raises(PackError, match=r"b.nii.gz: cannot be read as NIfTI"):
         pack(tmp_path / "b.nii.gz", tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_faulty_nifti_is_left_out_if_told_so(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    nibabel.save(nifti(1), tmp_path / "s" / "a.nii")
+    (tmp_path / "s" / "b.nii").write_bytes(b"x")
+    index = pack(tmp_path / "s", tmp_path / "out", clean=Cleaning(on_error="skip"), workers=1)
+    assert index.samples("train") == 1
+    assert pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist() == [
+        {"key": "000000002", "source": "file 2", "reason": "unreadable", "detail": "cannot be read as NIfTI"}
+    ]

@@ -259,3 +259,51 @@ def test_samples_without_a_field(tmp_path: Path) -> None:
         pack(rows[:1], tmp_path / "c", clean=Cleaning(fill={"m": 0}), workers=1)
     with pytest.raises(PackError, match=r"list has no samples that lack no value \(1 are left out; sample 1 of"):
         pack([{"text": None, "n": 1}], tmp_path / "c", clean=Cleaning(drop_missing=True), workers=1)
+
+
+@pytest.mark.parametrize("way", ["parquet", "python"])
+def test_what_is_filled_before_the_first_value_has_its_type_too(tmp_path: Path, way: str) -> None:
+    rows = [
+        {"text": "a", "age": None, "zip": None, "weight": None},
+        {"text": None, "age": 7, "zip": "8", "weight": 1.5},  # left out
+        {"text": "c", "age": None, "zip": None, "weight": float("nan")},
+        {"text": "d", "age": 34, "zip": "x", "weight": 2.5},
+        {"text": "e", "age": None, "zip": None, "weight": None},
+    ]
+    source: Any = rows
+    if way == "parquet":
+        source = tmp_path / "part.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), source)
+    clean = Cleaning(drop_missing=True, fill={"age": "0", "zip": 9, "weight": "1"})
+    index = pack(source, tmp_path / "out", clean=clean, workers=1)
+    assert [index.fields[name].dtype for name in ("age", "zip", "weight")] == ["int64", None, "float64"]
+    found = samples(tmp_path / "out").items()
+    assert {key: (sample["age"], sample["zip"], sample["weight"]) for key, sample in found} == {
+        "000000001": (0, "9", 1.0),
+        "000000003": (0, "9", 1.0),
+        "000000004": (34, "x", 2.5),
+        "000000005": (0, "9", 1.0),
+    }
+    pack(rows[:1], tmp_path / "none", clean=clean, workers=1)
+    assert samples(tmp_path / "none")["000000001"]["age"] == "0"  # nothing says that it is a number
+
+
+def test_a_field_that_the_first_samples_do_not_have_is_filled(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": "b", "lang": "de"}, {"text": "c"}]
+    pack(rows, tmp_path / "out", clean=Cleaning(fill={"lang": "en"}), workers=1)
+    assert [sample["lang"] for sample in samples(tmp_path / "out").values()].count("en") == 2
+    with pytest.raises(ConfigError, match="fill: there is no field 'm'; there are 'text', 'lang'"):
+        pack(rows, tmp_path / "b", clean=Cleaning(fill={"lang": "en", "m": 0}), workers=1)
+
+
+def test_a_text_of_a_stream_may_be_nan(tmp_path: Path) -> None:
+    clean = Cleaning(drop_missing=True, fill={"label": "unknown"})
+    index = pack([{"text": word, "label": word} for word in ("bread", "Nan")], tmp_path / "out", clean=clean, workers=1)
+    assert {sample["text"] for sample in samples(tmp_path / "out").values()} == {"bread", "Nan"}
+    assert index.fields["label"].classes == ("Nan", "bread")
+
+
+def test_rows_of_a_stream_are_counted_with_those_that_are_left_out(tmp_path: Path) -> None:
+    clean = Cleaning(drop_missing=True, ranges="n=..100")
+    pack([{"n": None}, {"n": 1}, {"n": 900}], tmp_path / "out", clean=clean, workers=1)
+    assert rejected(tmp_path / "out")[1] == ("000000003", "row 3", "range", "n=900 is not in ..100")

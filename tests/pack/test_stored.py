@@ -19,6 +19,7 @@ from pack_sources import check_alike, jpeg, photo, png, wav
 from test_convert import GOLDEN, check_common, unpack
 
 import fastload
+from fastload import Cleaning
 from fastload.errors import ConfigError, CorruptError, FastloadError, PackError
 from fastload.pack import pack
 from fastload.shards.index import FieldInfo
@@ -148,6 +149,41 @@ def test_faulty_tars_are_named(tmp_path: Path) -> None:
     with pytest.raises(FastloadError, match=r"c.tar"):
         pack(source, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_samples_of_tars_that_cannot_be_read_or_lack_a_file_are_left_out(tmp_path: Path) -> None:
+    files = {"1.jpg": jpeg(1), "1.txt": b"a", "2.jpg": jpeg(2), "2.txt": b"\xff", "3.jpg": jpeg(3)}
+    source, clean = write_tar(tmp_path / "a.tar", files), Cleaning(on_error="skip", drop_missing=True)
+    index = pack(source, tmp_path / "out", workers=1, clean=clean)
+    assert index.statistics["cleaning"]["rejected"] == {"missing": 1, "unreadable": 1}
+    why = "field 'text': 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
+    assert rejected(tmp_path / "out") == [
+        ("2", "a.tar, sample '2'", "unreadable", why),
+        ("3", "a.tar, sample '3'", "missing", "field 'text' is missing"),
+    ]
+    pack(source, tmp_path / "filled", workers=1, clean=Cleaning(on_error="skip", fill={"text": "none"}))
+    assert {sample["text"] for sample in stream(tmp_path / "filled")} == {"a", "none"}
+    with pytest.raises(PackError, match=r"sample '2': field 'text': .*; mend it, or leave such samples out with"):
+        pack(source, tmp_path / "two", workers=1, clean=Cleaning(drop_missing=True))
+    with pytest.raises(PackError, match=r"sample '3': the sample has no field 'text'; add it, or leave such samples"):
+        pack(source, tmp_path / "two", workers=1, clean=Cleaning(on_error="skip"))
+
+
+def test_samples_that_are_damaged_since_they_were_packed_are_left_out(tmp_path: Path) -> None:
+    pack([{"text": word} for word in ("one", "two", "three")], tmp_path / "in", workers=1)
+    (shard,) = (tmp_path / "in").rglob("*.tar")
+    shard.write_bytes(shard.read_bytes().replace(b"two", b"twx"))
+    with pytest.raises(PackError, match=r"sample '000000002': bytes \d+ to \d+ are not what was packed \(checksum\)"):
+        pack(tmp_path / "in", tmp_path / "out", workers=1)
+    pack(tmp_path / "in", tmp_path / "out", workers=1, clean=Cleaning(on_error="skip"))
+    assert {sample["text"] for sample in stream(tmp_path / "out")} == {"one", "three"}
+    assert [(key, reason) for key, _, reason, _ in rejected(tmp_path / "out")] == [("000000002", "unreadable")]
+
+
+def rejected(out: Path) -> list[tuple[str, ...]]:
+    """Key, source without its folder, reason and detail of what is left out."""
+    rows = pq.read_table(out / "rejected.parquet").to_pylist()
+    return [(row["key"], row["source"].rpartition("/")[2], row["reason"], row["detail"]) for row in rows]
 
 
 # MDS and LitData
