@@ -60,7 +60,8 @@ def _json(path: Path) -> Mapping[str, Any]:
 def is_table(dataset: object) -> bool:
     """Whether an object is a table in memory: of `datasets`, pandas or Arrow; none need be imported for that."""
     root = type(dataset).__module__.partition(".")[0]
-    return isinstance(dataset, pa.Table) or (root == "datasets") or (root == "pandas" and hasattr(dataset, "columns"))
+    own = {"datasets": "with_format", "pandas": "columns"}.get(root)  # others have a package "datasets" too
+    return isinstance(dataset, pa.Table) or (own is not None and hasattr(dataset, own))
 
 
 def table_stream(dataset: Any) -> Stream:

@@ -11,6 +11,7 @@ dict, list, tuple        json; lists of integers in a field "tokens" are tokens
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,7 +42,7 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
 
     Args:
         dataset: tables (`datasets.Dataset`, DataFrame, Arrow's) give their rows; what has `__len__` and `__getitem__`
-            is asked for 0, 1, 2, ...; anything else is iterated over, once.
+            is asked for 0, 1, 2, ...; anything else, and torch's IterableDataset, is iterated over, once.
         columns: of dicts: field -> key of the dict; None: all. Of tuples: the names of their parts, in order.
 
     Raises:
@@ -78,11 +79,13 @@ def _name(dataset: object) -> str:
 
 
 def _items(dataset: Samples) -> Iterator[Any]:
-    if not isinstance(dataset, Indexed):
-        yield from dataset
-        return
-    for index in range(len(dataset)):
-        yield dataset[index]
+    torch_data = sys.modules.get("torch.utils.data")  # without it nothing can be one of its classes
+    streamed = torch_data is not None and isinstance(dataset, torch_data.IterableDataset)  # its __getitem__ only raises
+    if isinstance(dataset, Indexed) and not streamed:
+        for index in range(len(dataset)):
+            yield dataset[index]
+    else:
+        yield from iter(dataset)
 
 
 def _named(item: Any, columns: Mapping[str, str] | None, where: str) -> Mapping[str, Any]:

@@ -100,6 +100,36 @@ def test_a_map_style_dataset_of_tuples(tmp_path: Path) -> None:
         assert sample["label"].item() == i % 3
 
 
+class Numbers(torch.utils.data.IterableDataset[dict[str, int]]):
+    """A stream that knows its length: it has a `__getitem__`, which only raises."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.numbers = range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[dict[str, int]]:
+        return ({"n": number} for number in self.numbers)
+
+
+def test_streams_of_torch_that_know_their_length(tmp_path: Path) -> None:
+    chain = torch.utils.data.ChainDataset([Numbers(0, 3), Numbers(3, 5)])
+    assert len(chain) == 5
+    pack(chain, tmp_path / "a", workers=1, shuffle=False)
+    assert [sample["n"].item() for sample in stream(tmp_path / "a")] == [0, 1, 2, 3, 4]
+    pack(fastload.StreamingDataset(tmp_path / "a", shuffle=False), tmp_path / "b", workers=1, shuffle=False)
+    assert [(sample["__key__"], sample["n"].item()) for sample in stream(tmp_path / "b")] == [
+        (f"{i + 1:09d}", i) for i in range(5)
+    ]
+
+
+def test_a_package_of_somebody_that_is_called_datasets(tmp_path: Path) -> None:
+    own: Any = type("CocoDetection", (Pictures,), {"__module__": "datasets.coco"})
+    index = pack(own(3), tmp_path / "out", columns="image,label", workers=1)
+    assert (index.packed["source"], index.samples("train")) == ("CocoDetection", 3)
+
+
 def test_generators_and_single_values(tmp_path: Path) -> None:
     pack((f"line {i}" for i in range(4)), tmp_path / "a", workers=1, shuffle=False)
     assert [sample["text"] for sample in stream(tmp_path / "a")] == [f"line {i}" for i in range(4)]
