@@ -85,6 +85,10 @@ class Cleaning:
             raise ConfigError(f"near_bits={self.near_bits!r}: pass a number from 0 to {MOST_NEAR_BITS}")
         if isinstance(self.near_text, bool) or not 0.5 <= self.near_text <= 1:
             raise ConfigError(f"near_text={self.near_text!r}: pass a similarity from 0.5 to 1")
+        needed = {"near_bits": "near_duplicates", "near_text": "near_duplicates", "label": "label_noise"}
+        for name, rule in needed.items():
+            if getattr(self, name) != _DEFAULTS[name] and getattr(self, rule) == "ignore":
+                raise ConfigError(f"{name}={getattr(self, name)!r}: pass {rule}='drop' or 'report' too")
         if self.compare is not None and (isinstance(self.compare, str) or not self.compare):
             raise ConfigError(f"compare={self.compare!r}: pass a tuple of names of fields")
         _ = self.bounds, self.deviations

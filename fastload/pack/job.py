@@ -201,7 +201,8 @@ def pack(
         table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         rules, apart = clean or Cleaning(), splitting.apart
-        asked = questions(table, rules, digests=splitting.by_content and not in_memory(table), apart=apart)
+        looked_at = rules.compare is not None or not in_memory(table)  # else `digests` is enough
+        asked = questions(table, rules, digests=splitting.by_content and looked_at, apart=apart)
         cleaned = _clean(table, rules, asked, journal, out, lookers, progress)
         contents = cleaned.contents
         if splitting.by_content and contents is None:

@@ -71,14 +71,16 @@ def questions(
         table: the samples.
         cleaning: the rules.
         digests: contents are to be compared whatever the rules are.
-        apart: fields that make no difference to what is the same, unless the rules name the fields that do.
+        apart: fields that make no difference to what is the same, like that of the labels which a rule looks at, unless
+            the rules name the fields that do.
 
     Raises: ConfigError for fields that are not there, or that cannot be compared.
     """
     if not cleaning.reads_contents and not digests:
         return None
     contents = [name for name, column in table.columns.items() if not isinstance(column, Values)]
-    compare = tuple(n for n in contents if n not in apart) if cleaning.compare is None else cleaning.compare
+    labels = () if cleaning.label_noise == "ignore" else (cleaning.label,)  # of other names than "label" they are texts
+    compare = cleaning.compare or tuple(name for name in contents if name not in (*apart, *labels))
     for name in compare:
         if name not in contents:
             known = ", ".join(map(repr, contents))

@@ -185,10 +185,13 @@ def test_copies_of_text_never_straddle_splits_nor_do_rows_that_come_before_move_
         sides("one", [f"text,w{i},{i}\n" for i in range(200)], group_by="who")
     grouped = sides("grouped", rows, group_by="who")
     assert not grouped["train"] & grouped["val"]
-    by_content = Cleaning(compare=("text",), on_error="skip")
+    by_content = Cleaning(compare=("text",))
     pack(tmp_path / "grouped.csv", tmp_path / "plain", split="train=0.5,val=0.5", clean=by_content, workers=1)
     train, val = texts_of(tmp_path / "plain").values()
     assert (len(train & val), len(train | val)) == (0, 20)
+    wrong = Cleaning(compare=("no",))
+    with pytest.raises(ConfigError, match=r"compare=\('no',\): 'no' is none of the contents, 'text', 'who'"):
+        pack(tmp_path / "grouped.csv", tmp_path / "no", split="train=0.5,val=0.5", clean=wrong, workers=1)
     alone = [f"text {i},w,1\n" for i in range(100)]
     before, after = sides("before", alone), sides("after", ["new,w,1\n", *alone])
     assert all(before[split] <= after[split] for split in before)

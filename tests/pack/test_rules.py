@@ -163,6 +163,15 @@ def test_another_label_field() -> None:
         clean(table, label_noise="report")
 
 
+def test_labels_that_are_texts_are_no_content() -> None:
+    table = table_of(text=["a", "a", "b"], kind=["p", "q", "q"])
+    found = clean(table, label_noise="report", label="kind")
+    assert [(note.key, note.reason) for note in found.suspects] == [
+        ("s0", "label_conflict"), ("s0", "single_class"), ("s1", "label_conflict")
+    ]  # fmt: skip
+    assert clean(table, duplicates="drop").rows.tolist() == [0, 1, 2]
+
+
 def test_faults_stop_or_are_left_out() -> None:
     table, faults = table_of(text=["a", "b", "c", "d"]), {1: "image: cut off", 3: "image: empty"}
     with pytest.raises(PackError, match=r"row 2: image: cut off \(and 1 more\); remove or mend it, or leave such"):
