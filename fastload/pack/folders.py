@@ -53,7 +53,7 @@ def folder_table(source: Path, kind: FolderKind | None, naming: ClassNaming, len
     columns: dict[str, Column] = {kind: files}
     fields: dict[str, FieldInfo] = {kind: FieldInfo(kind=kind)}
     if kind == "tensor":
-        fields[kind] = array_field(files, kind, lambda row: str(source / listing.paths[row]))
+        fields[kind] = array_field(files, kind, lambda row: str(source / listing.paths[row]), lenience.faulty)
     named = read_names(source, listing.paths, naming, lenience.faulty)
     if named.classes is not None:
         classes, labels = class_table(named.classes)

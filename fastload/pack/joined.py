@@ -38,6 +38,7 @@ from fastload.shards.members import DEFAULT_NAMES, field_of_extension, sample_ke
 
 _ORDER: tuple[Kind, ...] = ("image", "audio", "text", "scalar", "json", "tensor", "tokens", "bytes")
 _NAMED = 3  # samples that an error names
+_MEND = "correct or remove it, or leave such out with on_error='skip' (--on-error skip)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +166,17 @@ def _table(
         left_out.append(LeftOut(key=sample_key(f"{key}.x"), place=place, why=why))
     samples = {key: files for key, files in samples.items() if key not in lacking}
     kinds = _kinds(samples)
+    numberless = _numberless(samples, roots) if lenience.faulty else {}
+    if len(numberless) < len(samples):  # else the first is an error
+        left_out += numberless.values()
+        samples = {key: files for key, files in samples.items() if key not in numberless}
     first = min(kinds, key=lambda field: (_ORDER.index(kinds[field]), field != DEFAULT_NAMES[kinds[field]], field))
     ordered = dict(sorted(samples.items(), key=lambda item: item[1][first].row))
     columns: dict[str, Column] = {}
     fields: dict[str, FieldInfo] = {}
     for field in sorted(kinds, key=lambda field: (field != first, _ORDER.index(kinds[field]), field)):
         listing = next(iter(ordered.values()))[field].listing.pick([files[field].row for files in ordered.values()])
-        columns[field], fields[field] = _column(listing, kinds[field], roots[field])
+        columns[field], fields[field] = _column(listing, kinds[field], roots[field], lenience.faulty)
     keys = [sample_key(f"{stem}.x") for stem in ordered]
     paths = [files[first].path for files in ordered.values()]
     label = DEFAULT_NAMES["scalar"]
@@ -216,19 +221,36 @@ def _kinds(samples: _Samples) -> dict[str, Kind]:
     return {field: file.kind for field, file in known.items()}
 
 
-def _column(listing: Listing, kind: Kind, root: Path) -> tuple[Column, FieldInfo]:
+def _numberless(samples: _Samples, roots: Mapping[str, Path]) -> dict[str, LeftOut]:
+    """The samples of which a file that is to hold a number holds none, by key."""
+    found = {}
+    for key, files in samples.items():
+        for field, file in files.items():
+            try:
+                if file.kind == "scalar":
+                    _integer(roots[field] / file.path)
+            except PackError as error:
+                why = f"{field}: {error.message.partition(';')[0]}"
+                found[key] = LeftOut(key=sample_key(f"{key}.x"), place=file.path, why=why, reason="unreadable")
+    return found
+
+
+def _column(listing: Listing, kind: Kind, root: Path, faulty: bool) -> tuple[Column, FieldInfo]:
     if kind == "scalar":
         numbers = [_integer(root / path) for path in listing.paths]
         return Values(values=np.array(numbers, np.int64)), FieldInfo(kind="scalar", dtype="int64")
     files = listing.column(root)
     if kind in ("tensor", "tokens"):
-        return files, array_field(files, kind, lambda row: str(root / files.paths[row]))
+        return files, array_field(files, kind, lambda row: str(root / files.paths[row]), faulty)
     return files, FieldInfo(kind=kind)
 
 
 def _integer(path: Path) -> int:
-    content = path.read_bytes()
+    """The number in a file; PackError where there is none."""
     try:
+        content = path.read_bytes()
         return int(np.int64(int(content)))
+    except OSError as error:
+        raise PackError(f"{path} cannot be read: {error.strerror}; {_MEND}") from error
     except (ValueError, OverflowError):
-        raise PackError(f"{path} has {content[:20]!r}, which is no integer of 64 bits; correct or remove it") from None
+        raise PackError(f"{path} has {content[:20]!r}, which is no integer of 64 bits; {_MEND}") from None

@@ -308,7 +308,7 @@ class _Rows:
             types=one_or_all([file_extension(path) for path in paths]),
         )
         if kind in ("tensor", "tokens"):
-            return files, array_field(files, kind, lambda row: f"{self.place(row)}: {files.paths[row]!r}")
+            return files, array_field(files, kind, lambda row: f"{self.place(row)}: {files.paths[row]!r}", self._faulty)
         return files, FieldInfo(kind=kind)
 
     def _file(self, value: Any) -> tuple[str, int, int, str]:

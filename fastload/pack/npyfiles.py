@@ -17,21 +17,30 @@ from fastload.shards.tarscan import npy_header
 _HEAD_BYTES = 4096
 
 
-def array_field(files: Files, kind: Kind, place: Callable[[int], str]) -> FieldInfo:
-    """The field of .npy files, those that are empty or not there left aside; `place` is what errors call one of them.
+def array_field(files: Files, kind: Kind, place: Callable[[int], str], faulty: bool) -> FieldInfo:
+    """The field of .npy files, those that are empty or not there left aside.
 
-    Raises:
-        PackError: a file that holds no numbers.
+    Args:
+        files: those of all samples.
+        kind: "tensor" or "tokens".
+        place: what errors call one of them.
+        faulty: files that hold no numbers, too, are left aside, for cleaning to find.
+
+    Raises: PackError for a file that cannot be read or holds no numbers.
     """
     seen = set()
     for row, path in enumerate(files.paths):
         if files.sizes[row] <= 0:
             continue  # for cleaning to leave out
-        with open(os.path.join(files.root, path), "rb", buffering=0) as file:
-            about = npy_header(file.read(_HEAD_BYTES))
-        if about is None:
-            raise PackError(f"{place(row)} is not a .npy file of numbers")
-        seen.add(about)
+        try:
+            with open(os.path.join(files.root, path), "rb", buffering=0) as file:
+                about, why = npy_header(file.read(_HEAD_BYTES)), "is not a .npy file of numbers"
+        except OSError as error:
+            about, why = None, f"cannot be read: {error.strerror}"
+        if about is not None:
+            seen.add(about)
+        elif not faulty:
+            raise PackError(f"{place(row)} {why}; mend it, or leave such out with on_error='skip' (--on-error skip)")
     return array_info(kind, seen)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import tokenize
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -354,6 +355,6 @@ def npy_header(content: bytes) -> tuple[tuple[int, ...], str] | None:
         file = io.BytesIO(content)
         version = np.lib.format.read_magic(file)
         shape, _, dtype = _NPY_HEADERS[version[0]](file)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, tokenize.TokenError):
         return None
     return (tuple(shape), dtype.name) if dtype.kind in "biufc" else None

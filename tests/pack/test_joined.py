@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,45 @@ def test_samples_that_lack_a_file_are_left_out(tmp_path: Path) -> None:
         assert passed_over(index) == "; 1 file of other kinds ignored (.heic 1)"
     with pytest.raises(PackError, match=r"1 of 3 samples are incomplete: 'a/2.jpg' has no text"):
         pack(tmp_path / "s", tmp_path / "out", workers=1)
+
+
+def test_files_that_hold_no_array_or_number_are_left_out(tmp_path: Path) -> None:
+    endless = b"\x93NUMPY\x01\x00\x06\x00{'a':("  # a header of Python that does not end
+    files = {
+        f"{i}.{ending}": content
+        for i, (array, number) in enumerate(
+            [(npy(np.arange(3)), b"7"), (b"junk", b"1"), (endless, b"2"), (npy(np.arange(3)), b""), (b"x", b"cat")], 1
+        )
+        for ending, content in (("jpg", jpeg(i)), ("npy", array), ("cls", number))
+    }
+    source = make(tmp_path / "s", files)
+    make(source, {"6.jpg": jpeg(6), "6.npy": npy(np.arange(3))})
+    (source / "6.cls").symlink_to("nowhere")
+    index = pack(source, tmp_path / "out", workers=1, clean=Cleaning(on_error="skip"))
+    assert (index.samples("train"), index.fields["tensor"].shape) == (1, (3,))
+    assert index.statistics["cleaning"]["rejected"] == {"unreadable": 5}
+    rows = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
+    assert [(row["key"], row["source"], row["detail"].partition(" ")[0]) for row in rows] == [
+        ("2", "2.jpg", "tensor:"), ("3", "3.jpg", "tensor:"),
+        ("4", "4.cls", "label:"), ("5", "5.cls", "label:"), ("6", "6.cls", "label:"),
+    ]  # fmt: skip
+    assert rows[3]["detail"] == f"label: {source}/5.cls has b'cat', which is no integer of 64 bits"
+    with pytest.raises(PackError, match="5 samples cannot be read, more than max_errors=4"):
+        pack(source, tmp_path / "few", workers=1, clean=Cleaning(on_error="skip", max_errors=4))
+    for path in source.glob("[1-5].*"):
+        path.unlink()
+    with pytest.raises(PackError, match=r"s/6.cls cannot be read: No such file or directory; correct or remove it, or"):
+        read_source(source)
+    with pytest.raises(PackError, match=r"s/6.cls cannot be read"):
+        pack(source, tmp_path / "none", workers=1, clean=Cleaning(on_error="skip"))
+
+
+def test_a_folder_of_arrays_may_have_other_files(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {"a/1.npy": npy(np.arange(6.0)), "a/2.npy": b"junk"})
+    with pytest.raises(PackError, match=r"s/a/2.npy is not a .npy file of numbers; mend it, or leave such out with"):
+        read_source(source)
+    assert pack(source, tmp_path / "out", workers=1, clean=Cleaning(on_error="skip")).samples("train") == 1
+    if os.geteuid() != 0:  # whom nothing is forbidden
+        (source / "a" / "2.npy").chmod(0)
+        with pytest.raises(PackError, match=r"s/a/2.npy cannot be read: Permission denied; mend it, or leave such"):
+            read_source(source)

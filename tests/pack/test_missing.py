@@ -178,12 +178,13 @@ def test_empty_and_missing_files_of_a_folder(images: Path, tmp_path: Path) -> No
 
 
 def test_empty_and_missing_files_of_a_manifest(tmp_path: Path) -> None:
-    for i in range(4):
+    for i in range(5):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
         np.save(tmp_path / f"{i}.npy", np.arange(3))
     (tmp_path / "1.npy").write_bytes(b"")
     (tmp_path / "2.jpg").unlink()
-    (tmp_path / "m.csv").write_text("image,array\n" + "".join(f"{i}.jpg,{i}.npy\n" for i in range(4)))
+    (tmp_path / "4.npy").write_bytes(b"junk")
+    (tmp_path / "m.csv").write_text("image,array\n" + "".join(f"{i}.jpg,{i}.npy\n" for i in range(5)))
     with pytest.raises(PackError, match=r"row 3: column 'image': '2.jpg' cannot be read: No such file"):
         pack(tmp_path / "m.csv", tmp_path / "out", workers=1)
     index = pack(tmp_path / "m.csv", tmp_path / "out", clean=Cleaning(on_error="skip"), workers=1)
@@ -192,6 +193,7 @@ def test_empty_and_missing_files_of_a_manifest(tmp_path: Path) -> None:
     assert rejected(tmp_path / "out") == [
         ("1", "1.jpg", "unreadable", "array: the file is empty (0 bytes)"),
         ("2", "2.jpg", "unreadable", "image: there is no such file"),
+        ("4", "4.jpg", "unreadable", "array: not a .npy file: 4 bytes that start with b'junk'"),
     ]
 
 
