@@ -144,7 +144,7 @@ def pack(
         str | None,
         typer.Option(help="FIELD[:COLUMN[:KIND]],... as image:path,label:class:label; of a folder, FIELD:FOLDER,..."),
     ] = None,
-    label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
+    label_regex: Annotated[str | None, typer.Option(help="Its first group in a file's name is the class.")] = None,
     label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
     jpeg: Annotated[

@@ -54,7 +54,7 @@ def append(
     ] = None,
     prefix: Annotated[str, typer.Option(help="Put before each new key, such as more/.")] = "",
     columns: Annotated[str | None, typer.Option(help="Columns of a manifest: image:path,label,caption:text.")] = None,
-    label_regex: Annotated[str | None, typer.Option(help="Finds the label in a file's path.")] = None,
+    label_regex: Annotated[str | None, typer.Option(help="Its first group in a file's name is the class.")] = None,
     label_level: Annotated[int | None, typer.Option(help="Folders that name the class: 1, 2, ...; 0: all.")] = None,
     kind: Annotated[SourceKind | None, typer.Option(help="What the source is, where its files do not tell.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,

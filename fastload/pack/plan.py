@@ -194,7 +194,7 @@ def _cuts(sizes: Int64s, limit: int) -> Iterator[tuple[int, int]]:
     """[start, stop) of each shard: as few shards as `limit` allows, about equally full."""
     ends = np.cumsum(sizes)
     total = int(ends[-1])
-    fewest = -(-total // max(limit, 1))
+    fewest = max(-(-total // max(limit, 1)), 1)  # contents may all be empty
     cap = min(limit, -(-total // fewest) + int(sizes.max()))
     start, before = 0, 0
     while start < len(sizes):

@@ -21,6 +21,7 @@ from pack_sources import FORK, Stopped, check_alike, jpeg, photo, scene, stop_af
 import fastload
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
+from fastload.pack.missing import Lenience
 from fastload.pack.spool import spool
 from fastload.pack.streams import Sample, Stream
 from fastload.pack.table import Spans
@@ -291,6 +292,28 @@ def test_a_class_beyond_the_names_is_named(tmp_path: Path) -> None:
     source = Stream(name="rows", read=lambda: iter(samples), classes={"label": ("a", "b")})
     with pytest.raises(PackError, match="sample 2 has the class -1, and there are names of 2; correct it at"):
         spool(source, tmp_path / "spool", lambda *counts: None)
+    samples.insert(0, Sample("row", {}, lacking={"label": "no label"}))
+    with pytest.raises(PackError, match="sample 3 has the class -1"):
+        spool(source, tmp_path / "spool", lambda *counts: None, Lenience(drop=True))
+
+
+def test_contents_that_come_in_several_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call gives at most 2 GiB; here 100 bytes."""
+    whole = os.preadv
+
+    def some(descriptor: int, buffers: Any, offset: int) -> int:
+        return whole(descriptor, [buffer[:100] for buffer in buffers], offset)
+
+    monkeypatch.setattr(os, "preadv", some)
+    texts = ["x" * 1000, "", "y" * 99, "z" * 201]
+    pack([{"text": text} for text in texts], tmp_path / "out", workers=1, shuffle=False)
+    assert [sample["text"] for sample in stream(tmp_path / "out")] == texts
+
+
+@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+def test_contents_that_are_empty(tmp_path: Path, shard_format: Any) -> None:
+    pack([{"text": ""}] * 2, tmp_path / "out", format=shard_format, workers=1)
+    assert [sample["text"] for sample in stream(tmp_path / "out")] == ["", ""]
 
 
 FULL_DISK = """

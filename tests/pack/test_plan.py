@@ -81,6 +81,14 @@ def test_a_split_that_gets_nothing_is_an_error() -> None:
         plan_of([1, 1], 10_000, {"train": 0.999, "val": 0.001})
 
 
+def test_contents_that_are_all_empty_make_one_shard() -> None:
+    table = Table(keys=["a", "b"], columns={"text": Inline(contents=[b"", b""])}, fields={"text": FIELDS["text"]})
+    sharing = share_out(table, Splitting(), seed=3)
+    plan = make_plan(table, sharing, shard_format="parquet", shard_size=1, seed=3, shuffle=False)
+    assert [(shard.start, shard.stop, shard.bytes) for shard in plan.shards] == [(0, 2, 0)]
+    assert list(plan.runs(plan.shards[0])) == [(0, 2)]
+
+
 def test_the_digest_changes_with_what_is_packed() -> None:
     digests = {plan_of(sizes, 1 << 20, {"train": 1.0}).digest(plan_of(sizes, 1 << 20, {"train": 1.0}).shards[0])
                for sizes in ([5, 5], [5, 6], [5, 5, 5])}  # fmt: skip

@@ -143,6 +143,9 @@ def test_a_text_file_that_changes_meanwhile_stops_the_run(tmp_path: Path) -> Non
     os.utime(source, ns=(1, 1))
     with pytest.raises(PackError, match=r"t.txt has changed since packing began"):
         look(table, tmp_path / "s", Questions(full=False, compare=("text",)))
+    source.unlink()
+    with pytest.raises(PackError, match=r"t.txt cannot be read: No such file or directory; run the command again once"):
+        look(table, tmp_path / "s", Questions(full=False, compare=("text",)))
 
 
 def test_findings_of_texts_and_sounds(tmp_path: Path) -> None:
