@@ -1,12 +1,13 @@
 """`append`: new samples as further shards of a packed folder; what is there is not written again.
 
 OUT/.fastload-append/         while an append is under way; hidden, so that readers pass it over
-    plan.json                 what is appended, and to which index.json
+    plan.json                 what is appended, to which index.json, and whether shards are being given their names
     packed/                   the new samples as a data set of their own
     fitted-.../               the same with keys and labels of OUT, where they differ
 
 Then the new shards get their names in OUT, and index.json is replaced last: until then readers see the version before.
-Killed at any moment, the same command goes on.
+Killed at any moment, the same command goes on. What was packed to its end but has no names yet is packed again, as the
+source may be another by then; shards that are being given their names are what is appended.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fastload.pack.locking import held
 from fastload.pack.objects import Samples
 from fastload.pack.prepare import Prepare
 from fastload.pack.splitting import Splitting
-from fastload.reshape.grow import grown
+from fastload.reshape.grow import check_moves, grown
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import Shape, write_shaped
 from fastload.reshape.sources import PackedSet, is_packed, open_set, set_of
@@ -40,7 +41,7 @@ from fastload.shards.files import write_atomic
 from fastload.shards.foreign import is_shard, names_below
 from fastload.shards.index import INDEX_NAME, IndexFile
 
-STAGING_NAME, PLAN_NAME = ".fastload-append", "plan.json"
+STAGING_NAME, PLAN_NAME, FITTED = ".fastload-append", "plan.json", "fitted-"
 INHERITED = ("shard_size", "shuffle", "seed", "jpeg", "statistics")
 UNNOTED = ("workers", "engine", "address", "progress")  # options that change nothing in the result
 
@@ -71,15 +72,26 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
             process appends or repairs.
     """
     out = Path(os.path.abspath(out))
-    before = IndexFile.load(out / INDEX_NAME)
-    base = xxhash.xxh3_64_hexdigest(before.to_bytes())
+    IndexFile.load(out / INDEX_NAME)  # a folder without one is left as it is
     with _staging(out) as staging:
+        before = IndexFile.load(out / INDEX_NAME)  # another append may just have ended
+        base = xxhash.xxh3_64_hexdigest(before.to_bytes())
         plan = {"source": _origin(source), "options": _plain(options), "base": base}
         if _is_done_already(out, staging, plan, before):
             return before
+        moving = _is_moving(out, staging, prefix)
+        if not moving:
+            _remove_finished(staging)
+        old = set_of(before, out)
         more, own = _more(source, staging, before, options)
+        united = _united(old, more, staging)
+        if not moving:
+            _refuse_clashes(old, more, prefix)
+        ready = _fitted(old, more, united, staging, prefix, own)
+        check_moves(out, before, ready, staging)
+        if not moving:
+            write_atomic(staging / PLAN_NAME, _json({**plan, "moving": prefix}))
         add_lists(out, staging / "packed" if own else Path(os.path.abspath(source)), prefix)  # type: ignore[arg-type]
-        ready = _fitted(set_of(before, out), more, staging, prefix, own)
         entry = {"source": more.name, "after": base, **({"prefix": prefix} if prefix else {})}
         index = grown(out, before, ready, entry)
         _clear(staging)
@@ -125,7 +137,7 @@ def _is_done_already(out: Path, staging: Path, plan: dict[str, Any], before: Ind
     if done or not noted or not (same or _holds_shards(staging)):
         _clear(staging)
         if not (same and done):
-            write_atomic(path, json.dumps(plan, indent=1).encode())
+            write_atomic(path, _json(plan))
         return same and done
     if not same:
         name = next(name for name in ("source", "options") if noted[name] != plan[name])
@@ -142,6 +154,35 @@ def _is_done(index: IndexFile, plan: Mapping[str, Any]) -> bool:
     """Whether the index is the one that this append made."""
     history = index.packed.get("history") or [{}]
     return bool(history[-1].get("after") == plan["base"])
+
+
+def _is_moving(out: Path, staging: Path, prefix: str) -> bool:
+    """Whether an earlier run began to give the new shards their names: what it has packed is then what is appended.
+
+    Raises: PackError where it did so with another prefix.
+    """
+    noted: dict[str, Any] = json.loads((staging / PLAN_NAME).read_bytes())
+    if noted.get("moving", prefix) != prefix:
+        raise PackError(
+            f"{out} has an unfinished append with prefix {noted['moving']!r} instead of {prefix!r}; run that again"
+        )
+    return "moving" in noted
+
+
+def _remove_finished(staging: Path) -> None:
+    """Remove what was packed to its end, and what was made of it: its source may have been mended since, or be another
+    list. What is not finished goes on by its journal, which compares."""
+    stale = staging / "stale"
+    if stale.exists():
+        shutil.rmtree(stale)
+    for folder in sorted(staging.iterdir()):
+        if folder.name.startswith(FITTED) or (folder / INDEX_NAME).exists():
+            os.rename(folder, stale)  # at once: nothing could go on with half of it
+            shutil.rmtree(stale)
+
+
+def _json(plan: Mapping[str, Any]) -> bytes:
+    return json.dumps(plan, indent=1).encode()
 
 
 def _origin(source: str | Path | Samples) -> str:
@@ -205,6 +246,8 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
 
     Raises: ConfigError where it does not say.
     """
+    if before.packed.get("source_splits") == "kept":
+        return Splitting()
     if len(before.splits) == 1:
         return Splitting(shares={next(iter(before.splits)): 1.0})
     by, column = known.get("split_by"), known.get("split_column")
@@ -222,25 +265,30 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
     )
 
 
-def _fitted(old: PackedSet, more: PackedSet, staging: Path, prefix: str, own: bool) -> PackedSet:
+def _united(old: PackedSet, more: PackedSet, staging: Path) -> United:
+    try:
+        return unite([old, more], old.shard_format)
+    except ShardIndexError:
+        _clear(staging)  # nothing that is asked of it will make it fit
+        raise
+
+
+def _refuse_clashes(old: PackedSet, more: PackedSet, prefix: str) -> None:
+    for split in more.splits:
+        advice = "pass a prefix for the new keys, or leave these samples out"
+        rename = lambda number, key: prefix + key if number else key  # noqa: E731
+        check_keys([old, more], split, old.shard_format, rename, advice)
+
+
+def _fitted(old: PackedSet, more: PackedSet, united: United, staging: Path, prefix: str, own: bool) -> PackedSet:
     """The new samples with keys, labels and fields as they are to be in the folder.
 
     Args:
         own: the shards of `more` may be taken as they are.
     """
-    try:
-        united = unite([old, more], old.shard_format)
-    except ShardIndexError:
-        _clear(staging)  # nothing that is asked of it will make it fit
-        raise
-    change = changer(prefix, united.labels[1])
-    for split in more.splits:
-        advice = "pass a prefix for the new keys, or leave these samples out"
-        rename = lambda number, key: prefix + key if number else key  # noqa: E731
-        check_keys([old, more], split, old.shard_format, rename, advice)
-    if own and change is None and _fits(more, united):
+    if own and changer(prefix, united.labels[1]) is None and _fits(more, united):
         return more
-    folder = staging / f"fitted-{xxhash.xxh3_64_hexdigest(prefix.encode())}"
+    folder = staging / f"{FITTED}{xxhash.xxh3_64_hexdigest(prefix.encode())}"
     if not (folder / INDEX_NAME).exists():
         _rewrite(old, more, united, folder, prefix)
     return replace(set_of(IndexFile.load(folder / INDEX_NAME), folder), statistics=more.statistics, name=more.name)

@@ -20,6 +20,23 @@ from fastload.shards.index import INDEX_NAME, IndexFile, ShardFile
 _NUMBER = re.compile(r"(\d+)\.(?:tar|parquet)$")
 
 
+def check_moves(out: Path, before: IndexFile, more: PackedSet, staging: Path) -> None:
+    """Whether `grown` can do its work; it can also where it has begun.
+
+    Args:
+        out, before, more: as in `grown`.
+        staging: the folder that holds `more`.
+
+    Raises:
+        PackError: another file has one of the new names, or a shard is gone.
+    """
+    for source, target in _moves(out, before, more):
+        if source.exists() and target.exists():
+            raise PackError(f"{target} is in the way: it is not in {INDEX_NAME}; delete it and run the command again")
+        if not source.exists() and not target.exists():
+            raise PackError(f"{source} is gone; delete {staging} and append again")
+
+
 def grown(out: Path, before: IndexFile, more: PackedSet, entry: Mapping[str, Any]) -> IndexFile:
     """Move shards into a packed folder and replace its index.json by one that has them too.
 
@@ -28,19 +45,13 @@ def grown(out: Path, before: IndexFile, more: PackedSet, entry: Mapping[str, Any
     Args:
         out: the folder.
         before: its index.json.
-        more: a data set with the folder's fields whose files may be moved, on the same file system.
+        more: a data set with the folder's fields whose files may be moved, on the same file system; see `check_moves`.
         entry: what the history says of it, besides the version and the counts.
 
     Raises:
-        PackError: another file has one of the new names.
         OSError: a file cannot be moved.
     """
     moves = list(_moves(out, before, more))
-    for source, target in moves:
-        if source.exists() and target.exists():
-            raise PackError(f"{target} is in the way: it is not in {INDEX_NAME}; delete it and run the command again")
-        if not source.exists() and not target.exists():
-            raise PackError(f"{source} is gone; delete {source.parents[1]} and append again")
     for source, target in moves:
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,13 +104,21 @@ def _index(out: Path, before: IndexFile, more: PackedSet, entry: Mapping[str, An
         shards=tuple(shards),
         splits=splits,
         packed={
-            **before.packed,
+            **_packed(before),
             "version": version,
             "history": [*history, {"version": version, **_counts(more), **entry}],
         },
     )
     result = {split: index.split(split, str(out)) for split in splits}
     return replace(index, statistics=united_statistics([old, more], result) | united_cleaning([old, more]))
+
+
+def _packed(before: IndexFile) -> dict[str, Any]:
+    """How the folder was packed, without the extensions that converting back would give: others may come."""
+    packed = dict(before.packed)
+    if "converted" in packed:
+        packed["converted"] = {name: value for name, value in packed["converted"].items() if name != "extensions"}
+    return packed
 
 
 def _counts(packed: PackedSet) -> dict[str, int]:

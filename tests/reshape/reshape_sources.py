@@ -42,3 +42,9 @@ def make_tokens(folder: Path) -> Path:
     fields = Idx(str(folder / "train/shard-000000.idx")).fields
     replace(index, fields=fields, packed={"fastload": "0"}).save(folder)
     return folder
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """By name, which file it is and when it was written: what was written again differs, even with the same bytes."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}

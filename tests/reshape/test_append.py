@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from pack_sources import jpeg, png, tree
-from reshape_sources import make_everything
+from pack_sources import Stopped, jpeg, png, tree
+from reshape_sources import make_everything, stamps
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
 
@@ -48,13 +51,12 @@ def test_the_next_version(tmp_path: Path, shard_format: ShardFormat, labels: tup
     before = pack(
         make_everything(tmp_path / "s1", range(20)), out, format=shard_format, shard_size="20KiB", split=SPLIT
     )
-    old_files, old_samples = tree(out), {split: by_key(out, split) for split in SPLIT}
+    old_files, old_samples = stamps(out), {split: by_key(out, split) for split in SPLIT}
     pack(more, tmp_path / "alone", format=shard_format, shard_size="20KiB", split=SPLIT)
     after = append(more, out)
-    now = tree(out)
-    assert {name: now[name] for name in old_files if name != "index.json"} == {
-        name: digest for name, digest in old_files.items() if name != "index.json"
-    }
+    now = stamps(out)
+    del old_files["index.json"]
+    assert {name: now[name] for name in old_files} == old_files
     assert verify(out, decode=True).ok
     assert not (out / STAGING_NAME).exists()
     for split in SPLIT:
@@ -169,6 +171,117 @@ def test_an_append_that_failed_can_be_run_again_but_nothing_else(tmp_path: Path)
     assert append(clash, out, prefix="b/").samples("train") == 18
     assert append(other, out).packed["version"] == 3
     assert verify(out).ok
+
+
+def texts_of(folder: Path) -> list[str]:
+    return [sample["text"] for sample in fastload.StreamingDataset(folder, shuffle=False)]
+
+
+def test_splits_of_the_sources_own_stay_apart(tmp_path: Path) -> None:
+    for number, source in enumerate("ab"):
+        for split in ("train", "val"):
+            folder = tmp_path / source / split / "cat"
+            folder.mkdir(parents=True)
+            for i in range(2):
+                (folder / f"{number}{i}.txt").write_text(f"text {i} of {split} in {source}")
+    before = pack(tmp_path / "a", tmp_path / "out")
+    after = append(tmp_path / "b", tmp_path / "out")
+    assert {split: before.samples(split) for split in before.splits} == {"train": 2, "val": 2}
+    assert {split: after.samples(split) for split in after.splits} == {"train": 4, "val": 4}
+
+
+def test_a_source_that_was_mended_is_read_again(tmp_path: Path) -> None:
+    out, more = tmp_path / "out", tmp_path / "more.csv"
+    (tmp_path / "a.csv").write_text("key,text\nk1,a\n")
+    pack(tmp_path / "a.csv", out)
+    more.write_text("key,text\nk1,b\nk2,c\n")
+    with pytest.raises(PackError, match="have the key 'k1'"):
+        append(more, out)
+    more.write_text("key,text\nk2,d\n")
+    assert append(more, out).samples("train") == 2
+    assert texts_of(out) == ["a", "d"]
+
+
+def test_of_two_lists_the_one_that_is_given_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    pack([{"__key__": "a", "text": "a"}], out)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["fastload.reshape.append"], "check_moves", stop)  # all is packed by then
+        with pytest.raises(Stopped):
+            append([{"__key__": "b", "text": "b"}], out, prefix="more/")
+    append([{"__key__": "c", "text": "c"}], out, prefix="more/")
+    assert texts_of(out) == ["a", "c"]
+
+
+@pytest.mark.parametrize("prefix", ["", "b/"])
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_what_was_stopped_among_its_renames_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: ShardFormat, prefix: str
+) -> None:
+    """Whether the shards are those that were packed, or were written again with other keys."""
+    out, source, rename, stops = tmp_path / "out", tmp_path / "b.csv", os.rename, 0
+    for name, numbers in (("a", range(4)), ("b", range(4, 8))):
+        (tmp_path / f"{name}.csv").write_text("key,text\n" + "".join(f"k{i},text {i}\n" for i in numbers))
+    pack(tmp_path / "a.csv", out, format=shard_format)
+    moved: list[Path] = []
+
+    def stop(old: Path, new: Path) -> None:
+        if Path(new).parent == out / "train":
+            if moved:
+                raise Stopped
+            moved.append(new)
+        rename(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", stop)
+        while stops < 20:
+            moved.clear()
+            try:
+                append(source, out, prefix=prefix, shard_size=1)
+            except Stopped:
+                stops += 1
+                source.write_text("key,text\nk0,is there already\n")  # what has begun to move is what is appended
+                assert open_index(out).samples == 4
+                with pytest.raises(PackError, match=rf"an unfinished append with prefix '{prefix}' instead of 'c/'"):
+                    append(source, out, prefix="c/", shard_size=1)
+            else:
+                break
+    assert stops > 1
+    assert sorted(texts_of(out)) == [f"text {i}" for i in range(8)]
+    assert verify(out).ok
+    assert not (out / STAGING_NAME).exists()
+
+
+def test_a_refused_append_leaves_the_lists_of_what_was_left_out(tmp_path: Path) -> None:
+    out, clean = tmp_path / "out", fastload.Cleaning(duplicates="drop")
+    pack([{"__key__": key, "text": "x"} for key in ("a0", "a1")], out, clean=clean)
+    before = (out / "rejected.parquet").read_bytes()
+    more = [{"__key__": key, "text": "y"} for key in ("a0", "b1")]
+    with pytest.raises(PackError, match="have the key 'a0'"):
+        append(more, out)
+    assert (out / "rejected.parquet").read_bytes() == before
+    append(more, out, prefix="m/")
+    assert pq.read_table(out / "rejected.parquet")["key"].to_pylist() == ["a1", "m/b1"]
+
+
+def test_what_another_append_added_just_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, module = tmp_path / "out", sys.modules["fastload.reshape.append"]
+    pack(lines(tmp_path / "a.txt", 0, 2), out)
+    held = module.held
+
+    def late(folder: Path, doing: str) -> Any:
+        monkeypatch.setattr(module, "held", held)
+        append(lines(tmp_path / "c.txt", 2, 2), out, prefix="c/")
+        return held(folder, doing)
+
+    monkeypatch.setattr(module, "held", late)
+    after = append(lines(tmp_path / "b.txt", 4, 2), out, prefix="b/")
+    assert [entry["source"] for entry in after.packed["history"][1:]] == ["c.txt", "b.txt"]
+    assert sorted(texts_of(out)) == [f"line {i}" for i in range(6)]
 
 
 def test_what_failed_before_its_first_shard_is_in_nobodys_way(tmp_path: Path) -> None:

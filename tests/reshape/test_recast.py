@@ -25,6 +25,7 @@ from fastload.cli import app
 from fastload.errors import ConfigError, CorruptError, PackError, ShardIndexError
 from fastload.pack import pack
 from fastload.pack.convert import convert
+from fastload.reshape import append
 from fastload.reshape.records import read_records
 from fastload.reshape.shaping import tar_key
 from fastload.shards.columns import read_columns
@@ -71,6 +72,24 @@ def test_tokens_and_bytes_there_and_back(tmp_path: Path) -> None:
     assert stream(tmp_path / "there") == stream(before)
     convert(tmp_path / "there", tmp_path / "back")
     assert tree(tmp_path / "back") == tree(before)
+
+
+def test_an_append_of_pictures_of_another_type_is_told_on_the_way_back(tmp_path: Path) -> None:
+    """What the tars of the beginning had is then no longer so."""
+    for name, content in (("a.jpg", jpeg(1)), ("b.png", png(2))):
+        (tmp_path / name[0]).mkdir()
+        (tmp_path / name[0] / name).write_bytes(content)
+    assert pack(tmp_path / "a", tmp_path / "tar", jpeg="keep").fields["image"].extension == "jpg"
+    convert(tmp_path / "tar", tmp_path / "parquet", format="parquet")
+    append(tmp_path / "b", tmp_path / "parquet")
+    index = convert(tmp_path / "parquet", tmp_path / "back")
+    assert index.fields["image"].extension is None
+    members: list[str] = []
+    for path in sorted((tmp_path / "back").rglob("*.tar")):
+        with tarfile.open(path) as tar:
+            members += tar.getnames()
+    assert [name.partition(".")[2] for name in members] == ["jpg", "png"]
+    assert verify(tmp_path / "back", decode=True).ok
 
 
 def test_packed_as_one_format_or_converted_to_it_is_the_same_data(everything: Path, tmp_path: Path) -> None:
