@@ -26,7 +26,14 @@ from fastload.reshape.salvage import NEW_SUFFIX, Salvage, Wanted, salvage
 from fastload.reshape.trust import agreed_fields
 from fastload.reshape.unite import class_statistics
 from fastload.shards.files import PARTIAL_SUFFIX, fsync_directory, write_atomic
-from fastload.shards.foreign import ONLY_SPLIT, names_below, one_format, refuse_unfinished, shards_among
+from fastload.shards.foreign import (
+    names_below,
+    one_format,
+    refuse_unfinished,
+    refuse_url,
+    shards_among,
+    splits_among,
+)
 from fastload.shards.idx import idx_path
 from fastload.shards.index import INDEX_NAME, IndexFile, ShardFile, merge_fields
 
@@ -92,11 +99,15 @@ def repair(
         progress: called with shards looked at, shards in all, and bytes of these.
 
     Raises:
-        ShardIndexError: no shards, or a packing run that was not finished: run `fastload pack` again.
+        ConfigError: a URL.
+        ShardIndexError: no folder, no shards, or a packing run that was not finished: run `fastload pack` again.
         PackError: another process repairs the folder, or appends to it.
         OSError: files cannot be read or written.
     """
+    refuse_url(out, "files behind URLs are never changed; repair the folder that was uploaded, and upload it again")
     root = Path(os.path.abspath(out))
+    if not root.is_dir():
+        raise ShardIndexError(f"{root} is no folder; pass the one that was packed")
     refuse_unfinished(root)
     if dry_run:
         return _repair(root, None, drop_damaged, progress)
@@ -143,7 +154,7 @@ def _repair(root: Path, backup: Path | None, drop: bool, progress: OnShard | Non
     if not abouts:
         raise ShardIndexError(f"{root} has no {INDEX_NAME} and no shards; there is nothing to repair")
     found = _salvaged(root, before, abouts, drop, backup is None, progress)
-    after = _index_after(before, found)
+    after = _index_after(root, before, found)
     mended = [
         *(Mended(name=name, what="left by a run that was not finished: removed") for name in unfinished),
         *(Mended(name=s.name, what=s.what, lost=s.lost, lost_samples=s.lost_samples) for s in found if s.what),
@@ -216,37 +227,33 @@ def _salvaged(
     return found
 
 
-def _index_after(before: IndexFile | None, found: Sequence[Salvage]) -> IndexFile:
+def _index_after(root: Path, before: IndexFile | None, found: Sequence[Salvage]) -> IndexFile:
     """What index.json is to say; statistics come when the shards are in place."""
-    kept = [one for one in found if one.file is not None]
+    kept = {one.name: one.file for one in found if one.file is not None}
     if not kept:
         raise ShardIndexError("nothing is left of any shard; restore them from where they came, or pack again")
-    files = tuple(one.file for one in kept if one.file is not None)
     if before is None:
-        shard_format = one_format([one.name for one in kept])
-        described = [(one.name, one.fields) for one in kept if one.fields is not None]
-        by_split: dict[str, list[ShardFile]] = {}
-        for file in files:
-            by_split.setdefault(os.path.dirname(file.name) or ONLY_SPLIT, []).append(file)
+        described = [(one.name, one.fields) for one in found if one.name in kept and one.fields is not None]
+        shard_format = one_format(list(kept))
+        splits = splits_among(list(kept), root)
         return IndexFile(
             shard_format=shard_format,
             fields=merge_fields(shard_format, described) if described else {},
-            shards=tuple(file for some in by_split.values() for file in some),
-            splits=_spans(by_split.values(), by_split),
+            shards=tuple(kept[name] for names in splits.values() for name in names),
+            splits=_spans(splits.values(), splits),
             packed={"by": "fastload repair"},
         )
-    names = {one.name for one in kept}
-    parts = [[s.name in names for s in before.shards[a:b]].count(True) for a, b in before.splits.values()]
+    parts = [[s.name in kept for s in before.shards[a:b]].count(True) for a, b in before.splits.values()]
     starts = [0, *accumulate(parts)]
-    splits = {split: span for split, span in zip(before.splits, pairwise(starts), strict=True) if span[0] < span[1]}
+    spans = {split: span for split, span in zip(before.splits, pairwise(starts), strict=True) if span[0] < span[1]}
     lost = sum(one.lost_samples for one in found)
     packed = before.packed
     if lost:
         packed = {**packed, "samples_lost": packed.get("samples_lost", 0) + lost}
-    return replace(before, shards=files, splits=splits, packed=packed)
+    return replace(before, shards=tuple(kept.values()), splits=spans, packed=packed)
 
 
-def _spans(parts: Iterable[Sequence[ShardFile]], names: Iterable[str]) -> dict[str, tuple[int, int]]:
+def _spans(parts: Iterable[Sequence[str]], names: Iterable[str]) -> dict[str, tuple[int, int]]:
     return dict(zip(names, pairwise([0, *accumulate(map(len, parts))]), strict=True))
 
 
@@ -274,7 +281,7 @@ def _apply(root: Path, backup: Path, found: Sequence[Salvage], unfinished: Seque
     for name in unfinished:
         _keep(root, originals, name, move=True)
     for one in found:
-        if one.file is None:
+        if one.file is None and one.what:  # what cannot be read and is not to be dropped stays
             for name in (one.name, idx_path(one.name)):
                 if (root / name).exists():
                     _keep(root, originals, name, move=True)

@@ -97,7 +97,9 @@ def salvage(root: Path, name: str, wanted: Wanted) -> Salvage:
 
 
 def _looked_at(root: Path, name: str, wanted: Wanted) -> Salvage:
-    other = wanted.others.get(hash_file(root / name)) if wanted.others else None
+    digest = hash_file(root / name) if wanted.others else None
+    own = wanted.about is not None and wanted.about.xxh3 == digest  # another may be a copy of it
+    other = wanted.others.get(digest) if digest is not None and not own else None
     if other is not None:
         swapped = f"holds the bytes of {other}: give the files their names back"
         return Salvage(name=name, file=wanted.about, left=(swapped,))

@@ -1,7 +1,8 @@
 """Shards that have no index.json: found in a folder, told apart into splits, and described one by one.
 
 A tar is described by its `.idx`: the one beside it, else one in the cache, else made now by scanning the tar. It counts
-only if it is not older than the tar and says the same size. A Parquet file is described by its footer.
+only if it is not older than the tar and says the same size. One of another tool stays as it is: ours is then in the
+cache. A Parquet file is described by its footer.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ REJECTED_NAME, SUSPECTS_NAME = "rejected.parquet", "suspects.parquet"  # lists b
 ONLY_SPLIT = "train"  # what the shards of a folder without subfolders are called
 _URL_OR_ITS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+ARROW_MAGIC = b"ARROW1"
 SCAN_THREADS = 8  # scanning waits for the disk, and hashing releases the GIL
 SPLIT_NAMES = ("train", "val", "valid", "validation", "dev", "test")
 # how the Hugging Face hub names files: train-00000-of-00012.parquet; others: val.tar, val_0001.tar, val-000000.tar
@@ -112,8 +114,7 @@ def refuse_compressed(name: str) -> None:
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
-    """All shards below a folder, by split: the subfolder's name; within one folder, what all file names begin with if
-    that is a split's name; else all in one. A folder of several that has files of several splits gives "folder/split".
+    """All shards below a folder, by split; see `splits_among`.
 
     Raises:
         ShardIndexError: no shards, an unfinished one, or some in the folder and some in its subfolders.
@@ -126,13 +127,27 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     shards = shards_among(names)
     if not shards:
         raise ShardIndexError(f"{folder} has no {INDEX_NAME} and no {' or '.join('*' + ending for ending in FORMATS)}")
+    return {split: [folder / name for name in some] for split, some in splits_among(shards, folder).items()}
+
+
+def splits_among(shards: Sequence[str], folder: Path) -> dict[str, list[str]]:
+    """Shards by split: the subfolder's name; within one folder, what all file names begin with if that is a split's
+    name; else all in one. A folder of several that has files of several splits gives "folder/split".
+
+    Args:
+        shards: their paths relative to the folder.
+        folder: what errors name.
+
+    Raises:
+        ShardIndexError: some are in the folder and some in its subfolders.
+    """
     parents = sorted({os.path.dirname(name) for name in shards})
     if "" in parents and len(parents) > 1:
         others = ", ".join(parents[1:])
         raise ShardIndexError(
             f"{folder} has shards of its own and others in {others}; keep each split in one subfolder"
         )
-    splits: dict[str, list[Path]] = {}
+    splits: dict[str, list[str]] = {}
     named = [_split_of(os.path.basename(name)) for name in shards]
     in_folder = {
         parent: {split for name, split in zip(shards, named, strict=True) if os.path.dirname(name) == parent}
@@ -144,7 +159,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
             split = parent or ONLY_SPLIT
         elif len(parents) > 1:
             split = f"{parent}/{split}"
-        splits.setdefault(split, []).append(folder / name)
+        splits.setdefault(split, []).append(name)
     return splits
 
 
@@ -227,7 +242,16 @@ def describe_anew(paths: Sequence[Path], before: Sequence[ShardFile | None]) -> 
 
     The `.idx` of a tar is made again unless it and its tar are, to the bit, what the index before says: it may hold
     what a scan cannot find, such as facts.
+
+    Raises: as `index_of_files`; ShardIndexError for a `.idx` of another tool's, which is never replaced.
     """
+    for path in paths:
+        beside = idx_path(str(path))
+        if path.suffix == ".tar" and _is_others(Path(beside)):
+            raise ShardIndexError(
+                f"{beside} is none of fastload's (DALI has such files too), and its index would take that name: move it"
+                " elsewhere; or read the shards without index.json, as they are"
+            )
     with ThreadPoolExecutor(min(SCAN_THREADS, len(paths))) as pool:
         return list(pool.map(lambda path, file: _intact(path, file) or _scan(path, checksum=True), paths, before))
 
@@ -252,7 +276,7 @@ def _known(path: Path) -> Described | None:
         return Described(file=file, fields=fields)
     about = _stat(path)
     for place in (Path(idx_path(str(path))), cached_idx(path, about)):
-        if place.is_file() and place.stat().st_mtime_ns >= about.st_mtime_ns:
+        if place.is_file() and not _is_others(place) and place.stat().st_mtime_ns >= about.st_mtime_ns:
             idx = Idx(str(place))
             if idx.tar_bytes == about.st_size:
                 file = ShardFile(name=path.name, samples=idx.samples, bytes=idx.tar_bytes, xxh3=idx.tar_xxh3)
@@ -265,7 +289,7 @@ def _scan(path: Path, checksum: bool) -> Described:
         file, fields = scan_parquet(path, checksum)
         return Described(file=file, fields=fields)
     beside = Path(idx_path(str(path)))
-    if os.access(path.parent, os.W_OK):
+    if os.access(path.parent, os.W_OK) and not _is_others(beside):
         try:
             return _scan_tar(path, beside)
         except FastloadError:
@@ -276,6 +300,15 @@ def _scan(path: Path, checksum: bool) -> Described:
     cached = cached_idx(path, _stat(path))
     cached.parent.mkdir(parents=True, exist_ok=True)
     return _scan_tar(path, cached)
+
+
+def _is_others(idx: Path) -> bool:
+    """Whether the file beside a tar is another tool's, such as DALI's: ours begins as files of Arrow do."""
+    try:
+        with open(idx, "rb") as file:
+            return file.read(len(ARROW_MAGIC)) != ARROW_MAGIC
+    except OSError:  # there is none, or whoever reads it says why that fails
+        return False
 
 
 def _not_allowed(error: OSError) -> bool:

@@ -38,7 +38,7 @@ from fastload.shards.foreign import (
     refuse_unfinished,
     refuse_url,
 )
-from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, join, merge_fields
+from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, ShardFile, join, merge_fields
 
 Data = str | os.PathLike[str]
 
@@ -182,7 +182,8 @@ def index_folder(folder: Data) -> IndexFile:
 
     Subfolders are splits ("train", "val"); in a folder without, files named as on the Hugging Face hub
     (train-00000-of-00012.parquet) are told apart by their names, and others are one split called "train". With an
-    index.json there already this is a repair: what still fits it is kept, and so are the names of classes.
+    index.json there already this is a repair: what still fits it is kept, and so are the names of classes; statistics
+    only where all shards are those in which they were counted.
 
     Raises:
         ShardIndexError: no shards, tar and Parquet mixed, fields that differ between shards or from those that were
@@ -206,12 +207,13 @@ def index_folder(folder: Data) -> IndexFile:
     described = describe_anew(paths, [shards.get(name) for name in names])
     fields = merge_fields(shard_format, ((name, one.fields) for name, one in zip(names, described, strict=True)))
     starts = [0, *accumulate(map(len, splits.values()))]
+    files = tuple(one.file._replace(name=name) for name, one in zip(names, described, strict=True))
     index = IndexFile(
         shard_format=shard_format,
         fields=fields if before is None else _as_before(fields, before.fields, root),
-        shards=tuple(one.file._replace(name=name) for name, one in zip(names, described, strict=True)),
+        shards=files,
         splits=dict(zip(splits, pairwise(starts), strict=True)),
-        statistics={} if before is None else before.statistics,
+        statistics=before.statistics if before is not None and _same_files(before.shards, files) else {},
         packed={"by": "fastload index"} if before is None else before.packed,
     )
     index.save(root)
@@ -224,6 +226,11 @@ def _before(path: Path) -> IndexFile | None:
         return IndexFile.load(path)
     except ShardIndexError:
         return None
+
+
+def _same_files(some: Sequence[ShardFile], others: Sequence[ShardFile]) -> bool:
+    """Whether what was counted in some shards holds for others."""
+    return {(file.name, file.xxh3) for file in some} == {(file.name, file.xxh3) for file in others}
 
 
 def _as_before(fields: dict[str, FieldInfo], before: dict[str, FieldInfo], folder: Path) -> dict[str, FieldInfo]:

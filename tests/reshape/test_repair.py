@@ -14,16 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import samples
 from pack_sources import tree
-from reshape_sources import make_everything
+from reshape_sources import make_everything, stamps
 from samples import FORMATS
 from typer.testing import CliRunner
 
 import fastload
 from fastload.cli import app
-from fastload.errors import ShardIndexError
+from fastload.errors import ConfigError, ShardIndexError
 from fastload.pack import pack
 from fastload.reshape import repair
 from fastload.reshape.repair import REPAIR_NAME
@@ -48,10 +50,6 @@ def keys(folder: Path, split: str = "train") -> list[str]:
 
 def files(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in tree(folder).items() if REPAIR_NAME not in name}
-
-
-def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
 def rehearsed(folder: Path, **options: Any) -> Any:
@@ -289,6 +287,40 @@ def test_swapped_shards_are_never_dropped(out: Path) -> None:
     assert files(out) == before
 
 
+def test_splits_that_file_names_tell_are_found_again(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"x": [1, 2]}), tmp_path / f"{split}-00000-of-00001.parquet")
+    before = index_folder(tmp_path)
+    (tmp_path / "index.json").unlink()
+    rehearsed(tmp_path)
+    after = IndexFile.load(tmp_path / "index.json")
+    assert after.splits == before.splits == {"test": (0, 1), "train": (1, 2)}
+    assert after.shards == before.shards
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_without_an_index_what_cannot_be_read_stays_where_it_is(tmp_path: Path, drop: bool) -> None:
+    folder = samples.make(tmp_path / "a", "parquet", [4, 3], ("image", "label"))
+    (folder / "index.json").unlink()
+    os.truncate(folder / "train/part-000001.parquet", 200)
+    before = files(folder)
+    done = rehearsed(folder, drop_damaged=drop)
+    assert "part-000001.parquet: " in done.left[0]
+    assert "is not a whole Parquet file" in done.left[0]
+    assert (done.samples, done.lost_samples) == (4, 0)
+    assert {name: digest for name, digest in files(folder).items() if name != "index.json"} == before
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_a_copy_of_a_shard_in_another_split_is_none_that_was_swapped(tmp_path: Path, shard_format: ShardFormat) -> None:
+    folder = samples.make(tmp_path / "a", shard_format, [3], ("label",))
+    (folder / "index.json").unlink()
+    shutil.copytree(folder / "train", folder / "val")
+    index_folder(folder)
+    done = repair(folder)
+    assert (done.mended, done.left, done.samples) == ((), (), 6)
+
+
 def test_tars_of_others(tmp_path: Path) -> None:
     """Every other sample has a .json; the cut takes that of the last sample, which then is not whole."""
     (tmp_path / "a").mkdir()
@@ -338,6 +370,16 @@ def test_nothing_to_repair_with(tmp_path: Path, out: Path) -> None:
     with pytest.raises(ShardIndexError, match="nothing is left of any shard; restore them"):
         repair(out, drop_damaged=True)
     assert not (out / REPAIR_NAME).exists()
+
+
+def test_what_is_no_folder_is_not_made_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShardIndexError, match=r"/typo is no folder; pass the one that was packed"):
+        repair("typo")
+    for url in ("s3://bucket/a", Path("s3://bucket/a")):
+        with pytest.raises(ConfigError, match=r"s3:/+bucket/a is a URL, and a local folder is needed"):
+            repair(url)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_repair_that_fails_leaves_the_folder_as_it_was(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -307,6 +308,21 @@ def test_where_nothing_can_be_written_the_index_goes_to_the_cache(tmp_path: Path
     assert open_index(other).idx_paths != index.idx_paths
 
 
+def test_an_idx_of_another_tool_stays_as_it_is(tmp_path: Path, cache: Path) -> None:
+    """DALI's has the same name; older than its tar or newer, it is none of ours."""
+    tar, idx = foreign(tmp_path / "d/a.tar", samples=3), tmp_path / "d/a.idx"
+    written = tar.stat().st_mtime_ns
+    for age in (10**9, -(10**9)):
+        idx.write_text("v1.2 3\n1024 txt 0\n")
+        os.utime(idx, ns=(written - age, written - age))
+        assert open_index(tar).samples == 3
+        assert open_index(tar).idx_paths == (str(cached_idx(tar, tar.stat())),)
+        with pytest.raises(ShardIndexError, match=r"a.idx is none of fastload's \(DALI.*: move it"):
+            index_folder(tmp_path / "d")
+        assert idx.read_text() == "v1.2 3\n1024 txt 0\n"
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["a.idx", "a.tar"]
+
+
 def test_faults_of_single_files_are_named(tmp_path: Path) -> None:
     tar = foreign(tmp_path / "a.tar")
     tar.write_bytes(tar.read_bytes()[:700])
@@ -314,7 +330,7 @@ def test_faults_of_single_files_are_named(tmp_path: Path) -> None:
         open_index(tar)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
     write(tmp_path / "b.tar")
-    (tmp_path / "b.idx").write_bytes(b"nonsense" * 100)
+    (tmp_path / "b.idx").write_bytes(b"ARROW1" + b"nonsense" * 100)
     with pytest.raises(
         ShardIndexError, match=r"b.idx is not an index of fastload .*; delete it and run `fastload index`"
     ):
@@ -401,6 +417,15 @@ def test_class_names_survive_a_new_index(packed: Path) -> None:
     fields = {**whole.fields, "label": LABELLED["label"]}
     IndexFile(shard_format="tar", fields=fields, shards=whole.shards, splits=whole.splits).save(packed)
     assert index_folder(packed).fields["label"].classes == ("no", "yes")
+
+
+def test_what_was_counted_in_shards_that_are_gone_is_not_kept(packed: Path) -> None:
+    counted = {"classes": {"train": {"no": 2, "yes": 2}}}
+    replace(IndexFile.load(packed / "index.json"), statistics=counted).save(packed)
+    (packed / "train/s-000000.idx").unlink()
+    assert index_folder(packed).statistics == counted, "all shards are those in which it was counted"
+    (packed / "train/s-000001.tar").unlink()
+    assert index_folder(packed).statistics == {}
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
