@@ -20,13 +20,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fastload.errors import SourceError
 from fastload.prepared import STEPS, prepared_texts
 from fastload.remote.cache import Cache
+from fastload.remote.fetch import is_refusal
 from fastload.remote.settings import Remote
-from fastload.remote.urls import is_url, path_of
+from fastload.remote.urls import is_url, path_of, shown
 from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.behind import packed_folder
-from fastload.shards.foreign import is_shard
+from fastload.shards.foreign import choose_split, is_shard
 from fastload.shards.index import INDEX_NAME, Index, IndexFile
 from fastload.shards.open import Data, open_index
 from fastload.shards.parquetscan import fact_names, open_parquet
@@ -62,25 +64,45 @@ def summary(data: Data, split: str | None = None) -> dict[str, Any]:
 
 
 def indexes_of(data: Data, split: str | None) -> tuple[dict[str, Index], dict[str, Any], dict[str, Any]]:
-    """The splits by name, how they were packed, and what was counted then.
+    """The splits by name, how they were packed, and what was counted then; with `split`, that one and what was counted
+    in it.
 
-    Data without index.json is one split called "all", of which the rest is not known; so it is of one split alone.
+    Data without index.json is one split called "all", of which the rest is not known.
     """
-    if split is None and is_url(os.fspath(data)):
-        cache = Cache(Remote())
-        whole, folder = packed_folder(os.fspath(data), cache) if not is_shard(path_of(os.fspath(data))) else (None, "")
-        if whole is not None:
-            return {n: whole.split(n, folder, cache) for n in whole.splits}, whole.packed, whole.statistics
-    path = Path(os.path.abspath(data))
-    whole_path = path if path.name == INDEX_NAME else path / INDEX_NAME
-    if split is None and whole_path.is_file():
-        whole = IndexFile.load(whole_path)
-        return (
-            {name: whole.split(name, str(whole_path.parent)) for name in whole.splits},
-            whole.packed,
-            whole.statistics,
-        )
-    return {split or "all": open_index(data, split)}, {}, {}
+    whole, folder, cache = _packed(os.fspath(data))
+    if whole is None:
+        return {split or "all": open_index(data, split)}, {}, {}
+    place = folder if cache is None else shown(folder)
+    names = list(whole.splits) if split is None else [choose_split(whole.splits, split, place)]
+    statistics = whole.statistics if split is None else _of_split(whole.statistics, split)
+    return {name: whole.split(name, folder, cache) for name in names}, whole.packed, statistics
+
+
+def _packed(data: str) -> tuple[IndexFile | None, str, Cache | None]:
+    """The index.json of a packed folder, None if it has none; the folder, and what it is read through."""
+    if not is_url(data):
+        path = Path(os.path.abspath(data))
+        folder = path.parent if path.name == INDEX_NAME else path
+        whole = IndexFile.load(folder / INDEX_NAME) if (folder / INDEX_NAME).is_file() else None
+        return whole, str(folder), None
+    if is_shard(path_of(data)):
+        return None, "", None
+    cache = Cache(Remote())
+    try:
+        return (*packed_folder(data, cache), cache)
+    except SourceError as error:
+        if not is_refusal(error):
+            raise
+        return None, "", None  # stores refuse what is not there; whoever opens the data says what else there is
+
+
+def _of_split(statistics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """What was counted in one split alone."""
+    return {
+        name: {split: counted[split]}
+        for name, counted in statistics.items()
+        if isinstance(counted, Mapping) and split in counted
+    }
 
 
 def _split_summary(index: Index) -> dict[str, Any]:
@@ -132,7 +154,10 @@ def numbers_of(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]
     """Scalar fields and facts of one file, by name, without missing values."""
     if index.shard_format == "tar":
         idx = open_idx(index, file, check=False)
-        yield from ((name, idx.column(name)) for name in idx.numbers)
+        for name in idx.numbers:
+            offsets = f"{name.rpartition('.')[0]}.offset"  # of the field of a fact: 0 in samples that lack it
+            lacking = name not in idx.fields and offsets in idx
+            yield name, idx.column(name)[idx.column(offsets) > 0] if lacking else idx.column(name)
         return
     parquet = open_parquet(Path(index.paths[file]), source=parquet_input(index, file))
     names = [n for n in parquet.schema_arrow.names if _is_scalar(index, n) or n in fact_names(parquet)]

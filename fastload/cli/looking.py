@@ -50,7 +50,7 @@ def stats(
     pixels: Annotated[bool, typer.Option("--pixels", help="Also mean and std of all pixels; decodes them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show class balance, sizes and lengths by split and field, from the index alone."""
+    """Show class balance, sizes and lengths by split and field, from the index."""
     from fastload.describe import describe
     from fastload.describe.table import render as render_numbers
 
@@ -68,7 +68,7 @@ def verify(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check every byte against the index; name each fault by shard, offset and key."""
+    """Check every byte against the index; name each fault by shard, offset (of Parquet: rows) and key."""
     from fastload.inspect import size_text
     from fastload.verify import verify as run
 

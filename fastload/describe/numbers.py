@@ -1,4 +1,4 @@
-"""Counts, class balance, sizes and lengths of packed data by split and field, from the index alone; pixels if asked."""
+"""Counts, class balance, sizes and lengths of packed data by split and field, from the index; pixels if asked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from fastload.errors import FastloadError
+from fastload.errors import CorruptError, FastloadError
 from fastload.inspect import MAX_UNNAMED, indexes_of, named_counts, numbers_of, seconds_of
 from fastload.reshape.records import read_records
 from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.index import FieldInfo, Index
 from fastload.shards.open import Data
-from fastload.shards.parquetscan import open_parquet
+from fastload.shards.parquetscan import METADATA_KEY, fact_names, open_parquet
 from fastload.statistics import FieldStatistics, Measure, PixelSums, field_statistics
 
 BINS = 20  # of a histogram: as many as a phone's width shows apart
@@ -34,7 +36,8 @@ def describe(data: Data, split: str | None = None, *, pixels: bool = False) -> d
 
     Every split has "samples", "files", "bytes" and, by field:
 
-        present   how many samples have it
+        present   how many samples have it. Of Parquet files that fastload converted, texts and bytes are read through
+                  for that: nothing else tells
         bytes     sizes of its contents: sum, mean, min, max, and a histogram of powers of two ([2^(b-1), 2^b) at b);
                   of tars also "steps", a histogram of equal steps. Of Parquet files that fastload did not pack the sum
                   alone: their index has no more
@@ -57,25 +60,36 @@ def describe(data: Data, split: str | None = None, *, pixels: bool = False) -> d
         "data": os.fspath(data),
         "shard_format": first.shard_format,
         "version": packed.get("version", 1),
-        "splits": {name: describe_index(index, statistics, name, pixels=pixels) for name, index in indexes.items()},
+        "splits": {
+            name: describe_index(index, statistics, name, pixels=pixels, read_through=True)
+            for name, index in indexes.items()
+        },
     }
 
 
 def describe_index(
-    index: Index, statistics: Mapping[str, Any] | None = None, split: str = "all", *, pixels: bool = False
+    index: Index,
+    statistics: Mapping[str, Any] | None = None,
+    split: str = "all",
+    *,
+    pixels: bool = False,
+    read_through: bool = False,
 ) -> dict[str, Any]:
     """What `describe` has of one split.
 
     Args:
         statistics: what was counted when it was packed; None: not known.
         split: its name there.
+        pixels: as of `describe`.
+        read_through: read columns of Parquet where neither statistics nor footers tell which samples lack a field;
+            without, all count as having it.
     """
     statistics = statistics or {}
     columns = _columns(index)
     fields: dict[str, Any] = {}
     for name, info in index.fields.items():
         known = field_statistics(statistics, split, name)
-        about: dict[str, Any] = {"kind": info.kind, **_contents(index, name, info, columns, known)}
+        about: dict[str, Any] = {"kind": info.kind, **_contents(index, name, info, columns, known, read_through)}
         if name in columns:
             about |= _values(info, columns[name])
         for column, values in columns.items():
@@ -98,18 +112,10 @@ def _columns(index: Index) -> dict[str, Numbers]:
     """Values, facts and, of tars, sizes of contents ("<field>.length"), over all files, of samples that have them."""
     parts: dict[str, list[Numbers]] = {}
     for file in range(len(index.files)):
-        numbers = dict(_present(index, file))
+        numbers = dict(numbers_of(index, file))
         for name, values in (*numbers.items(), *seconds_of(numbers).items(), *_lengths(index, file)):
             parts.setdefault(name, []).append(values)
     return {name: np.concatenate(some) for name, some in parts.items()}
-
-
-def _present(index: Index, file: int) -> Iterator[tuple[str, Numbers]]:
-    """`numbers_of`, without the zeros that a tar's index has where a sample lacks the field of a fact."""
-    idx = open_idx(index, file) if index.shard_format == "tar" else None
-    for name, values in numbers_of(index, file):
-        offsets = f"{name.rpartition('.')[0]}.offset"
-        yield name, values if idx is None or offsets not in idx else values[idx.column(offsets) > 0]
 
 
 def _lengths(index: Index, file: int) -> Iterator[tuple[str, Numbers]]:
@@ -121,7 +127,12 @@ def _lengths(index: Index, file: int) -> Iterator[tuple[str, Numbers]]:
 
 
 def _contents(
-    index: Index, name: str, info: FieldInfo, columns: Mapping[str, Numbers], known: FieldStatistics | None
+    index: Index,
+    name: str,
+    info: FieldInfo,
+    columns: Mapping[str, Numbers],
+    known: FieldStatistics | None,
+    read_through: bool,
 ) -> dict[str, Any]:
     """How many samples have the field, and how large their contents are."""
     if info.kind == "scalar":
@@ -130,29 +141,51 @@ def _contents(
         lengths = columns.get(f"{name}.length", np.zeros(0, np.int64))
         steps = {"steps": spread(lengths)["histogram"]} if len(lengths) else {}
         return {"present": len(lengths), "bytes": {**_measured(Measure.of(lengths)), **steps}}
-    present, stored = _of_footers(index, name)
     if known is not None and "bytes" in known.measures:
         return {"present": known.measures["bytes"].count, "bytes": _measured(known.measures["bytes"])}
-    return {"present": present, "bytes": {"sum": stored}}
+    of_files = [_of_column(index, file, name, read_through) for file in range(len(index.files))]
+    return {"present": sum(n for n, _ in of_files), "bytes": {"sum": sum(size for _, size in of_files)}}
 
 
 def _measured(measure: Measure) -> dict[str, Any]:
     return {**measure.to_json(), "mean": measure.mean}
 
 
-def _of_footers(index: Index, name: str) -> tuple[int, int]:
-    """Of a column of Parquet files: how many values are not null, where footers say it (else all), and its bytes."""
+def _of_column(index: Index, file: int, name: str, read_through: bool) -> tuple[int, int]:
+    """Of a field of a Parquet file: how many samples have it, and its bytes.
+
+    The footer has the bytes, and the nulls of most columns; not of the texts and contents that fastload writes. A fact
+    of a field is null with it; else such a column is read if `read_through`. Without any of these, all samples count.
+    """
+    parquet = open_parquet(Path(index.paths[file]), source=parquet_input(index, file))
+    footer, columns = parquet.metadata, parquet.schema_arrow.names
+    facts = [fact for fact in fact_names(parquet) if fact.rpartition(".")[0] == name]
+    own = METADATA_KEY in (parquet.schema_arrow.metadata or {})
     present = size = 0
-    for file in range(len(index.files)):
-        footer = open_parquet(Path(index.paths[file]), source=parquet_input(index, file)).metadata
-        for number in range(footer.num_row_groups):
-            group = footer.row_group(number)
-            leaves = [group.column(leaf) for leaf in range(group.num_columns)]
-            own = [leaf for leaf in leaves if leaf.path_in_schema.partition(".")[0] == name]
-            size += sum(leaf.total_uncompressed_size for leaf in own)
-            told = [leaf.statistics for leaf in own if leaf.statistics is not None and leaf.statistics.has_null_count]
-            present += group.num_rows - (told[0].null_count if told and len(own) == 1 else 0)
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        leaves = {leaf.path_in_schema: leaf for leaf in map(group.column, range(group.num_columns))}
+        size += sum(
+            leaf.total_uncompressed_size
+            for path, leaf in leaves.items()
+            if path == name or (path.startswith(f"{name}.") and path not in columns)
+        )
+        nulls = next((leaves[path].statistics for path in (*facts, name, f"{name}.bytes") if path in leaves), None)
+        if nulls is not None and nulls.has_null_count:
+            present += group.num_rows - nulls.null_count
+        elif read_through and own:
+            leaf = f"{name}.path" if f"{name}.path" in leaves else name
+            present += group.num_rows - _read(parquet, number, leaf).column(name).null_count
+        else:
+            present += group.num_rows
     return present, size
+
+
+def _read(parquet: pq.ParquetFile, group: int, leaf: str) -> pa.Table:
+    try:
+        return parquet.read_row_group(group, columns=[leaf], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptError(f"row group {group} cannot be read: {error}; see `fastload verify`") from error
 
 
 def _values(info: FieldInfo, values: Numbers) -> dict[str, Any]:

@@ -121,11 +121,15 @@ def class_statistics(splits: Mapping[str, Index]) -> dict[str, dict[str, int]]:
 
 
 def _fields_added(parts: Sequence[Any]) -> dict[str, Any] | None:
-    """The statistics of fields over several sets; None if one has none."""
+    """The statistics of fields over several sets; None if one has none. Pixels only where each set has summed them."""
     if not all(parts):
         return None
     some = [{name: FieldStatistics.from_json(about) for name, about in part.items()} for part in parts]
-    return {name: about.to_json() for name, about in joined(some).items()}
+    unknown = {name for part in some for name, about in part.items() if about.pixels is None}
+    return {
+        name: (replace(about, pixels=None) if name in unknown else about).to_json()
+        for name, about in joined(some).items()
+    }
 
 
 def _counts_added(parts: Sequence[Any]) -> Any:

@@ -23,7 +23,9 @@ from fastload.describe import describe
 from fastload.describe.numbers import balance, spread
 from fastload.describe.table import sparkline
 from fastload.errors import DecodeError, ShardIndexError
+from fastload.inspect import summary
 from fastload.pack import pack
+from fastload.pack.convert import convert
 from fastload.shards.index import ShardFormat
 
 SIZES = [(32, 24), (48, 24), (20, 60)]
@@ -104,13 +106,39 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path: Path) -> None:
         describe(folder, pixels=True)
 
 
-def test_samples_that_lack_a_field(tmp_path: Path) -> None:
-    folder = samples.make(
-        tmp_path / "a", "tar", [3, 4], ("image", "text"), replace={i: {"text": None} for i in (1, 5, 6)}
-    )
-    text = describe(folder)["splits"]["train"]["fields"]["text"]
-    assert text["present"] == 4
-    assert text["bytes"]["sum"] == 4 * len("text of sample 0")
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_samples_that_lack_a_field(tmp_path: Path, shard_format: ShardFormat) -> None:
+    """As they were written, and as converted, with facts of the pictures that are there."""
+    lacking: dict[int, dict[str, bytes | None]] = {i: {"text": None} for i in (1, 5)}
+    lacking[6] = {"text": None, "image": None, "bytes": None}
+    folder = samples.make(tmp_path / "a", shard_format, [3, 4], ("image", "text", "bytes", "label"), replace=lacking)
+    convert(folder, tmp_path / "tar", format="tar")
+    convert(folder, tmp_path / "parquet", format="parquet")
+    for data in (folder, tmp_path / "tar", tmp_path / "parquet"):
+        fields = describe(data)["splits"]["train"]["fields"]
+        present = {name: about["present"] for name, about in fields.items()}
+        assert present == {"image": 6, "text": 4, "bytes": 6, "label": 7}
+    size = describe(tmp_path / "tar")["splits"]["train"]["fields"]["text"]["bytes"]
+    assert size["sum"] == 4 * len("text of sample 0")
+    for name in ("tar", "parquet"):
+        ranges = summary(tmp_path / name)["splits"]["train"]["ranges"]
+        assert ranges["image.width"] == [samples.WIDTH, samples.WIDTH], "none of the zeros of those without"
+
+
+def test_lists_without_items_are_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"ids": [[1], [], [2, 3]], "x": [1, 2, 3]}), tmp_path / "a.parquet")
+    assert describe(tmp_path / "a.parquet")["splits"]["all"]["fields"]["ids"]["present"] == 3
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_one_split_has_what_was_counted_in_it(source: Path, tmp_path: Path, shard_format: ShardFormat) -> None:
+    out = tmp_path / "out"
+    pack(source, out, format=shard_format, split={"train": 0.8, "val": 0.2}, statistics=True)
+    splits = describe(out)["splits"]
+    for name in splits:
+        assert describe(out, name)["splits"] == {name: splits[name]}
+    assert splits["val"]["fields"]["image"]["channels"] is not None
+    assert summary(out, "val")["packed"] == summary(out)["packed"]
 
 
 def test_parquet_files_of_others(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import samples
-from pack_sources import photo, tree
+from pack_sources import photo, png, tree
 from reshape_sources import make_everything
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
@@ -19,7 +19,7 @@ from fastload.cli import app
 from fastload.errors import ConfigError, PackError, ShardIndexError
 from fastload.pack import pack
 from fastload.pack.convert import convert
-from fastload.reshape import merge
+from fastload.reshape import append, merge
 from fastload.shards.columns import read_columns
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.shards.open import open_index
@@ -97,6 +97,18 @@ def test_counts_of_preparing_are_those_of_a_whole_packing(tmp_path: Path) -> Non
     whole = IndexFile.load(folders[0] / "index.json").statistics
     assert merged.statistics == whole
     assert whole["resize"]["train"]["psnr_pictures"] == 5
+
+
+def test_pixels_are_summed_over_all_sets_or_not_at_all(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").write_bytes(png(number))
+        pack(tmp_path / name, tmp_path / f"packed-{name}", statistics=name == "a")
+    sets = [tmp_path / "packed-a", tmp_path / "packed-b"]
+    for index in (merge(sets, tmp_path / "merged"), append(sets[1], sets[0])):
+        about = index.statistics["fields"]["train"]["image"]
+        assert about["width"]["count"] == 2
+        assert "channels" not in about
 
 
 def test_formats_and_shard_sizes_may_differ(two: tuple[Path, Path], tmp_path: Path) -> None:
