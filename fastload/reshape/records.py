@@ -21,6 +21,8 @@ import xxhash
 
 from fastload.decode.sniff import sniff
 from fastload.errors import CorruptError, FastloadError
+from fastload.remote.urls import is_url, path_of
+from fastload.shards.access import open_idx, parquet_input, view_file
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, Index
 from fastload.shards.members import file_extension, split_member
@@ -28,7 +30,6 @@ from fastload.shards.parquet import NPY_MAGIC, TYPE_SUFFIX
 from fastload.shards.parquetscan import KEY_COLUMN, METADATA_KEY, fact_names, open_parquet
 from fastload.shards.read import Raw
 from fastload.shards.read_parquet import RowGroup
-from fastload.source import map_file
 
 FILE_KINDS = ("image", "audio", "bytes")  # their contents are files, and a tar says of which type
 
@@ -80,10 +81,10 @@ def read_keys(index: Index, file: int) -> list[str]:
 
 def _tar(index: Index, file: int, begin: int) -> Iterator[Record]:
     about = index.files[file]
-    idx = Idx(index.idx_paths[file], about.index_xxh3)
+    idx = open_idx(index, file)
     if (idx.samples, idx.tar_bytes, idx.tar_xxh3) != (about.samples, about.bytes, about.xxh3):
         raise CorruptError(f"{idx.path} describes another tar; see `fastload verify` and `fastload repair`")
-    view = map_file(index.paths[file], about.bytes)
+    view = view_file(index, file)
     stored = {name: idx.fields.get(name, info) for name, info in index.fields.items() if info.kind != "scalar"}
     names = [name for name in stored if f"{name}.offset" in idx]
     spans = {name: (idx.column(f"{name}.offset").tolist(), idx.column(f"{name}.length").tolist()) for name in names}
@@ -127,10 +128,13 @@ def _type(info: FieldInfo, extension: str | None) -> str:
 
 
 def _parquet(index: Index, file: int, start: int) -> Iterator[Record]:
-    about, path = index.files[file], Path(index.paths[file])
-    parquet = open_parquet(path, verify_pages=True)
+    about, source = index.files[file], parquet_input(index, file)
+    place = index.paths[file]
+    path = Path(path_of(place) if is_url(place) else place)
+    parquet = open_parquet(path, verify_pages=True, source=source)
+    size = path.stat().st_size if isinstance(source, str) else source.size()
     groups = tuple(parquet.metadata.row_group(group).num_rows for group in range(parquet.metadata.num_row_groups))
-    if groups != about.row_groups or path.stat().st_size != about.bytes:
+    if groups != about.row_groups or size != about.bytes:
         raise CorruptError(f"{path} is not the file that its index describes; see `fastload verify`")
     own = METADATA_KEY in (parquet.schema_arrow.metadata or {})
     facts = fact_names(parquet)

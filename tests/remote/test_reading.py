@@ -15,6 +15,8 @@ import xxhash
 from webserver import Server
 
 import fastload
+from fastload.describe import describe
+from fastload.describe.page import to_html
 from fastload.errors import ConfigError, CorruptError, ShardIndexError, SourceError
 from fastload.inspect import summary
 from fastload.shards.open import index_folder, open_index
@@ -246,6 +248,13 @@ def test_commands_take_urls(packed: Packed, tmp_path: Path, monkeypatch: pytest.
         ConfigError, match="is a URL, and a local folder is needed: shards behind URLs are indexed when"
     ):
         index_folder("s3://bucket/a")
+
+
+def test_pages_and_pixels_of_a_url_are_those_of_the_folder(folder: Path, server: Server) -> None:
+    page = to_html(server.url)
+    assert page.count("<img") == to_html(folder).count("<img") > 0
+    assert describe(server.url, pixels=True)["splits"] == describe(folder, pixels=True)["splits"]
+    assert describe(server.url, "train")["splits"] == describe(folder, "train")["splits"]
 
 
 def test_a_shard_that_is_missing_is_no_damaged_sample(packed: Packed, tmp_path: Path) -> None:
