@@ -18,10 +18,11 @@ from fastload.pack.foreign import find_splits, foreign_parts, part_samples
 from fastload.pack.journal import Journal, refuse_foreign
 from fastload.pack.streams import split_key
 from fastload.pack.values import field_of, store
+from fastload.reshape.parts import check_keys
 from fastload.reshape.recast import recast
 from fastload.reshape.records import Record
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
-from fastload.reshape.sources import is_packed, open_set, refuse_inside
+from fastload.reshape.sources import is_packed, open_set, refuse_inside, set_of
 from fastload.shards.index import FieldInfo, IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
@@ -53,7 +54,8 @@ def convert(
 
     Raises:
         ConfigError: an unknown format, or a shard size that is none.
-        PackError: no such data set, something in it that no field can hold (which), or a faulty sample (where).
+        PackError: no such data set, something in it that no field can hold (which), a faulty sample (where), or two
+            samples with one key.
         ShardIndexError: packed shards that do not fit each other, or whose packing was not finished.
         CorruptError: a shard of the source is cut off or damaged.
     """
@@ -95,6 +97,9 @@ def _convert_streams(
             splits=shaped.splits,
             packed={"by": "fastload convert", "source": source.resolve().name},
         )
+        for split in index.splits:  # what others write is in no index: keys are known when the shards are there
+            advice = f"rename one in the source, delete {out}, and convert again"
+            check_keys([set_of(index, out)], split, shard_format, lambda _, key: key, advice)
         index.save(out)
         journal.remove()
     return index

@@ -188,6 +188,16 @@ def test_folders_are_splits_and_a_text_column_may_be_the_key(tmp_path: Path) -> 
     assert [sample["__key__"] for sample in stream(tmp_path / "out" / "val")] == ["größe 0", "größe 1", "größe 2"]
 
 
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_keys_that_come_twice(tmp_path: Path, shard_format: Any) -> None:
+    source, out = unpack("mds", tmp_path / "source"), tmp_path / "out"
+    edit_index(source, lambda index: [s["column_names"].__setitem__(11, "key") for s in index["shards"]])
+    edit_index(source, lambda index: index["shards"].append(index["shards"][0]))
+    with pytest.raises(PackError, match=r"two samples have the key 'größe 0', in out/.* and in out/.*; rename one in"):
+        convert(source, out, format=shard_format)
+    assert not (out / "index.json").exists()
+
+
 def test_a_run_that_failed_goes_on_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
     source, out = unpack("mds", tmp_path / "source"), tmp_path / "out"
     last = source / "shard.00002.mds"
