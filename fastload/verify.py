@@ -1,4 +1,4 @@
-"""What `fastload verify` does: every checksum of a packed folder, and each fault named by shard, offset and key.
+"""What `fastload verify` does: every checksum of a packed folder; each fault named by shard, offset or rows, and key.
 
 index.json -> xxh3 of each .idx -> size, samples and xxh3 of its tar, xxh3 of each sample in it
            -> xxh3 of each Parquet file, row groups, CRC-32 of each page, rows of a damaged one (pages.py)

@@ -108,6 +108,52 @@ def test_datasets_reads_the_parquet_with_its_features(tmp_path: Path, with_class
         assert (row["text"], json.loads(row["json"]), row["weight"]) == (f"text of sample {i}", {"i": i}, i / 4)
 
 
+@pytest.mark.parametrize("way", ["packed", "converted"])
+def test_datasets_reads_what_is_packed_and_converted(tmp_path: Path, way: str) -> None:
+    """With the facts that packing learned as columns of their own."""
+    rows = []
+    for i in range(6):
+        (tmp_path / f"p{i}.jpg").write_bytes(samples.jpeg(i))
+        (tmp_path / f"s{i}.wav").write_bytes(samples.wav(i))
+        rows.append({"key": f"k{i}", "image": f"p{i}.jpg", "audio": f"s{i}.wav", "label": CLASSES[i % 3]})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    if way == "packed":
+        index = fastload.pack(tmp_path / "m.jsonl", out, format="parquet", shuffle=False, jpeg="keep")
+    else:
+        fastload.pack(tmp_path / "m.jsonl", tmp_path / "tar", shuffle=False, jpeg="keep")
+        index = fastload.convert(tmp_path / "tar", out, format="parquet")
+    found = by_load_dataset(out, tmp_path / "cache")
+    assert isinstance(found.features["image"], datasets.Image)
+    assert isinstance(found.features["audio"], datasets.Audio)
+    assert found.features["label"] == datasets.ClassLabel(names=list(index.fields["label"].classes or ()))
+    for i, row in enumerate(found.cast_column("audio", datasets.Audio(decode=False))):
+        assert row["__key__"] == f"k{i}"
+        assert np.asarray(row["image"]).tolist() == simplejpeg.decode_jpeg(samples.jpeg(i)).tolist()
+        assert (row["image.width"], row["image.height"]) == (samples.WIDTH, samples.HEIGHT)
+        assert row["audio"]["bytes"] == samples.wav(i)
+        assert row["audio.frames"] == samples.FRAMES + i
+        assert found.features["label"].int2str(row["label"]) == CLASSES[i % 3]
+
+
+def test_datasets_reads_the_types_of_converted_files(tmp_path: Path) -> None:
+    (tmp_path / "tars").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "tars/only.tar")) as writer:
+        for i in range(3):
+            writer.write({"__key__": f"{i:04d}", "jpg": samples.pixels(i), "mp4": b"film %d" % i, "cls": i})
+    fastload.convert(tmp_path / "tars", tmp_path / "out", format="parquet")
+    found = by_load_dataset(tmp_path / "out", tmp_path / "cache")
+    assert isinstance(found.features["image"], datasets.Image)
+    for i, row in enumerate(found):
+        assert np.asarray(row["image"]).shape == (samples.HEIGHT, samples.WIDTH, 3)
+        assert (row["mp4"], row["mp4.type"], row["label"]) == (b"film %d" % i, "mp4", i)
+
+
+def by_load_dataset(folder: Path, cache: Path) -> Any:
+    files = sorted(map(str, (folder / "train").glob("*.parquet")))
+    return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(cache))
+
+
 # Shards that others wrote, streamed with every guarantee.
 
 
@@ -372,6 +418,29 @@ def test_a_map_style_dataset_is_shared_out_and_resumed() -> None:
     conformance.assert_resumes(start, 8)
     with pytest.raises(StateError, match="saved with seed=0, and this loader has seed=1"):
         DataLoader(Squares(), 5, seed=1).load_state_dict(DataLoader(Squares(), 5).state_dict())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_datasets_of_others_pass_the_stages_of_the_device(packed: Packed, workers: int) -> None:
+    """They are augmented on it, and what is no tensor stays."""
+
+    def brighter(batch: Batch) -> Batch:
+        batch["image"] = batch["image"] + 1
+        return batch
+
+    for data in (pipeline(packed), Squares()):
+        plain = next(iter(DataLoader(data, 5)))
+        changed = next(iter(DataLoader(data, 5, num_workers=workers, device="cpu", augment=[brighter])))
+        assert torch.equal(changed["image"], plain["image"] + 1)
+        moved = next(iter(DataLoader(data, 5, num_workers=workers, device="meta", augment=[brighter])))
+        assert {name: value.device.type for name, value in moved.items() if isinstance(value, torch.Tensor)} == {
+            "image": "meta",
+            "label": "meta",
+        }
+        assert moved["image"].shape == plain["image"].shape
+        assert {n: v for n, v in moved.items() if isinstance(v, list)} == {
+            n: v for n, v in plain.items() if isinstance(v, list)
+        }
 
 
 def test_a_fingerprint_tells_map_style_datasets_apart() -> None:

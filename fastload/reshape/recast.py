@@ -26,7 +26,8 @@ def recast(
     """Write a packed data set anew.
 
     Contents, scalars, facts, names of classes, keys, splits and the order of samples stay. Shard by shard
-    (`shard_bytes` None), a data set that fastload packed comes back to the byte when it is converted there and back:
+    (`shard_bytes` None), what `fastload pack` made comes back to the byte when it is converted there and back, unless
+    more was appended, whose classes and types of files may be others:
     index.json notes under "converted" what the other format cannot say. Data of others gets keys that a tar can have,
     and facts from a look at its contents.
 

@@ -36,12 +36,15 @@ POLICY = "default-src 'unsafe-inline' data: blob:"
 TELL = """<script>
 addEventListener("load", () => {
   const found = {};
+  const seen = each => each.getBoundingClientRect().width > 20 && each.getBoundingClientRect().height > 10;
   for (const frame of document.querySelectorAll("iframe")) {
     const page = frame.contentDocument;
     found[frame.name] = {
       told: frame.contentWindow.eval("told"),
       width: page.documentElement.scrollWidth,
       text: page.body.innerText.length,
+      pictures: [...page.querySelectorAll("figure img")].filter(seen).length,
+      charts: [...page.querySelectorAll("svg:has(rect)")].filter(seen).length,
     };
   }
   document.body.textContent = JSON.stringify(found);
@@ -88,7 +91,8 @@ def _browser() -> str:
 
 
 def seen(browser: str, pages: dict[str, str], folder: Path) -> dict[str, Any]:
-    """What a browser says of some pages: what they reported, their width in CSS pixels, and characters of text."""
+    """What a browser says of some pages: what they reported, their width in CSS pixels, characters of text, and how
+    many pictures and charts can be seen."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--window-size=1200,900"]
     with served(pages) as url:
         command = [browser, *options, "--virtual-time-budget=5000", "--dump-dom", url]
@@ -124,3 +128,5 @@ def test_pages_are_whole_in_a_browser(browser: str, packed: Callable[..., Path],
         assert page["told"] == [], name
         assert page["width"] <= PHONE_WIDTH, name
         assert page["text"] > 200, name
+    assert found["inspect"]["pictures"] == 2 * 24, "a picture and a sound of each sample on the contact sheet"
+    assert found["inspect"]["charts"] > 0, "histograms"
