@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.decode.base import Raw
+from fastload.decode.mp3 import counted, has_frame_count
 from fastload.decode.sniff import beginning, sniff
 from fastload.decode.wav import COMPANDED, read_wav_frames, read_wav_header
 from fastload.errors import DecodeError, missing_extra
@@ -90,9 +91,13 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise DecodeError(f"{kind} of {len(raw)} bytes cannot be read: {error}") from error
 
-    file = open_file(raw)
+    known = counted(raw) if kind == "MP3" else None
+    file = open_file(raw if known is None else known[0])
     if file.frames == _UNKNOWN_FRAMES and b"fLaC" in bytes(raw[: 1 << 20]):
         file = open_file(_with_length(raw, open_file))
+    frames = file.frames if known is None else known[1]
+    if file.format == "MP3" and known is None and not has_frame_count(raw):
+        frames = _decoded_frames(file, len(raw))
 
     def read(start: int, stop: int) -> Samples:
         try:
@@ -104,11 +109,22 @@ def _open_soundfile(raw: Raw, kind: str) -> Clip:
             raise DecodeError(f"{kind} of {len(raw)} bytes does not decode: {error}") from error
         found = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         if len(found) != stop - start:
-            raise DecodeError(f"{kind} ends after {start + len(found)} of {file.frames} samples ({len(raw)} bytes)")
+            raise DecodeError(f"{kind} ends after {start + len(found)} of {frames} samples ({len(raw)} bytes)")
         return np.ascontiguousarray(found.T)
 
     bits = {"PCM_S8": 8, "PCM_24": 24}.get(file.subtype, 16)
-    return Clip(frames=file.frames, sample_rate=file.samplerate, channels=file.channels, bits=bits, read=read)
+    return Clip(frames=frames, sample_rate=file.samplerate, channels=file.channels, bits=bits, read=read)
+
+
+def _decoded_frames(file: Any, size_bytes: int) -> int:
+    """How many samples an MP3 decodes to, for whose number libsndfile has a guess."""
+    frames = 0
+    try:
+        while found := len(file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            frames += found
+    except RuntimeError as error:  # soundfile's own are such
+        raise DecodeError(f"MP3 of {size_bytes} bytes does not decode: {error}") from error
+    return frames
 
 
 def _with_length(raw: Raw, open_file: Callable[[bytes], Any]) -> bytes:

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from fastload.decode.base import Raw
 from fastload.decode.clips import Clip
 from fastload.decode.headers import PictureHeader, tiff_entries
+from fastload.decode.mp3 import mp3_end
 from fastload.decode.pixels import decode_pixels
 from fastload.decode.sniff import sniff
 from fastload.errors import DecodeError
 
 _STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES = 273, 279, 324, 325
 _TIFF_DTYPES = {3: "u2", 4: "u4"}
-_XING_WITHIN = 4 + 2 + 32 + 4  # frame header, its checksum, side information, the name itself
 
 
 def refuse_cut_picture(header: PictureHeader, raw: Raw) -> None:
@@ -49,7 +49,7 @@ def refuse_cut_picture(header: PictureHeader, raw: Raw) -> None:
 def refuse_cut_sound(clip: Clip, raw: Raw) -> None:
     """Raise DecodeError for a FLAC or MP3 that ends before its samples do."""
     kind = sniff(raw)
-    if kind == "flac" or (kind == "mp3" and _mp3_end(raw) > len(raw)):
+    if kind == "flac" or (kind == "mp3" and mp3_end(raw) > len(raw)):
         try:
             clip.read(clip.frames - 1, clip.frames)
         except DecodeError as error:
@@ -107,22 +107,3 @@ def _tiff_values(raw: Raw, order: str, kind: int, count: int, entry: int) -> npt
     dtype = np.dtype(order + _TIFF_DTYPES[kind])
     start = entry if count * dtype.itemsize <= 4 else struct.unpack_from(order + "I", raw, entry)[0]
     return np.frombuffer(raw[start : start + count * dtype.itemsize], dtype).astype(np.int64)
-
-
-def _mp3_end(raw: Raw) -> int:
-    """Where the first frame says that the file ends: past any end where it gives frames alone, 0 where it is silent."""
-    start = 0
-    if bytes(raw[:3]) == b"ID3" and len(raw) >= 10:
-        size = 0
-        for byte in raw[6:10]:
-            size = size << 7 | byte & 0x7F
-        start = 10 + size + (10 if raw[5] & 0x10 else 0)
-    head = bytes(raw[start : start + _XING_WITHIN])
-    for name in (b"Xing", b"Info"):
-        if (at := head.find(name)) > 0:
-            flags, first, second = struct.unpack_from(">3I", bytes(raw[start + at + 4 :][:12]).ljust(12, b"\0"))
-            total = second if flags & 1 else first
-            return int(start + total if flags & 2 else len(raw) + (flags & 1))
-    if (at := head.find(b"VBRI")) > 0:
-        return start + int.from_bytes(raw[start + at + 10 : start + at + 14], "big")
-    return 0

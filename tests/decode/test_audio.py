@@ -72,7 +72,7 @@ def test_info_and_whole_clips_of_every_format(fmt: str) -> None:
     np.testing.assert_allclose(ragged(Audio(), raw), expected.mean(axis=0, keepdims=True), atol=1e-7)
 
 
-@pytest.mark.parametrize("fmt", ["WAV", "FLAC", "OGG"])
+@pytest.mark.parametrize("fmt", ["WAV", "FLAC", "OGG", "MP3"])
 def test_crops_of_every_format(fmt: str) -> None:
     raw = encode(sound(40_000), 16000, fmt)
     whole = ragged(Audio(), raw)
@@ -80,6 +80,47 @@ def test_crops_of_every_format(fmt: str) -> None:
         row, length = decode(Audio(16000, 0.5, crop=crop), raw)
         assert length == 8000
         np.testing.assert_allclose(row, whole[:, starts[0] : starts[0] + 8000], atol=1e-5)
+
+
+COVER = b"ID3\x04\0\0" + bytes([0, 3, 0, 0]) + bytes(3 << 14)  # a tag of 48 KiB
+LAST = b"TAG" + bytes(125)
+FRAMES_OF_MPEG_2, DELAY = 576, 576 + 529  # of LAME and of the decoder, as LAME notes it
+
+
+def untold(mp3: bytes, bitrate: int) -> tuple[bytes, int]:
+    """An MP3 of 16 kHz that does not say how long it is, and how long it is. It starts with two frames of silence, of
+    which the first has this bitrate by its number; the other was the one that said it."""
+    at = max(mp3.find(b"Xing"), mp3.find(b"Info"))
+    frames = int.from_bytes(mp3[at + 8 : at + 12], "big")
+    kbits = {1: 8, 14: 160}[bitrate]
+    silence = bytes([mp3[0], mp3[1], bitrate << 4 | mp3[2] & 0x0C, mp3[3]]).ljust(72 * kbits // 16, b"\0")
+    return silence + mp3[:at] + b"none" + mp3[at + 4 :], (frames + 2) * FRAMES_OF_MPEG_2
+
+
+@pytest.mark.parametrize("bitrate", [1, 14])  # libsndfile takes it for that of all frames
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("before", "behind"), [(b"", b""), (COVER, LAST), (COVER * 2, bytes(999))])
+def test_an_mp3_that_does_not_say_how_long_it_is(bitrate: int, channels: int, before: bytes, behind: bytes) -> None:
+    told = encode(sound(30_000, channels), 16_000, "MP3")
+    middle, frames = untold(told, bitrate)
+    raw = before + middle + behind
+    assert audio_info(memoryview(raw)) == (frames, 16_000, channels)
+    whole = ragged(Audio(mono=channels == 1), raw)
+    assert whole.shape == (channels, frames)
+    at = 2 * FRAMES_OF_MPEG_2 + DELAY
+    np.testing.assert_allclose(whole[:, at : at + 30_000], ragged(Audio(mono=channels == 1), told), atol=1e-6)
+    row, _ = decode(Audio(16_000, 0.5, crop="center", mono=channels == 1), raw)
+    start = (frames - 8000) // 2
+    np.testing.assert_allclose(row, whole[:, start : start + 8000], atol=1e-5)
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is_and_is_damaged_or_cut() -> None:
+    middle, frames = untold(encode(sound(30_000), 16_000, "MP3"), 1)
+    half = len(middle) // 2
+    for raw in (middle[:-50], middle[:half], middle[:half] + b"junk" * 9 + middle[half:], middle + b"junk"):
+        found = audio_info(raw)[0]
+        assert frames // 3 < found <= frames
+        assert ragged(Audio(), raw).shape == (1, found)
 
 
 def test_short_clips_are_padded_with_zeros() -> None:
