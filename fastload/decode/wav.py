@@ -1,7 +1,8 @@
 """WAV files: header and samples. Parsed here, because it is 2.4 times as fast as soundfile on clips of half a second.
 
 RIFF, RF64 and BW64 with PCM of 8, 16, 24 and 32 bits, IEEE float of 32 and 64, and G.711 A-law and mu-law; plain or as
-WAVE_FORMAT_EXTENSIBLE. A file that was streamed keeps 0 or 0xFFFFFFFF as its sizes: its data goes on to the last byte.
+WAVE_FORMAT_EXTENSIBLE. A file that was streamed keeps 0, 0xFFFFFFFF or, from SoX, nearly 2 GiB as its sizes: its data
+goes on to the last byte.
 Layout: Microsoft, "New Multiple Channel Audio Data and WAVE Files"; EBU Tech 3306 (RF64); ITU-T G.711.
 """
 
@@ -23,6 +24,7 @@ _SUPPORTED = {
     (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8", (_A_LAW, 8): "u1", (_MU_LAW, 8): "u1",
 }  # fmt: skip
 _UNKNOWN_BYTES = 0xFFFFFFFF
+_SOX_BYTES = 0x7FFFF000  # rounded down to whole frames (MS_UNSPEC in its wav.c)
 COMPANDED = (_A_LAW, _MU_LAW)  # 8 bits that stand for up to 14
 
 
@@ -67,7 +69,7 @@ def read_wav_header(raw: Raw) -> WavHeader:
         if name == b"data":
             if coding is None:
                 raise DecodeError(f"WAV of {len(raw)} bytes has its samples before any fmt chunk")
-            return _header(raw, coding, position, _data_bytes(raw, position, size_bytes, long_data_bytes))
+            return _header(raw, coding, position, _data_bytes(raw, coding, position, size_bytes, long_data_bytes))
         if position + size_bytes > len(raw):
             raise DecodeError(f"WAV ends after {len(raw)} of {position + size_bytes} bytes, inside chunk {name!r}")
         if name == b"fmt ":
@@ -103,10 +105,15 @@ def _coding(raw: Raw, position: int, size_bytes: int) -> tuple[int, int, int, in
     return codec, bits, channels, sample_rate
 
 
-def _data_bytes(raw: Raw, position: int, size_bytes: int, long_data_bytes: int | None) -> int | None:
+def _data_bytes(
+    raw: Raw, coding: tuple[int, int, int, int], position: int, size_bytes: int, long_data_bytes: int | None
+) -> int | None:
     """Length of the samples in bytes; None where the file was streamed and does not know it."""
     if size_bytes == _UNKNOWN_BYTES:
         return long_data_bytes
+    _, bits, channels, _ = coding
+    if _SOX_BYTES - channels * bits // 8 < size_bytes <= _SOX_BYTES and position + size_bytes > len(raw):
+        return None
     (riff_bytes,) = struct.unpack_from("<I", raw, 4)
     return None if size_bytes == 0 and riff_bytes in (0, _UNKNOWN_BYTES) else size_bytes
 

@@ -88,6 +88,7 @@ def test_golden_samples() -> None:
         riff(chunk(b"fmt ", FMT), chunk(b"data", DATA), size=0xFFFFFFFF),
         riff(chunk(b"fmt ", FMT), chunk(b"data", DATA, size=0xFFFFFFFF), size=0xFFFFFFFF),
         riff(chunk(b"fmt ", FMT), chunk(b"data", DATA + b"\1\2", size=0), size=0),
+        riff(chunk(b"fmt ", FMT), chunk(b"data", DATA + b"\1\2", size=0x7FFFF000), size=0x7FFFF024),
         riff(
             chunk(b"ds64", struct.pack("<QQQI", 0, len(DATA), 10, 0)),
             chunk(b"fmt ", FMT),
@@ -96,7 +97,7 @@ def test_golden_samples() -> None:
             magic=b"RF64",
         ),
     ],
-    ids=["plain", "other chunks", "riff unknown", "both unknown", "streamed", "rf64"],
+    ids=["plain", "other chunks", "riff unknown", "both unknown", "streamed", "sox", "rf64"],
 )
 def test_chunks(raw: bytes) -> None:
     assert read_wav_header(raw).frames == 10
@@ -105,6 +106,17 @@ def test_chunks(raw: bytes) -> None:
 
 def fmt(codec: int, channels: int, rate: int, frame_bytes: int, bits: int) -> bytes:
     return chunk(b"fmt ", struct.pack("<HHIIHH", codec, channels, rate, rate * frame_bytes, frame_bytes, bits))
+
+
+def test_a_file_that_sox_wrote_into_a_pipe() -> None:
+    for frame_bytes in (6, 9):  # its size is rounded down to whole frames
+        head = fmt(1, 3, 8000, frame_bytes, frame_bytes * 8 // 3)
+        most = 0x7FFFF000 // frame_bytes * frame_bytes
+        streamed = riff(head, chunk(b"data", bytes(5 * frame_bytes), size=most), size=most + 36)
+        assert read(streamed).shape == (3, 5)
+        cut = riff(head, chunk(b"data", bytes(5 * frame_bytes), size=most - frame_bytes), size=most + 36)
+        with pytest.raises(DecodeError, match="WAV ends after"):
+            read(cut)
 
 
 @pytest.mark.parametrize(
