@@ -55,6 +55,16 @@ def test_as_many_as_are_allowed_are_decoded(kernel: bool) -> None:
     decode(scanned(64, 64, 500), kernel=kernel)
 
 
+def test_scans_behind_the_end_and_in_thumbnails_are_none_of_the_picture() -> None:
+    def among_others(raw: bytes) -> bytes:
+        film = b"\xff\xda" * 600
+        return raw[:2] + segment(0xE1, film) + raw[2:] + film
+
+    decode(among_others(scanned(64, 64, 3)), kernel=False)
+    with pytest.raises(DecodeError, match=r"JPEG has 501 scans of 64 x 64 pixels.*a decompression bomb"):
+        decode(among_others(scanned(64, 64, 501)), kernel=False)
+
+
 @pytest.mark.skipif(not native.available(), reason="packing without the kernel keeps JPEGs as they are")
 def test_they_are_packed_as_they_are() -> None:
     made = make_seekable(scanned(64, 64, 501), min_pixels=0)
