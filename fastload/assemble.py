@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -247,12 +247,16 @@ class BatchJob:
         return Copying(name, *like, column.array[rows])
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
-        """Refuse numbers that the declared dtype would wrap round."""
+        """Refuse numbers that the declared dtype would wrap round, or make infinite."""
         dtype = self.scalars[name].dtype
-        if values.dtype == dtype or dtype.kind not in "iub" or np.can_cast(values.dtype, dtype, "safe"):
+        if values.dtype == dtype or np.can_cast(values.dtype, dtype, "safe"):
             return
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        low, high = _range(dtype)
         wrong = np.flatnonzero((values < low) | (values > high))
+        if len(wrong) and dtype.kind == "f":
+            with np.errstate(over="ignore"):  # some are infinite as they are stored, or rounded down to the largest
+                found = values[wrong].astype(np.float64)
+                wrong = wrong[np.isinf(found.astype(dtype)) & np.isfinite(found)]
         if len(wrong):
             row = start + int(wrong[0])
             raise DecodeError(
@@ -378,6 +382,16 @@ def _begun(job: BatchJob, crew: Crew | None) -> BatchJob:
     if crew is not None:
         job.begin(crew)
     return job
+
+
+@cache
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the largest number of a dtype."""
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        return -float(np.finfo(dtype).max), float(np.finfo(dtype).max)
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def scalar_dtype(name: str, declared: str | None, stored: npt.DTypeLike) -> np.dtype[Any]:

@@ -159,7 +159,10 @@ class _MixReader:
                     column[place] = content
             for name, values in found.scalars.items():
                 known = scalars.get(name, np.zeros(count, values.dtype))
-                scalars[name] = known.astype(np.result_type(known, values))
+                dtype = np.result_type(known, values)
+                if dtype.kind == "f" and known.dtype.kind in "iu" and values.dtype.kind in "iu":
+                    dtype = np.dtype(object)  # integers on both sides of 2**63, which floats do not hold
+                scalars[name] = known.astype(dtype)
                 scalars[name][where] = values
         return Rows(keys=keys, scalars={**scalars, SOURCE: sources}, raw=raw, intact=intact)
 

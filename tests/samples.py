@@ -144,6 +144,22 @@ def make(
     return folder
 
 
+def make_numbers(folder: Path, shard_format: str, dtype: str, shards: Sequence[Sequence[float]]) -> Path:
+    """One file for each of `shards`, with its numbers in the field x; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    fields = {"x": FieldInfo(kind="scalar", dtype=dtype)}
+    for number, values in enumerate(shards):
+        writer: TarShardWriter | ParquetShardWriter
+        if shard_format == "tar":
+            writer = TarShardWriter(folder / f"{number}.tar", fields)
+        else:
+            writer = ParquetShardWriter(folder / f"{number}.parquet", fields)
+        for row, value in enumerate(values):
+            writer.add(f"{number}-{row}", {}, {"x": value}, {})
+        writer.finish()
+    return folder
+
+
 def flip_byte(path: Path, at: int) -> None:
     """Change one byte of a file in place."""
     with open(path, "r+b") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,21 @@ def test_a_scalar_that_its_dtype_would_wrap_round_is_refused(packed: Packed, sha
     with pytest.raises(DecodeError, match=r"row 2 \('000002'\): field 'label': 2 does not fit into bool") as caught:
         read_all(data, fields={"label": fastload.Scalar("bool")}, on_error="mask")
     assert "000000" in str(caught.value.shard)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_a_scalar_that_its_dtype_would_make_infinite_is_refused(tmp_path: Path, shard_format: str) -> None:
+    kept = [0.5, float("inf"), float("nan"), -float("inf"), 3.4028235e38]  # the last is rounded down to the largest
+    data = samples.make_numbers(tmp_path / "kept", shard_format, "float64", [kept])
+    (batch,) = read_all(data, 8, fields={"x": fastload.Scalar()})
+    np.testing.assert_array_equal(batch["x"].numpy(), np.array(kept, np.float32))
+    for stored, declared, number in (
+        ("float64", "float32", 1e39), ("float64", "float16", -70_000.0), ("int64", "float16", 70_000),
+    ):  # fmt: skip
+        data = samples.make_numbers(tmp_path / f"{stored}-{declared}", shard_format, stored, [[1, number]])
+        message = rf"row 1 \('0-1'\): field 'x': {re.escape(str(number))} does not fit into {declared}, which holds -"
+        with pytest.raises(DecodeError, match=message):
+            read_all(data, fields={"x": fastload.Scalar(declared)})
 
 
 def test_the_dtype_of_scalars() -> None:

@@ -387,3 +387,13 @@ def test_arrays_of_other_dtypes_are_refused(tmp_path: Path) -> None:
     }
     for batch in DataLoader(fastload.Mix(declared), 4):
         assert {str(row.dtype) for row in batch["x"]} == {"torch.float64"}
+
+
+def test_integers_that_only_64_bits_hold_stay_exact(tmp_path: Path) -> None:
+    values = {"a": [5, 2**53 + 1], "b": [2**63 + 1, 7]}
+    sources = {}
+    for (name, some), shard_format in zip(values.items(), FORMATS, strict=True):
+        data = samples.make_numbers(tmp_path / name, shard_format, "uint64", [some])
+        sources[name] = fastload.StreamingDataset(data, fields={"x": fastload.Scalar("uint64")}, shuffle=False)
+    batch = next(iter(DataLoader(fastload.Mix(sources), 4)))
+    assert sorted(batch["x"].tolist()) == [5, 7, 2**53 + 1, 2**63 + 1]

@@ -56,5 +56,17 @@ def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
     return found
 
 
+def items(values: npt.NDArray[Any]) -> memoryview:
+    """A view of numbers that gives each as one of Python's. Before 3.12 it knows no float16: float32 stands for it."""
+    return np.ascontiguousarray(values.astype(np.float32) if values.dtype == np.float16 else values).data
+
+
+def array_of(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """The numbers of a column. np.array makes floats, which hold 53 bits, of integers on both sides of 2**63."""
+    found = np.array(values)
+    wide = found.dtype.kind == "f" and isinstance(values[0] if len(values) else 0.0, int)
+    return np.array(values, np.uint64) if wide else found
+
+
 _NUMPY_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64"}
 _NUMBERS = {"bool", "float16", "float32", "float64", *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64))}

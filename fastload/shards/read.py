@@ -25,6 +25,7 @@ import xxhash
 
 from fastload.errors import CorruptError, FastloadError
 from fastload.shards.access import open_idx, view_file
+from fastload.shards.arrays import array_of, items
 from fastload.shards.index import Index
 from fastload.source import was_cut
 
@@ -219,7 +220,7 @@ class _TarShard:
         self.view = view_file(index, shard)
         self.offsets, self.sizes, self.digests = idx.offsets.data, idx.sizes.data, idx.xxh3.data
         self.key_bounds, self.key_text = idx.key_bounds.data, idx.key_text
-        self.scalars = {name: idx.column(name).data for name in scalars}
+        self.scalars = {name: items(idx.column(name)) for name in scalars}
         # per field: first byte, counted from the sample's, and length
         self.spans = {name: (idx.column(f"{name}.offset").data, idx.column(f"{name}.length").data) for name in stored}
         self.native = None
@@ -248,6 +249,7 @@ class TarReader:
         self, index: Index, scalars: Sequence[str], stored: Sequence[str], capacity: int, *, copies: bool = False
     ) -> None:
         self._scalars, self._stored = tuple(scalars), tuple(stored)
+        self._unsigned = {name for name in scalars if index.fields[name].dtype == "uint64"}  # which floats do not hold
         self._bytes_below = sys.maxsize if copies else _BYTES_BELOW
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY:
@@ -338,9 +340,9 @@ class TarReader:
             if _rows.numbers(native, rows, number, integers):
                 return integers
             floats = np.empty(len(rows), np.float64)
-            if _rows.numbers(native, rows, number, floats):
+            if name not in self._unsigned and _rows.numbers(native, rows, number, floats):
                 return floats
-        return np.array([shard.scalars[name][row] for shard, row in zip(opened, rows.tolist(), strict=True)])
+        return array_of([shard.scalars[name][row] for shard, row in zip(opened, rows.tolist(), strict=True)])
 
     def _mark(self, columns: list[list[Any]], shard: _TarShard, row: int, place: int, field: int) -> None:
         """Put the error where a sample is damaged (field -1), or lacks a field."""

@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from fastload.errors import CorruptError, FastloadError, SourceError
 from fastload.remote.urls import path_of
 from fastload.shards.access import parquet_input
+from fastload.shards.arrays import array_of, items
 from fastload.shards.index import Index
 from fastload.shards.parquet import KEY_COLUMN
 from fastload.shards.read import Ints, Raw, Rows, ShardCache, naming
@@ -53,7 +54,7 @@ class ParquetReader:
         raw = {name: [group.blobs[name].get(row) for group, row in pairs] for name in self._stored}
         return Rows(
             keys=[group.key(row) for group, row in pairs],
-            scalars={name: np.array([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
+            scalars={name: array_of([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
             raw=raw,
             intact=not any(isinstance(value, FastloadError) for values in raw.values() for value in values),
         )
@@ -128,7 +129,7 @@ def _numbers(name: str, array: pa.Array) -> memoryview:
     if array.null_count:
         row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
         raise CorruptError(f"field {name!r} is null in row {row} of this row group; drop or fill missing values")
-    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).data
+    return items(array.to_numpy(zero_copy_only=False))
 
 
 class Blobs:
@@ -159,13 +160,13 @@ class Blobs:
             numbers = self._numbers(array, starts)
             self._item, self._npy = numbers.dtype, len(self._shape) > 1 or not _is_typed(numbers.dtype)
             self._bounds = (starts * numbers.dtype.itemsize if self._npy else starts).data
-            data = numbers.data
+            data = _viewed(numbers)
         elif pt.is_list(array.type) or pt.is_large_list(array.type):
             starts = array.offsets.to_numpy().astype(np.int64)
             numbers = self._numbers(array.values, starts)
             self._item, self._npy = numbers.dtype, numbers.dtype.kind == "f"
             self._bounds = (starts if _is_typed(numbers.dtype) else starts * numbers.dtype.itemsize).data
-            data = numbers.data
+            data = _viewed(numbers)
         else:
             large = pt.is_large_binary(array.type) or pt.is_large_string(array.type)
             _, offsets, content = array.buffers()
@@ -219,6 +220,11 @@ class Blobs:
 def _is_typed(dtype: np.dtype[Any]) -> bool:
     """Whether lists of these numbers are passed on as views with a format that tells them from bytes."""
     return dtype.kind in "iu" and dtype != np.uint8
+
+
+def _viewed(numbers: npt.NDArray[Any]) -> memoryview:
+    """As they are, or as bytes, which memoryview does not make of 16-bit floats before Python 3.12."""
+    return numbers.data if _is_typed(numbers.dtype) else numbers.view(np.uint8).data
 
 
 def _guarded(path: str, read: Callable[[], Any]) -> Any:

@@ -12,8 +12,10 @@ import samples
 import warm
 from samples import FORMATS, SCALARS, STORED, key
 
+import fastload
 from fastload.dataset import make_recipe, resolve_fields
-from fastload.errors import CorruptError, FastloadError
+from fastload.errors import CorruptError, DecodeError, FastloadError
+from fastload.shards import read
 from fastload.shards.open import open_index
 from fastload.shards.read import Reader, ShardCache, TarReader
 
@@ -209,3 +211,28 @@ def test_looking_for_cut_files_takes_a_hundredth_of_the_time(packed: Packed, mon
     while time.monotonic() < until:
         reader.read(np.array([0, 1, 2]), np.zeros(3, np.int64))
     assert len(looked) == 3, "6 ms, and not again for 600"
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("native", [True, False])
+def test_integers_that_only_64_bits_hold_stay_exact(
+    tmp_path: Path, shard_format: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(read, "_rows", None)
+    values = [5, 2**53 + 1, 2**63 + 1, 2**64 - 1]
+    data = samples.make_numbers(tmp_path / "d", shard_format, "uint64", [values[:2], values[2:]])
+    for batch_size in (1, 3, 4):
+        loader = fastload.DataLoader(data, batch_size, shuffle=False, fields={"x": fastload.Scalar("uint64")})
+        assert [number for batch in loader for number in batch["x"].tolist()] == values
+    with pytest.raises(DecodeError, match="field 'x': 9223372036854775809 does not fit into int64"):
+        list(fastload.DataLoader(data, 4, shuffle=False))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_16_bit_floats_of_a_tar(tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr(read, "_rows", None)
+    data = samples.make_numbers(tmp_path / "d", "tar", "float16", [[0.5, -2.0], [1.25]])
+    (batch,) = fastload.DataLoader(data, 3, shuffle=False)
+    assert batch["x"].tolist() == [0.5, -2.0, 1.25]

@@ -75,6 +75,21 @@ def test_columns_of_lists_of_floats_with_empty_rows(tmp_path: Path, item: str) -
     assert str(rows[0].dtype) == f"torch.{item}"
 
 
+def test_columns_of_16_bit_floats(tmp_path: Path) -> None:
+    items = pa.array(np.array([1.5, 2, -3.25], np.float16))
+    columns = {
+        "x": items,
+        "rows": pa.ListArray.from_arrays(pa.array([0, 2, 2, 3], pa.int32()), items),
+        "pairs": pa.FixedSizeListArray.from_arrays(pa.array(np.arange(6).astype(np.float16)), 2),
+    }
+    batch = read(write(tmp_path, columns, 2), 3)
+    assert batch["x"].tolist() == [1.5, 2, -3.25]
+    assert str(batch["x"].dtype) == "torch.float32"
+    assert [row.tolist() for row in batch["rows"]] == [[1.5, 2], [], [-3.25]]
+    assert batch["pairs"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert str(batch["pairs"].dtype) == str(batch["rows"][0].dtype) == "torch.float16"
+
+
 def test_a_column_of_empty_lists_alone(tmp_path: Path) -> None:
     for item in (pa.float32(), pa.int32()):
         rows = read(write(tmp_path, {"x": pa.array([[], []], pa.list_(item))}))["x"]
