@@ -47,7 +47,8 @@ class Image:
         center_fraction: see `crop`. 224/256 is the field's usual evaluation recipe.
         interpolation: "bilinear" blends pixels, antialiased; "nearest" is for pictures that hold class numbers, such as
             segmentation masks: it takes one pixel each, and the numbers as they are stored: those of a palette and not
-            its colours, 8 bits not scaled to 16. A random crop is that of the sample's other pictures of the same size.
+            its colours, fewer bits not scaled to 8 or 16. A random crop is that of the sample's other pictures of the
+            same size.
 
     Raises:
         ConfigError: a size below 1, an unknown crop, mode or interpolation, a crop without a size.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,19 @@ def npy(array: npt.ArrayLike) -> bytes:
     out = io.BytesIO()
     np.save(out, np.asarray(array))
     return out.getvalue()
+
+
+def grey_png(numbers: npt.NDArray[Any], bits: int) -> bytes:
+    """A PNG of [H, W] numbers with 1, 2 or 4 bits each, which Pillow does not write."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = numbers.shape
+    flat = np.unpackbits(numbers.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :].reshape(height, width * bits)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(flat, axis=1))
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
 
 
 def tokens(i: int) -> npt.NDArray[np.int32]:

@@ -29,6 +29,7 @@ READERS: dict[str, type[ImageFile]] = {
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
 }
+_BITS_PER_SAMPLE = 258
 FAILURES = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
     RuntimeError, struct.error, zlib.error, DecompressionBombError,
@@ -57,7 +58,7 @@ def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str, *, numbers: b
         picture.load()
         picture.info.pop("transparency", None)  # else converting a palette warns, or looks for a colour to give up
         if numbers and mode != "RGB":
-            return _numbers(picture, mode)
+            return _numbers(picture, raw, mode)
         return _sixteen_bit(picture) if mode == "I;16" else _eight_bit(picture, mode)
     except FAILURES as error:
         raise DecodeError(f"{header.kind.upper()} of {len(raw)} bytes does not decode: {error}") from error
@@ -74,22 +75,55 @@ def _eight_bit(picture: ImageFile, mode: str) -> npt.NDArray[np.uint8]:
 
 def _sixteen_bit(picture: ImageFile) -> npt.NDArray[np.uint16]:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return grey16(picture)[..., None]
+        return _whole_numbers(picture)[..., None]
     return np.array(picture.convert("L"), np.uint16)[..., None] * np.uint16(257)  # 255 -> 65535
 
 
-def _numbers(picture: ImageFile, mode: str) -> npt.NDArray[Any]:
+def _numbers(picture: ImageFile, raw: Raw, mode: str) -> npt.NDArray[Any]:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        found: npt.NDArray[Any] = grey16(picture)
+        found: npt.NDArray[Any] = _whole_numbers(picture)
         if mode == "L" and found.max() > 0xFF:
             raise DecodeError(f"{picture.format} holds numbers up to {found.max()}; declare Image(mode='I;16')")
     else:
         found = np.asarray(picture.getchannel(0) if picture.mode in ("P", "PA") else picture.convert("L"))
+        found = found // np.uint8(spread(picture, raw))
     return found.astype(np.uint16 if mode == "I;16" else np.uint8)[..., None]
 
 
+def spread(picture: ImageFile, raw: Raw) -> int:
+    """By what Pillow has multiplied grey pixels of 1, 2 or 4 bits, so that they go up to 255; 1 for other pictures."""
+    if picture.mode == "1":
+        return 255
+    bits = 8
+    if picture.mode == "L" and isinstance(picture, PngImagePlugin.PngImageFile):
+        bits = raw[24]  # behind width and height
+    elif picture.mode == "L" and isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = _bits(picture)
+    return {2: 85, 4: 17}.get(bits, 1)
+
+
 def grey16(picture: ImageFile) -> npt.NDArray[np.uint16]:
-    """uint16 [H, W] of a picture of one channel of 16 or 32 bits."""
+    """uint16 [H, W] of a picture of one channel of 16 bits.
+
+    Raises: DecodeError for 32 bits: which of their numbers is white is not known. Where 65535 is, most pictures are
+    black.
+    """
+    values = _whole_numbers(picture)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and _bits(picture) > 16:
+        raise DecodeError(
+            f"{picture.format} holds {_bits(picture)}-bit numbers, not pixels: nothing says which one is white; store "
+            "it with 8 or 16 bits, or declare Image(mode='I;16') or interpolation='nearest' to have the numbers"
+        )
+    return values
+
+
+def _bits(picture: TiffImagePlugin.TiffImageFile) -> int:
+    """Of a sample of a TIFF."""
+    return int(picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0])
+
+
+def _whole_numbers(picture: ImageFile) -> npt.NDArray[np.uint16]:
+    """uint16 [H, W] of a picture of one channel of 16 or 32 bits, whose numbers fit."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
         raise DecodeError(

@@ -25,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from fastload.decode.boxes import swaps_axes
 from fastload.decode.headers import PictureHeader, read_header
 from fastload.decode.jpeg import decode_jpeg
-from fastload.decode.pillow import FAILURES, READERS, grey16
+from fastload.decode.pillow import FAILURES, READERS, grey16, spread
 from fastload.errors import DecodeError
 from fastload.pack.checks import Facts
 from fastload.pack.steps import Outcome
@@ -87,7 +87,7 @@ class Resize:
                 if getattr(opened, "n_frames", 1) > 1:
                     return Outcome(kept=SEVERAL_FRAMES)
                 profile = _profile(opened)
-                whole = self._picture(opened)
+                whole = self._picture(opened, raw)
             picture = self._scaled(whole, header, size)
             data, lossy = self._encoded(picture, header, raw, profile)
         except FAILURES as error:
@@ -116,11 +116,12 @@ class Resize:
         pixels = decode_jpeg(raw, header, "L" if header.components == 1 else "RGB")
         return Image.fromarray(pixels[..., 0] if header.components == 1 else pixels)
 
-    def _picture(self, opened: ImageFile) -> Image.Image:
+    def _picture(self, opened: ImageFile, raw: memoryview) -> Image.Image:
         """Pixels in a mode that can be resized and stored."""
         opened.load()
         if self.mask:
-            return opened
+            factor = spread(opened, raw) if opened.mode == "L" else 1  # that of mode "1" is stored as it came
+            return opened if factor == 1 else Image.fromarray(np.asarray(opened) // np.uint8(factor))
         if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
             return Image.fromarray(grey16(opened).astype(np.float32))
         transparent = opened.info.pop("transparency", None) is not None

@@ -234,7 +234,8 @@ class _Lenient:
 
 
 def _decode_picture(raw: memoryview) -> None:
-    decode_pixels(raw, read_header(raw), "RGB")
+    header = read_header(raw)
+    decode_pixels(raw, header, "I;16" if header.kind == "tiff" else "RGB")  # which takes numbers of 32 bits as well
 
 
 def _decode_sound(raw: memoryview) -> None:

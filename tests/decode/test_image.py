@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from PIL import ImageFile, ImageOps
+from samples import grey_png
 from torchvision.transforms.functional import InterpolationMode, resized_crop
 
 from fastload.decode import Spec, decoder_for
@@ -241,6 +242,7 @@ def test_threads_do_not_disturb_each_other() -> None:
         (encode(scene(), "TIFF")[:-1], "TIFF ends after|TIFF of .* bytes does not decode"),
         (encode(np.zeros((4, 4), np.float32), "TIFF"), "TIFF holds float32 values .*; store it as .npy"),
         (encode(np.full((4, 4), 70_000, np.int32), "TIFF"), "TIFF holds int32 values from 70000 to 70000, not 16-bit"),
+        (encode(np.full((4, 4), 200, np.int32), "TIFF"), "TIFF holds 32-bit numbers, not pixels: nothing says which"),
         (b"", "no bytes where a picture should be"),
         (b"hello", "not a JPEG, PNG, WebP, GIF, BMP or TIFF: 5 bytes that start with b'hello'"),
     ],
@@ -360,6 +362,32 @@ def test_class_numbers_come_as_they_are_stored() -> None:
         turned = encode(classes(), "PNG", exif=oriented(orientation))
         expected = ImageOps.exif_transpose(PillowImage.open(io.BytesIO(turned))).resize((24, 24), 0)
         assert np.array_equal(found(turned, "L", 24)[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_class_numbers_of_few_bits_are_not_spread_over_eight(bits: int) -> None:
+    numbers = np.arange(60 * 91).reshape(60, 91) % (1 << bits)
+    raw = grey_png(numbers, bits)
+    assert shown(raw, "L").max() == 255, "as a picture, the largest is white"
+    raws = [raw]
+    if bits == 1:
+        black_and_white = PillowImage.fromarray(numbers.astype(np.bool_))
+        raws += [encode(black_and_white, fmt) for fmt in ("PNG", "TIFF", "BMP")]
+    for one in raws:
+        for mode in ("L", "I;16"):
+            found = decoder_for(Image(mode=mode, interpolation="nearest")).decode(one, 0)  # type: ignore[arg-type]
+            assert np.array_equal(np.asarray(found)[0], numbers)
+
+
+def test_numbers_of_32_bits_are_no_grey() -> None:
+    numbers = np.arange(20, dtype=np.int32).reshape(4, 5) * 50
+    raw = encode(numbers, "TIFF")
+    for mode in ("RGB", "L"):
+        with pytest.raises(DecodeError, match=r"TIFF holds 32-bit numbers, not pixels: .*Image\(mode=.I;16.\)"):
+            shown(raw, mode)
+    assert np.array_equal(shown(raw, "I;16")[..., 0], numbers)
+    small = decoder_for(Image(mode="L", interpolation="nearest")).decode(encode(numbers // 50, "TIFF"), 0)
+    assert np.array_equal(np.asarray(small)[0], numbers // 50)
 
 
 def test_an_unknown_interpolation_is_refused() -> None:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pack_sources import odd_photo, photo, scene, tree
 from PIL import Image
+from samples import grey_png
 from typer.testing import CliRunner
 
 import fastload
@@ -202,6 +203,24 @@ def test_masks_keep_their_numbers() -> None:
     result = opened(outcome.data)
     assert result.mode == "P"
     np.testing.assert_array_equal(result, grey.resize((64, 48), Image.Resampling.NEAREST))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_masks_of_few_bits_keep_their_numbers(bits: int) -> None:
+    numbers = np.arange(150 * 200).reshape(150, 200) % (1 << bits)
+    data = resized(grey_png(numbers, bits), mask=True).data
+    found = ImageDecoder(fastload.Image(mode="L", interpolation="nearest")).decode(data, 0)
+    expected = Image.fromarray(numbers.astype(np.uint8)).resize((64, 48), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(found[0], expected)
+
+
+def test_numbers_of_32_bits_are_resized_as_masks_alone() -> None:
+    raw = saved(Image.fromarray(np.full((150, 200), 200, np.int32)), "TIFF")
+    with pytest.raises(DecodeError, match="TIFF holds 32-bit numbers, not pixels"):
+        resized(raw)
+    found = ImageDecoder(fastload.Image(mode="L", interpolation="nearest")).decode(resized(raw, mask=True).data, 0)
+    assert found.shape == (1, 48, 64)
+    assert (found == 200).all()
 
 
 def test_what_is_kept_is_counted_by_the_reason() -> None:

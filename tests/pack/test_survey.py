@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xxhash
 from pack_sources import jpeg, photo, png, wav
+from PIL import Image
 from test_likeness import hash_of
 
 from fastload.errors import PackError
@@ -195,3 +196,10 @@ def test_png_and_others_have_sizes(tmp_path: Path) -> None:
     table = table_of(tmp_path / "source")
     found, _ = look(table, tmp_path / "s")
     assert found.values["image.width"].tolist() == [5, 6, 7]
+
+
+def test_masks_of_32_bits_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "source/a").mkdir(parents=True)
+    Image.fromarray(np.full((4, 4), 200, np.int32)).save(tmp_path / "source/a/0.tif")
+    found, _ = look(table_of(tmp_path / "source"), tmp_path / "s", Questions(full=True, compare=("image",)))
+    assert found.faults == {}
