@@ -51,7 +51,8 @@ class Image:
             same size.
 
     Raises:
-        ConfigError: a size below 1, an unknown crop, mode or interpolation, a crop without a size.
+        ConfigError: a size below 1, an unknown crop, mode or interpolation, a crop without a size, or an option of
+            another crop.
     """
 
     size: int | tuple[int, int] | None = None
@@ -80,6 +81,12 @@ class Image:
             raise ConfigError(f"Image(ratio={self.ratio!r}): needs 0 < lower <= upper")
         if not 0 < self.center_fraction <= 1:
             raise ConfigError(f"Image(center_fraction={self.center_fraction!r}): needs a value in (0, 1]")
+        if self.crop != "random" and (tuple(self.scale), tuple(self.ratio)) != (DEFAULT_SCALE, DEFAULT_RATIO):
+            what = f"Image(scale={self.scale!r}, ratio={self.ratio!r})"
+            raise ConfigError(f"{what}: these are of crop='random'; pass that, or drop them")
+        if self.crop != "center" and self.center_fraction != DEFAULT_CENTER_FRACTION:
+            what = f"Image(center_fraction={self.center_fraction!r})"
+            raise ConfigError(f"{what}: this is of crop='center'; pass that, or drop it")
 
     @property
     def height_width(self) -> tuple[int, int]:

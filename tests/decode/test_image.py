@@ -394,3 +394,17 @@ def test_an_unknown_interpolation_is_refused() -> None:
     wrong: Any = "cubic"
     with pytest.raises(ConfigError, match=r"Image\(interpolation='cubic'\): pass 'bilinear' or 'nearest'"):
         Image(24, interpolation=wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": (0.5, 1.0)}, r"Image\(scale=\(0.5, 1.0\), .*\): these are of crop='random'; pass that, or drop"),
+        ({"crop": "center", "ratio": (1.0, 1.0)}, r"ratio=\(1.0, 1.0\)\): these are of crop='random'"),
+        ({"crop": "random", "center_fraction": 1.0}, r"Image\(center_fraction=1.0\): this is of crop='center'"),
+        ({"center_fraction": 1.0}, r"Image\(center_fraction=1.0\): this is of crop='center'; pass that, or drop it"),
+    ],
+)
+def test_what_another_crop_goes_by_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Image(24, **options)
