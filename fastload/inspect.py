@@ -130,7 +130,7 @@ def _split_summary(index: Index) -> dict[str, Any]:
 
 
 class _Column:
-    """Range of one column of numbers, and how often each value occurs while there are few."""
+    """Range of one column of finite numbers, and how often each value occurs while there are few."""
 
     def __init__(self) -> None:
         self.low: float | None = None
@@ -138,6 +138,7 @@ class _Column:
         self.counts: Counter[int] | None = Counter()
 
     def add(self, values: npt.NDArray[Any]) -> None:
+        values = finite(values)
         if not len(values):
             return
         low, high = values.min().item(), values.max().item()
@@ -148,6 +149,11 @@ class _Column:
             self.counts.update(dict(zip(labels.astype(np.int64).tolist(), counts.tolist(), strict=True)))
         if self.counts is not None and (values.dtype.kind == "f" or len(self.counts) > MAX_CLASSES):
             self.counts = None
+
+
+def finite(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Those that are neither NaN nor infinite, which no range and no histogram holds, [n]."""
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
 
 def numbers_of(index: Index, file: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -258,10 +259,11 @@ def test_only_the_most_frequent_classes_are_shown(tmp_path: Path) -> None:
 
 
 def test_many_numbers_are_a_range_and_no_classes(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": list(range(2000)), "score": [0.5] * 2000}), tmp_path / "a.parquet")
+    scores = [math.nan, *[0.5] * 1999]
+    pq.write_table(pa.table({"id": list(range(2000)), "score": scores}), tmp_path / "a.parquet")
     (found,) = json.loads(run("inspect", tmp_path, "--json").stdout)["splits"].values()
     assert found["classes"] == {}
-    assert found["ranges"] == {"id": [0, 1999], "score": [0.5, 0.5]}
+    assert found["ranges"] == {"id": [0, 1999], "score": [0.5, 0.5]}, "what is not a number is in no range"
 
 
 def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastload.errors import CorruptError, FastloadError
-from fastload.inspect import MAX_UNNAMED, indexes_of, named_counts, numbers_of, seconds_of
+from fastload.inspect import MAX_UNNAMED, finite, indexes_of, named_counts, numbers_of, seconds_of
 from fastload.reshape.records import read_records
 from fastload.shards.access import open_idx, parquet_input
 from fastload.shards.index import FieldInfo, Index
@@ -43,8 +43,8 @@ def describe(data: Data, split: str | None = None, *, pixels: bool = False) -> d
                   alone: their index has no more
         classes   name -> samples, the most frequent first, with the classes that no sample has
         balance   of the classes: number, least, most, and evenness (entropy over that of equal classes, 0 to 1)
-        numbers   of the field's values, or of facts (width, height, seconds, count): count, min, p5, median, p95, max,
-                  mean, std, and a histogram of equal steps
+        numbers   of the field's finite values, or of facts (width, height, seconds, count): count, min, p5, median,
+                  p95, max, mean, std, and a histogram of equal steps
         channels  mean and std of red, green and blue, in [0, 1]
 
     Args:
@@ -191,7 +191,8 @@ def _read(parquet: pq.ParquetFile, group: int, leaf: str) -> pa.Table:
 def _values(info: FieldInfo, values: Numbers) -> dict[str, Any]:
     """Of a scalar field: its classes where it has some, else its numbers."""
     if info.classes is None and (values.dtype.kind == "f" or not len(values)):
-        return {"numbers": {"value": spread(values)}} if len(values) else {}
+        numbers = finite(values)
+        return {"numbers": {"value": spread(numbers)}} if len(numbers) else {}
     found, counts = np.unique(values.astype(np.int64), return_counts=True)
     if info.classes is None and len(found) > MAX_UNNAMED:
         return {"numbers": {"value": spread(values)}}
@@ -211,7 +212,7 @@ def balance(counts: list[int]) -> dict[str, Any]:
 
 
 def spread(values: Numbers) -> dict[str, Any]:
-    """How numbers are spread, [n] with n > 0: quantiles, mean, standard deviation, a histogram of equal steps."""
+    """How finite numbers are spread, [n] with n > 0: quantiles, mean, standard deviation, histogram of equal steps."""
     numbers = values.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     whole = values.dtype.kind in "iub"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,27 @@ def test_parquet_files_of_others(tmp_path: Path) -> None:
     assert fields["text"]["bytes"].keys() == {"sum"}
     assert fields["x"]["classes"] == {"2": 2, "1": 1}
     assert fields["y"]["present"] == 2
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_what_is_not_a_number_is_there_and_in_no_histogram(tmp_path: Path, shard_format: ShardFormat) -> None:
+    scores = "".join(f"k{i},{'nan' if i == 3 else i / 2}\n" for i in range(8))
+    (tmp_path / "a.csv").write_text("key,score\n" + scores)
+    pack(tmp_path / "a.csv", tmp_path / "out", format=shard_format)
+    score = describe(tmp_path / "out")["splits"]["train"]["fields"]["score"]
+    assert score["present"] == 8
+    value = score["numbers"]["value"]
+    assert (value["count"], value["min"], value["median"], value["max"]) == (7, 0, 2, 3.5)
+    assert sum(value["histogram"]["counts"]) == 7
+
+
+def test_columns_without_finite_numbers_have_none(tmp_path: Path) -> None:
+    numbers = {"some": [math.inf, 1.0, math.nan], "none": [math.nan] * 3}
+    pq.write_table(pa.table(numbers), tmp_path / "a.parquet")
+    fields = describe(tmp_path / "a.parquet")["splits"]["all"]["fields"]
+    assert fields["some"]["numbers"]["value"]["max"] == 1
+    assert "numbers" not in fields["none"]
+    assert CliRunner().invoke(app, ["stats", str(tmp_path / "a.parquet")]).exit_code == 0
 
 
 def test_a_class_without_samples_is_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def test_stored_is_what_describe_has_of_the_split(tmp_path: Path, shard_format: 
         found = subject.stored(fastload.StreamingDataset(tmp_path / "data", split=split))
         assert found == {str(tmp_path / "data" / split): about}
         assert set(about["fields"]["text"]["bytes"]) >= {"min", "mean", "max", "histogram"}
+
+
+def test_what_is_not_a_number_does_not_lose_the_rest(tmp_path: Path) -> None:
+    rows = [{"key": f"k{i}", "score": math.nan if i == 3 else i / 2} for i in range(8)]
+    fastload.pack(rows, tmp_path / "data")
+    (about,) = subject.stored(fastload.StreamingDataset(tmp_path / "data")).values()
+    assert about["fields"]["score"]["numbers"]["value"]["count"] == 7
 
 
 def test_sources_of_a_mixture_are_told_apart_and_other_data_has_nothing(packed: Packed) -> None:
