@@ -98,7 +98,7 @@ class MapStyle(Streamed):
             raise ConfigError(f"shuffle={shuffle!r}: pass True or False")
         self.data, self.seed, self._shuffle, self._collate = data, integer("seed", seed), shuffle, collate_fn
         self.fields, self.masks = {}, False
-        self.shape = _Shape()
+        self.shape, self._told = _Shape(), _Told()
         self.order = self.make_order()
 
     def make_order(self) -> Order:
@@ -125,7 +125,7 @@ class MapStyle(Streamed):
             seed=self.seed,
             fingerprint=self.fingerprint,
             faults=None,
-            maker=_Collator(self.data, self._collate, self.shape),
+            maker=_Collator(self.data, self._collate, self.shape, self._told),
         )
 
     def give(self, batch: Batch) -> Any:
@@ -158,12 +158,17 @@ class _NoReader:
         raise ConfigError("a dataset of others has no reader")
 
 
+class _Told:
+    """The epoch that the dataset was told last; of all copies of a `MapStyle`, which have the dataset in common."""
+
+    epoch: int | None = None
+
+
 class _Collator:
     """Makes the batches of a `MapStyle`; the `maker` of its recipe."""
 
-    def __init__(self, data: ByNumber, collate: Collate, shape: _Shape) -> None:
-        self.data, self.collate, self.shape = data, collate, shape
-        self._epoch: int | None = None
+    def __init__(self, data: ByNumber, collate: Collate, shape: _Shape, told: _Told) -> None:
+        self.data, self.collate, self.shape, self._told = data, collate, shape, told
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -174,10 +179,10 @@ class _Collator:
         return step.shards
 
     def __call__(self, recipe: Recipe, step: Step, pool: BufferPool, part_rows: int) -> BatchMaking:
-        epoch = int(step.epochs[0]) if len(step.epochs) else self._epoch
-        if epoch != self._epoch and hasattr(self.data, "set_epoch"):
+        epoch = int(step.epochs[0]) if len(step.epochs) else self._told.epoch
+        if epoch != self._told.epoch and hasattr(self.data, "set_epoch"):
             self.data.set_epoch(epoch)
-        self._epoch = epoch
+        self._told.epoch = epoch
         return _MapJob(self, recipe, step, pool, part_rows)
 
 

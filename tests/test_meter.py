@@ -130,12 +130,12 @@ def test_the_consumers_wall_time_is_waiting_copy_augment_and_step(packed: Packed
     loader = DataLoader(packed("tar", [40, 40]), 8, fields=FIELDS, num_workers=threads, augment=[slow(0.005)])
     started = time.perf_counter()
     for _ in loader:
-        time.sleep(0.01)
+        time.sleep(0.02)
     wall, stats = time.perf_counter() - started, loader.stats()
     parts = stats.waiting_seconds + stats.copy.busy_seconds + stats.augment.busy_seconds + stats.step.busy_seconds
-    assert 0.15 <= parts <= wall, "ten batches of 5 ms and 10 ms, nothing counted twice"
-    assert stats.consumer_seconds == pytest.approx(parts)
-    assert stats.step.busy_seconds >= 0.1
+    assert 0.25 <= parts <= wall, "ten batches of 5 ms and 20 ms, nothing counted twice"
+    assert parts == pytest.approx(wall, rel=0.1), "and nothing left out"
+    assert stats.step.busy_seconds >= 0.2
     assert stats.augment.busy_seconds >= 0.05
 
 

@@ -26,7 +26,7 @@ MOST_THREADS = 4  # times the cores, for stages that wait
 _SHORTER = 3  # times: a measurement of a round, which there are several of
 READ_AND_DECODE = "read and decode"
 _ON_DEVICE = 20  # times that a stage is timed by the GPU's clock
-_CHUNK = 1 << 20
+_CHUNK, _CHUNKS = 1 << 20, 64  # of a file that is read again and again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,11 +264,11 @@ def _file_rate(path: str, seconds: float) -> float:
 
         def some() -> int:
             got = file.readinto(buffer) or 0
-            if got < _CHUNK:
+            if got < _CHUNK or file.tell() >= _CHUNKS * _CHUNK:  # what lies beyond may be on the disk
                 file.seek(0)
             return got
 
-        for _ in range(64):  # into the page cache
+        for _ in range(_CHUNKS):  # into the page cache
             some()
         file.seek(0)
         return _rate(some, seconds)

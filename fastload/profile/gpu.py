@@ -16,10 +16,10 @@ import torch
 
 
 class Event(Protocol):
-    """torch.cuda.Event, made with enable_timing=True."""
+    """What a device passes."""
 
     def record(self) -> Any:
-        """Put it at the end of the current stream's queue."""
+        """Put it at the end of the queue of the device's current stream."""
         ...
 
     def elapsed_time(self, later: Any) -> float:
@@ -34,7 +34,20 @@ def events_of(device: torch.device) -> MakeEvent | None:
     """How to make events of a device; None where there are none."""
     if device.type != "cuda":
         return None
-    return lambda: torch.cuda.Event(enable_timing=True)
+    return lambda: _EventOf(device)
+
+
+class _EventOf:
+    """An event of a GPU, which need not be the one that is current: torch's own would be recorded there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._event = device, torch.cuda.Event(enable_timing=True)
+
+    def record(self) -> None:
+        self._event.record(torch.cuda.current_stream(self._device))
+
+    def elapsed_time(self, later: _EventOf) -> float:
+        return float(self._event.elapsed_time(later._event))
 
 
 class StepsOnStream:

@@ -21,6 +21,7 @@ from fastload.profile.capacity import Scaling
 from fastload.profile.rig import Run
 
 IN_THREADS = ("read", "decode")
+_WIDE = ("augment", "step")  # stages whose operations torch spreads over threads of its own
 _OWN = 0.7  # of the processors' time: a process that gets more stands in nobody's line but its own
 
 
@@ -88,10 +89,16 @@ class Model:
         return 1e3 * self.rows / max(self.batch_ms, 1e-9)
 
     def changed(self, factors: Mapping[str, float]) -> Model:
-        """With stages that take so many times as long."""
+        """With stages that take so many times as long.
+
+        CPU time beyond that of the stages is that of torch's own threads, which work on operations of the augmentation
+        and the step: it goes as these do.
+        """
         stage_ms = {name: ms * factors.get(name, 1.0) for name, ms in self.stage_ms.items()}
         busy, now = sum(self.stage_ms.values()), sum(stage_ms.values())
-        return replace(self, stage_ms=stage_ms, cpu_ms=max(0.0, self.cpu_ms - max(0.0, busy - now)))
+        wide, less = (sum(stages[name] for name in _WIDE) for stages in (self.stage_ms, stage_ms))
+        beside = max(0.0, self.cpu_ms - busy) * max(0.0, wide - less) / max(wide, 1e-9)
+        return replace(self, stage_ms=stage_ms, cpu_ms=max(0.0, self.cpu_ms - max(0.0, busy - now) - beside))
 
     def path_ms(self) -> dict[str, float]:
         """What each stage takes of the time of a batch, by itself."""

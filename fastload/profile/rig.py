@@ -1,5 +1,6 @@
 """A loader's path taken apart: the same stages, fed from where one likes. The loader itself and its place in the run
-are left alone: shards are opened anew, and pages that nobody else maps can be dropped from the page cache.
+are left alone: shards are opened anew, and pages that nobody else maps can be dropped from the page cache. A map-style
+dataset that takes set_epoch is told epochs from 0 on, and its own again with the loader's next batch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, cycle
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -111,6 +112,19 @@ class Run:
         return 1e3 * self.queued_seconds / max(1, self.stats.batches)
 
 
+class _Moment(NamedTuple):
+    """What a run had taken up to now: seconds, but for the stats."""
+
+    stats: Stats
+    wall: float
+    cpu: float
+    queued: float
+
+    @classmethod
+    def of(cls, meter: Meter) -> _Moment:
+        return cls(meter.stats(), time.perf_counter(), time.process_time(), queued_seconds())
+
+
 class Rig:
     """The stages of a loader.
 
@@ -191,29 +205,28 @@ class Rig:
         return drive(self.running(jobs, seconds, **options), drop)
 
     def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
-        before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
+        began = since = _Moment.of(meter)
         on_stream, warm, measured = StepsOnStream(events_of(self.device)), warm_up == 0, 0
         for number, batch in enumerate(batches, 1):
             on_stream.begin()
             yield batch
             on_stream.end()
             measured += warm
-            took = time.perf_counter() - wall
+            took = time.perf_counter() - since.wall
             if not warm and (number == warm_up or _overdue(number, took, seconds)):
                 warm = True
                 self.synchronize()
                 on_stream.forget()
-                before, wall, cpu, queued = meter.stats(), time.perf_counter(), time.process_time(), queued_seconds()
+                since = _Moment.of(meter)
             elif enough(measured, took, seconds):
                 break
         self.synchronize()
-        took, spent = time.perf_counter() - wall, time.process_time() - cpu
-        queued = max(0.0, queued_seconds() - queued)
+        now, since = _Moment.of(meter), since if measured else began  # of few batches, those that warmed up are all
         return Run(
-            stats=meter.stats() - before,
-            wall_seconds=took,
-            cpu_seconds=spent,
-            queued_seconds=queued,
+            stats=now.stats - since.stats,
+            wall_seconds=now.wall - since.wall,
+            cpu_seconds=now.cpu - since.cpu,
+            queued_seconds=max(0.0, now.queued - since.queued),
             between_share=on_stream.between_share(),
         )
 
@@ -237,13 +250,14 @@ class Rig:
     def drop_page_cache(self) -> bool:
         """Make the system forget the shards' files; False where it cannot, or there are no such files.
 
-        What anybody maps stays in memory, whatever the system is asked: a loader that was used maps its shards.
+        What anybody maps stays in memory, whatever the system is asked: a loader that was used maps its shards. The
+        first file that stays decides: those behind it are left in memory.
         """
-        if not self.files or not hasattr(os, "posix_fadvise"):
+        files = self.files
+        if not files or not hasattr(os, "posix_fadvise"):
             return False
         self.reopen()
-        kept = [path for path in self.files if not _forgotten(path)]
-        return not kept
+        return all(map(_forgotten, files))
 
 
 def _forgotten(path: str) -> bool:

@@ -11,6 +11,7 @@ import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def profile_script(
 
     Raises:
         ConfigError: no such file, no such loader was iterated over, or the loop was left too early.
-        Exception: whatever the script raises.
+        Exception: whatever the script raises before the profile has what it needs; later, it is among its notes.
     """
     path = Path(script)
     if not path.is_file():
@@ -95,6 +96,7 @@ def profile_script(
     if loader < 1:
         raise ConfigError(f"--loader {loader}: loaders are counted from 1")
     watch = _Watch(loader, seconds, try_advice)
+    notes: tuple[str, ...] = ()
     with _watching(watch), _as_program(path, arguments):
         try:
             runpy.run_path(str(path), run_name="__main__")
@@ -103,8 +105,12 @@ def profile_script(
         except SystemExit as left:
             if watch.found is None and left.code not in (None, 0):
                 raise
+        except Exception as error:
+            if watch.found is None:
+                raise
+            notes = (f"When it was ended, the script raised {type(error).__name__}: {error}",)
     if watch.found is not None:
-        return watch.found
+        return replace(watch.found, notes=(*watch.found.notes, *notes))
     if watch.batches:
         raise ConfigError(
             f"{path} left its loop after {watch.batches} batches, before the profile had what it needs; let it run on, "

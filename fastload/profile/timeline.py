@@ -52,8 +52,9 @@ def trace(rig: Rig) -> Steps[Timeline]:
     clocks: list[_Traced] = []
 
     def make(now: int) -> Clock:
-        clocks.append(_Traced(now))
-        return clocks[-1]
+        clock = _Traced(now)
+        clocks.append(clock)  # threads start at the same time
+        return clock
 
     yield from rig.running(rig.jobs(rig.endless()), 0.0, meter=Meter(make))
     return timeline([clock.events for clock in clocks])

@@ -58,6 +58,27 @@ def test_one_step_and_no_events_say_nothing() -> None:
         assert seen.between_share() is None
 
 
+def test_events_are_of_the_loaders_gpu_and_not_of_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {torch.device("cuda:0"): Stream(), torch.device("cuda:1"): Stream()}
+
+    class Recorded(Passed):
+        def __init__(self, enable_timing: bool) -> None:
+            super().__init__(streams[torch.device("cuda:0")])
+
+        def record(self, stream: Stream | None = None) -> None:  # type: ignore[override]
+            self.at = (stream or self.stream).at
+
+    monkeypatch.setattr(torch.cuda, "Event", Recorded)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[device])
+    make = events_of(torch.device("cuda:1"))
+    assert make is not None
+    before, after = make(), make()
+    before.record()
+    streams[torch.device("cuda:1")].do(5.0)
+    after.record()
+    assert before.elapsed_time(after) == 5.0
+
+
 def test_work_is_timed_by_the_stream_and_by_the_host() -> None:
     stream, waited = Stream(), []
     queue_ms, device_ms = queued_and_run(lambda: stream.do(7.0), stream.event, lambda: waited.append(stream.at), 4)

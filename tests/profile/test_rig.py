@@ -1,4 +1,4 @@
-"""How long a measurement goes on."""
+"""How long a measurement goes on, and what it leaves as it was."""
 
 from __future__ import annotations
 
@@ -7,12 +7,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import torch.utils.data
 
 from fastload.loader import DataLoader
+from fastload.order.cursor import steps
 from fastload.profile import rig
 from fastload.profile.rig import Rig, another_round, drive, enough
 
 Packed = Callable[..., Path]
+
+
+class Dated(torch.utils.data.Dataset[int]):
+    """Every sample is the epoch."""
+
+    epoch = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, number: int) -> int:
+        return self.epoch
+
+
+def test_the_loaders_own_epoch_goes_on_after_others_were_run() -> None:
+    loader = DataLoader(Dated(), 2)
+    loader.set_epoch(5)
+    batches = iter(loader)
+    assert next(batches).tolist() == [5, 5]
+    taken = Rig(loader)
+    taken.run(taken.jobs(taken.endless()), 0.01)
+    assert [batch.tolist() for batch in batches] == [[5, 5]] * 3
 
 
 @pytest.mark.parametrize(
@@ -39,6 +67,29 @@ def test_three_batches_are_a_measurement_and_so_is_one_that_is_slow(
 )
 def test_rounds_go_on_while_there_is_time_for_one_more(done: int, took: float, seconds: float, more: bool) -> None:
     assert another_round(done, time.perf_counter() - took, seconds) is more
+
+
+def test_a_plan_that_ends_while_warming_up_is_measured_as_a_whole(packed: Packed) -> None:
+    taken = Rig(DataLoader(packed("tar", [8]), 4, num_workers=1, prefetch_factor=2))
+    epoch = steps(taken.order, taken.share, 0)
+    run = drive(taken.running(taken.jobs(epoch), 0.01), lambda _: time.sleep(0.02))
+    assert run.stats.batches == 2
+    assert run.batch_ms >= 20
+
+
+def test_the_first_file_that_stays_in_memory_is_the_last_that_is_to_be_forgotten(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def forgotten(path: str) -> bool:
+        asked.append(path)
+        return len(asked) < 2
+
+    monkeypatch.setattr(rig, "_forgotten", forgotten)
+    taken = Rig(DataLoader(packed("tar", [3, 3, 3]), 4))
+    assert not taken.drop_page_cache()
+    assert asked == list(taken.files[:2])
 
 
 def test_slow_batches_are_few_when_warming_up_and_when_measured(

@@ -111,6 +111,21 @@ def test_what_the_script_raises_comes_through(tmp_path: Path) -> None:
         profile_script(tmp_path / "absent.py")
 
 
+def test_what_the_script_raises_when_it_is_ended_does_not_lose_the_profile(tmp_path: Path, packed: Packed) -> None:
+    text = """
+import fastload
+try:
+    while True:
+        for batch in fastload.DataLoader({data!r}, 8):
+            pass
+finally:
+    raise OSError("nothing to save")
+"""
+    (tmp_path / "saves.py").write_text(text.format(data=str(packed("tar", [96]))))
+    found = profile_script(tmp_path / "saves.py", seconds=0.3)
+    assert "When it was ended, the script raised OSError: nothing to save" in str(found)
+
+
 def test_the_command_profiles_a_script_and_tries_what_it_advises(script: Path, packed: Packed, tmp_path: Path) -> None:
     arguments = ["--script", str(script), "--args", f"'{packed('tar', [96])}' 0.01", "--seconds", "0.3", "--try"]
     done = CliRunner().invoke(app, ["profile", *arguments, "--html", str(tmp_path / "p.html")])

@@ -81,6 +81,14 @@ def test_the_slower_side_is_what_a_batch_takes() -> None:
     assert replace(one, cpu_ms=200).predict_ms(4) == 50, "four cores cannot do 200 ms of work in less"
 
 
+def test_a_stage_takes_the_time_of_torchs_own_threads_along_when_it_goes() -> None:
+    step = model(threads=8, cores=8, cpu_ms=4080, decode=80, step=500)  # of which 8 threads of torch do 4,000
+    assert judge(step).loader_alone == pytest.approx(1000), "80 ms of decoding by 8 threads for 10 samples"
+    assert step.changed({"decode": 0.5}).cpu_ms == 4040, "decoding takes none along"
+    both = model(threads=8, cores=8, cpu_ms=1680, decode=80, augment=100, step=100)
+    assert both.changed({"augment": 0.5}).cpu_ms == pytest.approx(1680 - 50 - 0.25 * 1400)
+
+
 def test_threads_that_contend_bring_less() -> None:
     one = replace(model(threads=1, decode=40, step=1), scaling=Scaling(contention=0.5))
     assert one.threads_ms(2) == pytest.approx(30)
