@@ -1,7 +1,7 @@
 """What a run will be like, before it starts. `fastload.check(data, batch_size, world_size=..., ...)`.
 
     index, order, share -> batches and shards of a rank, mixing, disk \
-    one batch, read     -> memory, time to the first one               > Outlook, its concerns -> table, JSON
+    first batch, read   -> memory, time to the first one               > Outlook, its concerns -> table, JSON
 
 findings.py   what was found, as values
 run.py        `check`

@@ -139,15 +139,23 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
     cache, window, data = outlook.plan.cache_bytes, outlook.window, outlook.data
     if cache is None:
         return
-    if cache < window.bytes:
+    least = size_text(max(window.room, 2 * window.bytes))  # this window and the next
+    if cache < window.room:
+        yield _concern(
+            "cache-below-window",
+            f"the loader refuses a cache of {size_text(cache)}{'' if data.remote else ' for shards behind URLs'}: the "
+            f"largest that window={outlook.plan.window} mixes at a time, and the next, take {size_text(window.room)}",
+            f"a cache of at least {least}, or a smaller window",
+            "error" if data.remote else "warning",
+        )
+    elif cache < window.bytes:
         one = window.shards == 1
         what = "the shard that is read" if one else f"the {window.shards:,} shards that are mixed"
         yield _concern(
             "cache-below-window",
             f"a cache of {size_text(cache)} is smaller than {what} at a time, "
             f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
-            f"a cache of at least {size_text(2 * window.bytes)} (this window and the next), or a smaller window",
-            "error" if data.remote else "warning",  # the loader refuses it
+            f"a cache of at least {least}, or a smaller window",
         )
     elif cache < data.bytes // outlook.plan.lanes:
         yield _concern(

@@ -77,12 +77,14 @@ class Window:
     Attributes:
         shards: of the largest block that a rank is in, over all lanes that it reads.
         bytes: of those shards.
+        room: bytes of the smallest cache that the loader takes, where shards are behind URLs or will be.
         lane_shards: fewest and most shards of a lane, in the first epoch.
         mixing: distinct shards of a global batch; None where there is no whole one, or batches are planned by length.
     """
 
     shards: int
     bytes: int
+    room: int
     lane_shards: tuple[int, int]
     mixing: Mixing | None
 
@@ -105,7 +107,8 @@ class Memory:
     """What a rank's loader holds, about.
 
     Attributes:
-        batches: so many at a time: those ahead, the one handed out and the one before it.
+        batches: so many at a time: those ahead (without threads, the one in work), the one handed out and the one
+            before it.
         batches_bytes: of these.
         row_groups_bytes: open row groups of Parquet; tars are mapped, and in the page cache.
     """

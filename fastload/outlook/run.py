@@ -1,4 +1,4 @@
-"""`check`: what a run will be like. The order's arithmetic says most of it; one batch is read."""
+"""`check`: what a run will be like. The order's arithmetic says most of it; the first batch is read."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from fastload.order.quality import blocks_of, mixing
 from fastload.order.shuffle import Ints, Order
 from fastload.outlook.concerns import concerns, refused, unreadable
 from fastload.outlook.findings import Concern, Data, Epoch, FirstBatch, Memory, Outlook, Plan, Window
+from fastload.shards.access import room_sizes
 from fastload.shards.index import Index
 from fastload.shards.open import Data as Where
 from fastload.sizes import parse_size
@@ -44,7 +45,8 @@ def check(
     """What a run with these arguments of fastload.DataLoader will be like: batches and shards of each rank, how well it
     mixes, what it takes in memory and disk, and what will hurt.
 
-    The first batch of rank 0 is read, and its shards are fetched if they are behind URLs; no other sample is.
+    The first batch of rank 0 is read as the loader reads it: with threads, those behind it are begun meanwhile, and of
+    shards behind URLs, those of the next batches begin to be fetched. All of it ends with that batch.
 
     Args:
         data: a StreamingDataset, or what it takes (a path, a pattern, a list); then also its keyword arguments.
@@ -160,8 +162,9 @@ def _window(dataset: StreamingDataset, share: Share) -> Window:
     """Of the data set's own blocks: a sampler's order visits about the same shards at a time."""
     index, size = dataset.index, shard_bytes(dataset.index)
     order = Order(index.sizes, seed=dataset.seed, window=dataset.window, lanes=dataset.lanes)
+    room = sum(room_sizes(index, dataset.window))
     if not order.samples:
-        return Window(shards=0, bytes=0, lane_shards=(0, 0), mixing=None)
+        return Window(shards=0, bytes=0, room=room, lane_shards=(0, 0), mixing=None)
     blocks = blocks_of(order)
     lanes_read = dataset.lanes // math.gcd(share.world_size, dataset.lanes)
     counts = np.array([len(shards) for shards, _ in blocks.shards])
@@ -170,6 +173,7 @@ def _window(dataset: StreamingDataset, share: Share) -> Window:
     return Window(
         shards=min(int(counts.max()) * lanes_read, int((index.sizes > 0).sum())),
         bytes=min(int(sizes.max()) * lanes_read, int(size.sum())),
+        room=room,
         lane_shards=(int(of_lane.min()), int(of_lane.max())),
         mixing=mixing(dataset.order, index.sizes, share.global_batch()),
     )
@@ -194,7 +198,8 @@ def _first(dataset: StreamingDataset, plan: Plan) -> FirstBatch:
 
 
 def _memory(dataset: StreamingDataset, plan: Plan, first: FirstBatch) -> Memory:
-    held, open_groups = plan.prefetch_factor + 2, 0
+    threads = dataset.threads(plan.num_workers) or dataset.crew_threads(plan.num_workers)
+    held, open_groups = (plan.prefetch_factor if threads else 1) + 2, 0  # without threads none is made ahead
     if dataset.index.shard_format == "parquet":
         largest = np.sort(shard_bytes(dataset.index))[::-1]
         open_groups = int(largest[: row_groups_open(dataset.window)].sum())

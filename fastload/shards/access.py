@@ -53,16 +53,22 @@ def shards_at_hand(index: Index) -> int:
     return max(1, index.cache.limit // (2 * max(1, largest)))
 
 
+def room_sizes(index: Index, window: int) -> list[int]:
+    """Bytes of the files that a cache must have room for: the `window` largest behind URLs and one on its way; of data
+    that is all local, what they would be behind URLs."""
+    remote = [file.bytes for number, file in enumerate(index.files) if is_url(index.paths[number])]
+    return sorted(remote or [file.bytes for file in index.files], reverse=True)[: max(1, window) + 1]
+
+
 def check_room(index: Index, window: int) -> None:
     """Refuse a cache that cannot hold the shards that are mixed at a time: each would be fetched for every batch anew.
 
     Raises:
-        ConfigError: cache_size is smaller than the `window` largest shards and one on its way.
+        ConfigError: cache_size is smaller than `room_sizes` sum up to.
     """
     if index.cache is None or index.cache.limit is None:
         return
-    remote = [file.bytes for number, file in enumerate(index.files) if is_url(index.paths[number])]
-    sizes = sorted(remote, reverse=True)[: max(1, window) + 1]
+    sizes = room_sizes(index, window)
     if sum(sizes) > index.cache.limit:
         raise ConfigError(
             f"cache_size={index.cache.remote.cache_size!r} is less than the {sum(sizes)} bytes of {len(sizes)} shards: "

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,10 +193,13 @@ def test_lanes_that_do_not_fit(packed: Packed) -> None:
 
 def test_a_cache_that_is_too_small(packed: Packed) -> None:
     data = packed("tar", EVEN)
-    window = check(data, 10, window=4, fields=LABEL).window.bytes
-    below = check(data, 10, window=4, fields=LABEL, cache_size=window - 1)
-    assert "is smaller than the 4 shards that are mixed at a time" in said(below, "cache-below-window")
-    between = check(data, 10, window=4, fields=LABEL, cache_size=window)
+    window = check(data, 10, window=4, fields=LABEL).window
+    below = check(data, 10, window=4, fields=LABEL, cache_size=window.room - 1)
+    assert said(below, "cache-below-window").startswith("warning: the loader refuses a cache of ")
+    assert " for shards behind URLs: the largest that window=4 mixes" in said(below, "cache-below-window")
+    again = check(data, 10, window=4, lanes=4, fields=LABEL, cache_size=window.room)
+    assert f"smaller than the {again.window.shards} shards that are mixed" in said(again, "cache-below-window")
+    between = check(data, 10, window=4, fields=LABEL, cache_size=window.room)
     assert "every epoch fetches what it lacks again" in said(between, "cache-below-data")
     assert {"cache-below-data", "cache-below-window"} & names(
         check(data, 10, window=4, fields=LABEL, cache_size=between.data.bytes)
@@ -210,12 +214,49 @@ def test_data_behind_a_url_is_checked_alike_and_a_small_cache_is_an_error(tmp_pa
         assert remote.data == replace(local.data, remote=True)
         assert (remote.epoch, remote.window, remote.memory) == (local.epoch, local.window, local.memory)
         below = check(server.url, 10, window=4, fields=IMAGE, cache_dir=tmp_path / "cache", cache_size="1kB")
-        assert said(below, "cache-below-window").startswith("error: a cache of 1000 bytes is smaller than the 4 shards")
+        assert said(below, "cache-below-window").startswith("error: the loader refuses a cache of 1000 bytes: the ")
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_cache_that_the_loader_refuses_is_an_error_and_one_that_it_takes_is_none(
+    tmp_path: Path, packed: Packed, lanes: int
+) -> None:
+    order: dict[str, Any] = {"window": 4, "lanes": lanes}
+    with Server(packed("tar", EVEN)) as server:
+
+        def ok(size: int) -> bool:
+            return check(server.url, 10, fields=LABEL, cache_dir=tmp_path / "seen", cache_size=size, **order).ok
+
+        def taken(size: int) -> bool:
+            try:
+                StreamingDataset(server.url, fields=LABEL, cache_dir=tmp_path / "cache", cache_size=size, **order)
+            except ConfigError as error:
+                return "is less than the" not in str(error)
+            return True
+
+        window = check(server.url, 10, fields=LABEL, cache_dir=tmp_path / "seen", **order).window
+        assert [ok(size) for size in (window.room - 1, window.room)] == [False, True]
+        assert [taken(size) for size in (window.room - 1, window.room)] == [False, True]
+        assert window.room > window.bytes if lanes == 1 else window.room < window.bytes
 
 
 def test_a_loader_that_takes_the_machines_memory(packed: Packed) -> None:
-    about = check(packed("tar", EVEN), 10, prefetch_factor=10**9, fields=IMAGE)
+    about = check(packed("tar", EVEN), 10, num_workers=1, prefetch_factor=10**9, fields=IMAGE)
     assert "the loader of one rank holds about" in said(about, "memory")
+
+
+@pytest.mark.parametrize(
+    ("workers", "fields", "batches"),
+    [(0, IMAGE, 3), (1, IMAGE, 9), (1, LABEL, 3), (1, {"tensor": fastload.Tensor((3,), "float32")}, 9)],
+    ids=["no threads", "threads", "threads for nothing", "a crew"],
+)
+def test_batches_are_held_ahead_where_threads_make_them(
+    packed: Packed, workers: int, fields: dict[str, Any], batches: int
+) -> None:
+    data = packed("tar", EVEN, ("image", "tensor", "label"))
+    about = check(data, 10, num_workers=workers, prefetch_factor=7, fields=fields)
+    assert about.memory is not None
+    assert about.memory.batches == batches
 
 
 def test_a_first_batch_that_cannot_be_read(tmp_path: Path) -> None:
@@ -262,7 +303,7 @@ def test_the_command_says_it_as_a_table_and_as_json(packed: Packed) -> None:
     more = ["--window", "2", "--cache", "1kB"]
     shown = CliRunner().invoke(app, ["check", data, *options, *more])
     assert shown.exit_code == 0, shown.output
-    assert "warning: cache-below-window: a cache of 1000 bytes" in shown.output
+    assert "warning: cache-below-window: the loader refuses a cache of 1000 bytes for" in shown.output
     assert "40 = 2 ranks x 20" in shown.output
     as_json = CliRunner().invoke(app, ["check", data, *options, *more, "--json"])
     found = json.loads(as_json.output)
