@@ -160,6 +160,7 @@ _STYLE = """
 figure { margin: 0; max-width: 26rem; } figure svg { width: 100%; height: auto; }
 .change { margin: 1rem 0; } .change svg { width: 100%; height: 1rem; display: block; }
 .change p { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
+.change p *, .quiet { overflow-wrap: anywhere; }
 """
 
 _PAGE = """

@@ -1,14 +1,15 @@
 """What was measured: the seconds of each round, and files of them.
 
 A file is JSON in the shape of pytest-benchmark's, so that one reader does for both: under "benchmarks", each with its
-"name", and the seconds of its rounds in "extra_info" ("seconds", and "reference_seconds" where each round was measured
-beside a reference) or else in "stats" ("data").
+"name" (and "fullname", where others have the same), and the seconds of its rounds in "extra_info" ("seconds", and
+"reference_seconds" where each round was measured beside a reference) or else in "stats" ("data").
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,13 +121,20 @@ class Results:
 
 
 def _results(data: Mapping[str, Any]) -> Results:
-    found, without = {}, []
+    found: dict[str, Rounds] = {}
+    without = []
+    times = Counter(str(entry["name"]) for entry in data["benchmarks"])
     for entry in data["benchmarks"]:
-        rounds = _rounds(entry)
+        name = str(entry["name"])
+        if times[name] > 1:  # tests of several files
+            name = str(entry["fullname"])
+        rounds = _rounds(name, entry)
         if rounds is None:
-            without.append(str(entry["name"]))
+            without.append(name)
+        elif name in found:
+            raise ValueError(f"{name!r} comes twice")
         else:
-            found[rounds.name] = rounds
+            found[name] = rounds
     return Results(
         rounds=found,
         machine=data.get("machine_info", {}),
@@ -135,14 +143,14 @@ def _results(data: Mapping[str, Any]) -> Results:
     )
 
 
-def _rounds(entry: Mapping[str, Any]) -> Rounds | None:
+def _rounds(name: str, entry: Mapping[str, Any]) -> Rounds | None:
     facts = entry.get("extra_info", {})
     own = facts.get("seconds")  # of benchmarks that time themselves, such as programs without their start
     seconds = own if isinstance(own, list) else entry["stats"].get("data")
     if not seconds:
         return None
     rounds = Rounds(
-        name=str(entry["name"]),
+        name=name,
         unit=str(facts.get("unit", "runs")),
         items=int(facts.get("items", 1)),
         seconds=tuple(float(each) for each in seconds),

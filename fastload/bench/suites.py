@@ -17,6 +17,7 @@ from fastload.order.arguments import integer
 from fastload.profile.capacity import thread_counts
 from fastload.profile.rig import Rig
 from fastload.profile.subject import subject
+from fastload.stream import Streamed
 
 RESUME_AT = 0.9  # of an epoch: what replays its epoch is slowest there
 _RATE_SHARE = 0.8  # of the time
@@ -40,7 +41,7 @@ def run(
     Args:
         data: what StreamingDataset takes; also its keyword arguments (fields, window, ...).
         batch_size: rows of a batch.
-        num_workers: most threads; None: the cores.
+        num_workers: most threads, those of a crew where no others help; None: the cores.
         rounds: of each benchmark; of fewer than 3, `compare` says nothing.
         seconds: for all, about; slow batches take longer.
         device: where batches go, such as "cuda"; None: the CPU.
@@ -59,8 +60,7 @@ def run(
     def make(threads: int) -> DataLoader:
         return DataLoader(data, batch_size, num_workers=threads, device=device, **dataset)
 
-    with_threads = make(most).dataset.threads(most)
-    counts = thread_counts(with_threads) if with_threads else [0]
+    counts = _counts(make(most).dataset, most)
     each = _RATE_SHARE * seconds / (rounds * len(counts))
     suite: dict[str, Callable[[], tuple[int, float]]] = {
         f"rate, {n} {'thread' if n == 1 else 'threads'}": _rate(make(n), each) for n in counts
@@ -69,6 +69,14 @@ def run(
     found = _in_turn(suite, rounds)
     setting = _of(make(0)) | {"batch_size": batch_size, "num_workers": most} | _text(dataset)
     return Results(rounds=found, machine=describe(), setting=setting)
+
+
+def _counts(dataset: Streamed, most: int) -> list[int]:
+    """The numbers of threads to measure: where a crew goes ahead of the consumer's thread, also none."""
+    threads, crew = dataset.threads(most), dataset.crew_threads(most)
+    if threads:
+        return thread_counts(threads)
+    return [0, *thread_counts(crew)] if crew else [0]
 
 
 def _of(loader: DataLoader) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,11 @@ from fastload.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastload.profile import Profile
+
+
+_OF_LOADER = ("split", "fields", "batch_size", "num_workers", "prefetch_factor", "window", "augment", "device")
+_OF_SCRIPT = ("arguments", "loader")
+_OF_MEASURING = ("split", "fields", "batch_size", "num_workers", "device", "rounds", "seconds")
 
 
 class LastBatchKind(StrEnum):
@@ -65,10 +71,11 @@ def profile(
         raise ConfigError("profile: name a data set, or a training script with --script")
     _check_can_write(json_file, html_file)
     if script is not None:
-        _refuse_of_script(context)
-        found = profile_script(script, shlex.split(arguments), seconds=seconds, loader=loader, try_advice=try_advice)
+        _refuse(context, _OF_LOADER, "is the script's own business; pass it with --args, or not")
+        found = profile_script(script, _words(arguments), seconds=seconds, loader=loader, try_advice=try_advice)
     else:
         assert shards is not None
+        _refuse(context, _OF_SCRIPT, "is for a training script; name one with --script in place of a data set")
         options = {"num_workers": num_workers, "prefetch_factor": prefetch_factor, "device": device}
         found = _profile_shards(shards, split, fields, augment, window, batch_size, options, seconds, try_advice)
     show(render_profile(found))
@@ -77,9 +84,13 @@ def profile(
             save(path)
 
 
-def _check_can_write(*paths: Path | None) -> None:
+def _check_can_write(json_file: Path | None, html_file: Path | None) -> None:
     """Measuring takes long; a file that cannot be written is refused before."""
-    for path in paths:
+    from fastload.report.page import templates
+
+    if html_file is not None:
+        templates()
+    for path in (json_file, html_file):
         if path is None:
             continue
         folder = path.parent
@@ -89,13 +100,20 @@ def _check_can_write(*paths: Path | None) -> None:
             raise ConfigError(f"{path} cannot be written: {'a folder' if path.is_dir() else 'no permission'}")
 
 
-def _refuse_of_script(context: typer.Context) -> None:
-    """Options that would change nothing, since the script makes its own loader."""
-    for name in ("split", "fields", "batch_size", "num_workers", "prefetch_factor", "window", "augment", "device"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"profile --script: {option} is the script's own business; pass it with --args, or not")
+def _refuse(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Options that were given and would change nothing."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name != "DEFAULT":
+            raise ConfigError(f"{context.info_name}: {option.opts[0]} {why}")
+
+
+def _words(text: str) -> list[str]:
+    """As a shell would take it apart."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--args {text!r}: {str(error).lower()}; close it, or put a \\ in front") from None
 
 
 def _profile_shards(
@@ -181,6 +199,7 @@ def check(
 
 @app.command()
 def bench(
+    context: typer.Context,
     shards: Annotated[str | None, typer.Argument(help="A packed folder, shards, or a pattern of them.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     fields: Fields = None,
@@ -209,6 +228,7 @@ def bench(
         raise ConfigError("bench: name a data set to measure, or two files with --compare")
     _check_can_write(json_file, html_file)
     if compare is not None:
+        _refuse(context, _OF_MEASURING, "is for measuring, and --compare only reads what was measured; leave it out")
         found = run_compare(Results.load(compare[0]), Results.load(compare[1]), threshold)
         show(render_changes(found))
         if json_file is not None:
@@ -217,6 +237,7 @@ def bench(
             html_file.write_text(changes_to_html(found), encoding="utf-8")
         raise typer.Exit(0 if found.ok else 1)
     assert shards is not None
+    _refuse(context, ("threshold",), "is for --compare: nothing is compared while measuring; leave it out")
     results = run(
         shards,
         batch_size,

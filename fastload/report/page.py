@@ -34,6 +34,19 @@ _FRAME = """<!doctype html>
 """
 
 
+def templates() -> Any:
+    """The module jinja2; also for who has something long to do before there is a page.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise missing_extra("jinja2", "report", "an HTML report") from None
+    return jinja2
+
+
 def render_page(title: str, body: str, values: Mapping[str, Any], *, style: str = "", macros: str = "") -> str:
     """A page from jinja2 templates. Values are escaped; a name that `values` lacks is an error.
 
@@ -45,10 +58,7 @@ def render_page(title: str, body: str, values: Mapping[str, Any], *, style: str 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise missing_extra("jinja2", "report", "an HTML report") from None
+    jinja2 = templates()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page: str = environment.from_string(macros + _FRAME % (title, STYLE + style, body)).render(values)
     return page

@@ -48,6 +48,12 @@ def test_what_threads_do_not_help_is_measured_without(packed: Packed) -> None:
     assert list(found.rounds) == ["rate, 0 threads", "first batch", "resume at 90%"]
 
 
+def test_what_a_crew_goes_ahead_of_is_measured_by_its_threads(packed: Packed) -> None:
+    data, fields = packed("tar", [40], ("tensor", "label")), {"tensor": fastload.Tensor((3,), "float32")}
+    found = run(data, 8, num_workers=2, rounds=1, seconds=0.2, fields=fields)
+    assert list(found.rounds)[:3] == ["rate, 0 threads", "rate, 1 thread", "rate, 2 threads"]
+
+
 def test_results_come_back_from_their_file(measured: Results, tmp_path: Path) -> None:
     paired = replace(
         measured.rounds["first batch"], name="paired", reference="another", reference_seconds=(0.5, 0.25, 0.5)
@@ -98,6 +104,15 @@ def test_results_without_rounds_are_left_out_by_name(tmp_path: Path) -> None:
     assert Results.load(tmp_path / "old.json").left_out == ("old",)
 
 
+def test_tests_of_one_name_in_several_files_are_told_apart(tmp_path: Path) -> None:
+    def entry(fullname: str) -> dict[str, Any]:
+        return {"name": fullname.partition("::")[2], "fullname": fullname, "stats": {"data": [0.1, 0.2]}}
+
+    names = ["a.py::t", "b.py::t", "b.py::other"]
+    (tmp_path / "r.json").write_text(json.dumps({"benchmarks": [entry(name) for name in names]}))
+    assert list(Results.load(tmp_path / "r.json").rounds) == ["a.py::t", "b.py::t", "other"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -109,6 +124,7 @@ def test_results_without_rounds_are_left_out_by_name(tmp_path: Path) -> None:
             '{"benchmarks": [{"name": "a", "stats": {"data": [0.1, 0]}}]}',
             "'a' has rounds or items that are not positive",
         ),
+        (json.dumps({"benchmarks": [{"name": "a", "fullname": "f::a", "stats": {"data": [1]}}] * 2}), "'f::a' comes"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: str | None, said: str) -> None:
@@ -167,6 +183,16 @@ def test_the_command_exits_with_1_on_a_loss_only(tmp_path: Path) -> None:
     good = CliRunner().invoke(app, same_or(1.0, tmp_path))
     assert good.exit_code == 0
     assert "nothing is slower by more than 5%" in good.output
+
+
+def test_options_that_would_change_nothing_are_refused(packed: Packed, tmp_path: Path) -> None:
+    for option in (["--batch-size", "8"], ["--workers", "1"], ["--rounds", "3"], ["--seconds", "9"], ["--split", "a"]):
+        done = CliRunner().invoke(app, [*same_or(1.0, tmp_path), *option])
+        assert done.exit_code == 2
+        assert f"error: bench: {option[0]} is for measuring" in done.output
+    done = CliRunner().invoke(app, ["bench", str(packed("tar", [40])), "--threshold", "0.1", "--seconds", "0.1"])
+    assert done.exit_code == 2
+    assert "error: bench: --threshold is for --compare" in done.output
 
 
 def test_the_page_of_a_comparison_without_losses(measured: Results) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from fastload.cli import app
@@ -46,6 +48,33 @@ def test_options_of_the_data_are_refused_beside_a_script(tmp_path: Path) -> None
         done = CliRunner().invoke(app, ["profile", "--script", str(script), *option])
         assert done.exit_code == 2
         assert "is the script's own business" in " ".join(done.output.split())
+
+
+def test_options_of_a_script_are_refused_beside_data(packed: Packed) -> None:
+    for option in (["--args", "90"], ["--loader", "2"]):
+        done = CliRunner().invoke(app, ["profile", str(packed("tar", [40])), "--seconds", "0.3", *option])
+        assert done.exit_code == 2
+        assert f"error: profile: {option[0]} is for a training script" in done.output
+
+
+def test_a_quote_that_is_not_closed_is_one_red_line(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("")
+    done = CliRunner().invoke(app, ["profile", "--script", str(script), "--args", "it's"])
+    assert done.exit_code == 2
+    assert '--args "it\'s": no closing quotation; ' in done.output
+
+
+def test_a_page_that_cannot_be_made_is_refused_before_measuring(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for command in ("profile", "bench"):
+        page = ["--html", str(tmp_path / "x.html")]
+        done = CliRunner().invoke(app, [command, str(packed("tar", [40])), "--seconds", "0.3", *page])
+        assert done.exit_code == 1
+        assert "an HTML report needs jinja2, which is not installed" in done.output
+        assert "samples/s" not in done.output
 
 
 def test_a_loader_is_profiled_as_it_would_be_used(packed: Packed, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 import fastload
+from fastload.bench import Results, Rounds, compare
+from fastload.bench.report import changes_to_html, to_html
 from fastload.describe.page import save_page
 from fastload.profile import profile
 
@@ -103,11 +105,21 @@ def seen(browser: str, pages: dict[str, str], folder: Path) -> dict[str, Any]:
     return dict(json.loads(unescape(body[1])))
 
 
+def bench_pages() -> tuple[str, str]:
+    """Of results and of their comparison, with names as long as tests have them."""
+    names = ["rate, 1 thread", "rate, 2 threads", "benchmarks/bench_of_pictures.py::test_crops_of_large_ones[seekable]"]
+    rounds = {n: Rounds(name=n, unit="samples", items=10, seconds=(1.0, 1.1, 1.2)) for n in names}
+    first = Rounds(name="first batch", unit="times", items=1, seconds=(0.1, 0.1, 0.2))
+    results = Results(rounds=rounds | {"first batch": first}, machine={"cores": 2}, setting={"data": "/data/" * 20})
+    return to_html(results), changes_to_html(compare(results, results))
+
+
 def test_pages_are_whole_in_a_browser(browser: str, packed: Callable[..., Path], tmp_path: Path) -> None:
     data = packed("tar", [24], FIELDS)
     save_page(data, tmp_path / "inspect.html")
     fields: dict[str, Any] = {"image": fastload.Image(16), "label": fastload.Scalar()}
     fastload.preview(data).save(tmp_path / "preview")
+    bench, compared = bench_pages()
     profile(fastload.DataLoader(data, batch_size=4, fields=fields, num_workers=1), seconds=0.3).save_html(
         tmp_path / "profile.html"
     )
@@ -117,9 +129,9 @@ def test_pages_are_whole_in_a_browser(browser: str, packed: Callable[..., Path],
         "<img src='https://example.org/a.png'></body></html>"
     )
     files = {"inspect": "inspect.html", "preview": "preview/index.html", "profile": "profile.html"}
-    found = seen(
-        browser, {**{n: (tmp_path / p).read_text() for n, p in files.items()}, "broken": broken}, tmp_path / "user"
-    )
+    pages = {n: (tmp_path / p).read_text() for n, p in files.items()}
+    pages |= {"bench": bench, "compared": compared, "broken": broken}
+    found = seen(browser, pages, tmp_path / "user")
     told = found.pop("broken")  # what the watching is worth
     assert told["width"] > PHONE_WIDTH
     assert any("nothing is not defined" in each for each in told["told"])
