@@ -8,6 +8,7 @@ ladder.py     the step, fed from further and further up the path
 timeline.py   a few batches as they went, thread by thread
 gpu.py        what the GPU's own clock says
 trials.py     pictures stored differently, tried
+groups.py     row groups of Parquet that are decoded for few of their rows
 suspects.py   shards that take longer than others, threads that do less than fewer would
 model.py      what a batch takes, and would take if something were otherwise
 verdict.py    what limits and why, and what would help

@@ -19,6 +19,7 @@ from fastload.machine import free_bytes
 from fastload.meter import Stats
 from fastload.profile.capacity import READ_AND_DECODE, Capacity, Scaling, capacities, ceilings
 from fastload.profile.findings import Findings
+from fastload.profile.groups import fewer_rows
 from fastload.profile.ladder import climb
 from fastload.profile.model import IN_THREADS, model_of
 from fastload.profile.page import to_html
@@ -103,7 +104,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
     verdict = judge(
         model,
         rungs=rungs,
-        trials=try_changes(rig.recipe.decoders, recording.reader),
+        trials=[*try_changes(rig.recipe.decoders, recording.reader), *fewer_rows(rig)],
         prefetch=loader.prefetch_factor,
         device=loader.device.type,
         gpu=torch.cuda.is_available(),

@@ -134,15 +134,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A change of the stored data that was tried on some samples.
+    """A change of the stored data, or of what is read of it, that was tried on some samples or worked out.
 
     Attributes:
-        factor: decoding time over that of now.
+        factor: time of the stage over that of now.
+        stage: "decode" or "read".
+        bound: as of `Advice`.
     """
 
     change: str
     why: str
     factor: float
+    stage: str = "decode"
+    bound: bool = False
 
 
 def judge(
@@ -166,7 +170,7 @@ def judge(
     Args:
         model: of the loader as it is.
         rungs: of the ladder.
-        trials: changes of the stored data.
+        trials: changes of the stored data, and of what is read of it.
         prefetch: its prefetch_factor.
         device: its device's type.
         gpu: there is one.
@@ -189,7 +193,10 @@ def judge(
         *_augment(model, limit, device, gpu),
     ]
     found += [
-        _advice(trial.change, trial.why, model, model.changed({"decode": trial.factor}), "decode")
+        replace(
+            _advice(trial.change, trial.why, model, model.changed({trial.stage: trial.factor}), trial.stage),
+            bound=trial.bound,
+        )
         for trial in trials
         if trial.factor < 1
     ]

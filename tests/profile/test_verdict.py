@@ -160,6 +160,12 @@ def test_trials_count_only_where_they_bring_something() -> None:
     assert judge(model(threads=1, decode=10, step=30), trials=[trial]).advice == ()
 
 
+def test_a_trial_of_reading_changes_reading_and_may_be_a_bound() -> None:
+    trial = Trial(change="lanes=4", why="worked out", factor=0.25, stage="read", bound=True)
+    (advice,) = judge(model(threads=4, read=80, cpu_ms=80), trials=[trial]).advice
+    assert (advice.stage, advice.bound, advice.gain) == ("read", True, pytest.approx(4))
+
+
 WARM = Rung(source="files in the page cache", adds="read and check", batch_ms=10, cost_ms=1)
 COLD = Rung(source="files on disk", adds="storage", batch_ms=30, cost_ms=20)
 
