@@ -1,7 +1,9 @@
 """Brings batches to the device while the consumer works on the one before.
 
-On CUDA: host buffers are pinned, copies run on a stream of their own one batch ahead, and an event orders them before
-the consumer's stream; a host batch is let go only when its copy is done. On the CPU batches pass through.
+On CUDA: copies run on a stream of their own one batch ahead, and an event orders them before the consumer's stream; a
+host batch is let go only when its copy is done. Host buffers of fields with a declared size are pinned; scalars,
+lengths, keys, `valid` and lists of tensors are not, and to copy these takes the host's own time. On the CPU batches
+pass through.
 """
 
 from __future__ import annotations
@@ -44,8 +46,20 @@ def move(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     return (batch.to(device) for batch in batches)
 
 
+# One for each device, for good. Memory that torch's allocator took for a stream is given to that stream alone, so that
+# with a new stream each epoch would take memory of its own.
+_sides: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """The stream that batches are copied on."""
+    if device not in _sides:
+        _sides[device] = torch.cuda.Stream(device)
+    return _sides[device]
+
+
 def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    side = torch.cuda.Stream(device)
+    side = _side(device)
     copying: deque[tuple[torch.cuda.Event, Batch]] = deque()  # host batches whose copies may still run
     ready: tuple[torch.cuda.Event, Batch] | None = None
     try:
@@ -62,6 +76,10 @@ def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
             ready = (event, moved)
         if ready is not None:
             yield _hand_over(*ready, device)
+    except Exception:  # of the batch after the one that is ready
+        if ready is not None:
+            yield _hand_over(*ready, device)
+        raise
     finally:  # also where the consumer stops early: the last batch it holds may still be on its way
         if copying:
             copying[-1][0].synchronize()

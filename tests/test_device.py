@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ import torch
 from samples import content
 
 import fastload
+import fastload.device
 from fastload.augment import Normalize, RandomHorizontalFlip
 from fastload.batch import Batch, BufferPool
-from fastload.device import move, resolve_device
+from fastload.device import _side, move, resolve_device
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 
@@ -57,6 +60,62 @@ def test_other_devices_get_every_tensor_and_nothing_is_read_ahead() -> None:
     assert batch["text"] == ["a", "b"]
     assert drawn == [0]
     assert len(list(moved)) == 2
+
+
+# On CUDA, without a GPU: batches of strings have nothing to copy.
+
+
+class Still:
+    """A stream or an event whose work is done at once."""
+
+    made = 0
+
+    def __init__(self, *_: Any) -> None:
+        type(self).made += 1
+
+    def record(self, *_: Any) -> None:
+        pass
+
+    synchronize = wait_event = record
+
+    def query(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> type[Still]:
+    """The class of all streams that are made."""
+    kind = type("Stream", (Still,), {"made": 0})
+    for name, stand_in in {"Stream": kind, "Event": Still, "current_stream": Still}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(fastload.device, "_sides", {})
+    return kind
+
+
+GPU = torch.device("cuda", 0)
+
+
+def test_all_iterations_copy_on_one_stream_of_their_device(streams: type[Still]) -> None:
+    """What one stream freed torch gives to no other, so that a new one for each epoch would take memory of its own."""
+    for device, made in ((GPU, 1), (GPU, 1), (torch.device("cuda", 1), 2), (GPU, 2)):
+        assert [batch["text"] for batch in move(iter([Batch({"text": ["a"]})]), device)] == [["a"]]
+        assert streams.made == made
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_an_error_comes_at_its_own_batchs_turn(before: int) -> None:
+    def failing() -> Iterator[Batch]:
+        for number in range(before):
+            yield Batch({"text": [str(number)]})
+        raise ValueError("the next one is broken")
+
+    moved = move(failing(), GPU)
+    assert [next(moved)["text"] for _ in range(before)] == [[str(number)] for number in range(before)]
+    with pytest.raises(ValueError, match="the next one is broken"):
+        next(moved)
+    assert list(moved) == []
 
 
 # On the GPU.
@@ -132,6 +191,31 @@ def test_batches_are_right_while_the_consumers_stream_is_busy_and_host_buffers_a
         sums.append(batch["x"].double().sum() + 0 * busy[0, 0].nan_to_num(0, 0, 0))
         del batch
     assert [float(total) / size for total in sums] == list(range(count))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("late", ["copy", "read"])
+def test_no_batch_is_read_before_its_copy_or_written_over_before_it_is_read(late: str) -> None:
+    """Whichever of the two comes late: memory is used again as soon as the consumer has let go of a batch."""
+    device, numbers = torch.device("cuda", torch.cuda.current_device()), range(1, 9)
+
+    def sleep() -> None:
+        torch.cuda._sleep(100_000_000)  # cycles: 50 ms and more
+
+    def source() -> Iterator[Batch]:
+        for number in numbers:
+            if late == "copy":
+                with torch.cuda.stream(_side(device)):
+                    sleep()
+            yield Batch({"x": torch.full((1 << 22,), float(number)).pin_memory()})
+
+    means = []
+    for batch in move(source(), device):
+        if late == "read":
+            sleep()
+        means.append(batch["x"].double().mean())
+        del batch
+    assert [float(mean) for mean in means] == list(numbers)
 
 
 @pytest.mark.gpu
