@@ -149,7 +149,7 @@ class BufferPool:
         """An array with any content."""
         if self.pinned:
             kind = torch.from_numpy(np.empty(0, dtype)).dtype
-            return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+            return torch.empty(shape, dtype=kind, device="cpu", pin_memory=True).numpy()
         if self._pid != os.getpid():  # forked: a thread that stayed behind may have the lock, and arrays
             self.__init__(limit=self._limit)  # type: ignore[misc]
         with self._lock:

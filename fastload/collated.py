@@ -213,7 +213,7 @@ class _MapJob:
         samples = self._samples + padding * (step.size - count)
         keys = np.zeros(step.size, np.uint64)
         keys[:count] = sample_keys(self._recipe.seed, step.epochs, step.rows)
-        valid = torch.arange(step.size) < count
+        valid = torch.arange(step.size, device="cpu") < count
         state = State(consumed=step.consumed, fingerprint=self._recipe.fingerprint).to_dict()
         fields = self._maker.shape.take(self._maker.collate(samples))
         return _batch(fields, valid, keys, state, self._pool)
@@ -372,7 +372,7 @@ class _StreamJob:
         rows = _rows(self._fields)
         numbers = np.arange(self._first, self._first + rows)
         keys = sample_keys(self._source.seed, np.full(rows, self._epoch), numbers)
-        return _batch(self._fields, torch.ones(rows, dtype=torch.bool), keys, None, self._pool)
+        return _batch(self._fields, torch.ones(rows, dtype=torch.bool, device="cpu"), keys, None, self._pool)
 
 
 class _Shape:
@@ -407,5 +407,10 @@ def _rows(fields: Mapping[str, Any]) -> int:
 
 def _batch(fields: Mapping[str, Any], valid: torch.Tensor, keys: Any, state: Any, pool: BufferPool) -> Batch:
     if pool.pinned:
-        fields = {n: v.pin_memory() if isinstance(v, torch.Tensor) else v for n, v in fields.items()}
+        fields = {name: v.pin_memory() if _on_the_cpu(v) else v for name, v in fields.items()}
     return Batch(fields, valid=valid, sample_keys=torch.from_numpy(keys.view(np.int64)), state=state)
+
+
+def _on_the_cpu(value: Any) -> bool:
+    """Whether it is a tensor that can be pinned: a dataset may have put some on a GPU already."""
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu"

@@ -54,7 +54,7 @@ class Counted:
         size = min(most, _MOST_COUNTED)
         # zeros, straight from the file system: torch.zeros would take threads to make many
         storage = torch.UntypedStorage._new_shared(8 * size)
-        self._table = torch.empty(0, dtype=torch.int64).set_(storage)
+        self._table = torch.empty(0, dtype=torch.int64, device="cpu").set_(storage)
 
     def add(self, shard: str, row: int) -> tuple[bool, int]:
         """Whether a sample is new here, and how many there are now."""

@@ -122,7 +122,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         self.batch_size = None if batch_size is None else integer("batch_size", batch_size, least=1)
         # Shared with the workers of a stock DataLoader: [0] is the epoch of the first pass, [_slot(w, W)] the passes
         # that worker w of W has begun since. All workers begin each pass, so they agree on the epoch without talking.
-        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int32).share_memory_()
+        self._passes = torch.zeros(_slot(0, _MAX_WORKERS + 1), dtype=torch.int32, device="cpu").share_memory_()
         self._pickled_by: tuple[int, tuple[int, int], Sharing | None] | None = None  # process, place, sharing
         self._recipe: tuple[int, Recipe] | None = None
         self._counted: Counted | None = None

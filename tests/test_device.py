@@ -131,6 +131,8 @@ def test_the_device_is_the_current_one_if_no_number_is_given() -> None:
 @pytest.mark.gpu
 def test_buffers_are_pinned() -> None:
     pool = BufferPool(pinned=True)
+    with torch.device("cuda"):
+        assert torch.from_numpy(pool.take((3, 4), np.dtype(np.uint8))).is_pinned()
     for dtype in (np.uint8, np.uint16, np.int64, np.float32):
         array = pool.take((3, 4), np.dtype(dtype))
         assert (array.shape, array.dtype) == ((3, 4), dtype)

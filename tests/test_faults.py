@@ -68,6 +68,12 @@ def test_a_full_table_finds_what_it_has() -> None:
     assert counted.add("b", 0) == (True, 50)
 
 
+def test_torchs_default_device_does_not_matter() -> None:
+    with torch.device("meta"):
+        counted = Counted(3)
+        assert counted.add("a", 1) == (True, 1)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda counted: pickle.loads(pickle.dumps(counted))])
 def test_a_copy_counts_by_itself(duplicate: Callable[[Counted], Counted]) -> None:
     counted = Counted(4)

@@ -26,7 +26,8 @@ from samples import FORMATS, Leftovers, freeze
 import fastload
 from fastload import DataLoader
 from fastload.augment import On, RandomHorizontalFlip
-from fastload.batch import Batch
+from fastload.batch import Batch, BufferPool
+from fastload.collated import _batch
 from fastload.errors import ConfigError, StateError
 from fastload.shards.open import index_folder
 
@@ -493,6 +494,26 @@ def test_errors_of_a_map_style_dataset_and_options_it_cannot_have() -> None:
     with pytest.raises(ConfigError, match="as_tuple names 'lable'; the batch has 'label', 'image', 'name', 'valid'"):
         DataLoader(Squares(), 5, as_tuple=("lable",))
     assert list(DataLoader(torch.utils.data.TensorDataset(torch.zeros(0)), 5)) == []
+
+
+def test_torchs_default_device_does_not_matter() -> None:
+    numbers, seen = torch.arange(6), []
+    by_number = DataLoader(torch.utils.data.TensorDataset(numbers), 4, last_batch="pad", as_tuple=("0", "valid"))
+    iterated = DataLoader(Counting(4), 4, collate_fn=lambda found: {"x": numbers[found]})
+    with torch.device("meta"):
+        for found, valid in by_number:
+            seen.append((found.tolist(), valid.tolist()))
+        (batch,) = iterated
+    assert seen == [([0, 1, 2, 3], [True] * 4), ([4, 5, 5, 5], [True, True, False, False])]
+    assert batch["x"].tolist() == [0, 1, 2, 3]
+    assert batch.valid.tolist() == [True] * 4
+
+
+def test_only_tensors_of_the_cpu_are_pinned() -> None:
+    """Those that a dataset has put on a GPU cannot be."""
+    there, valid = torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bool)
+    found = _batch({"x": there, "name": ["a", "b"]}, valid, np.zeros(2, np.uint64), None, BufferPool(pinned=True))
+    assert found["x"] is there
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)

@@ -15,10 +15,10 @@ import pytest
 import samples
 import torch
 from loading import EVERY, SIZES, SMALL, Counting, as_ids, loader, run_ranks
-from samples import FORMATS, content
+from samples import FORMATS, content, freeze
 
 import fastload
-from fastload.augment import Normalize, RandomHorizontalFlip
+from fastload.augment import Normalize, RandomHorizontalFlip, TrivialAugmentWide
 from fastload.errors import ConfigError, EngineError
 from fastload.loader import DataLoader
 from fastload.shards.read import Rows
@@ -103,6 +103,20 @@ def test_batches_are_bit_equal_for_any_number_of_workers_and_prefetch(packed: Pa
     for workers, prefetch in ((1, 1), (2, 2), (3, 5), (3, 50)):
         run = loader(data, num_workers=workers, prefetch_factor=prefetch, **options)
         assert [content(batch) for batch in run] == expected, (workers, prefetch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchs_default_device_changes_nothing(packed: Packed, workers: int) -> None:
+    """All is made on the CPU, and stays there. A tensor of "meta" has no content, and mixes with no other."""
+
+    def run() -> list[Any]:
+        data = fastload.StreamingDataset(packed("tar", SIZES[23]), fields=SMALL, on_error="mask")
+        batches = DataLoader(data, 4, num_workers=workers, augment=[TrivialAugmentWide(8)], last_batch="pad")
+        return [content(batch) for batch in batches] + [freeze(list(sample.values())) for sample in data]
+
+    expected = run()
+    with torch.device("meta"):
+        assert run() == expected
 
 
 def test_tar_and_parquet_give_the_same_batches(packed: Packed) -> None:

@@ -143,25 +143,25 @@ def _table(counts: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> t
 
 def _warp_of_bytes(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """The pixels that `grid_sample` takes to the nearest, by their number in an image with a black pixel around it."""
-    batch, height, width, channels = images.shape
-    padded = torch.zeros(batch, height + 2, width + 2, channels, dtype=torch.uint8)
+    (batch, height, width, channels), device = images.shape, images.device
+    padded = torch.zeros(batch, height + 2, width + 2, channels, dtype=torch.uint8, device=device)
     padded[:, 1:-1, 1:-1] = images
     matrix = movement(number, value, (height, width))
-    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    x, y = torch.arange(width, device=device) + 0.5, torch.arange(height, device=device) + 0.5
     along_x = matrix[:, :2, 0, None] * x + (matrix[:, :2, 2, None] - 0.5)  # [B, 2, W]
     along_y = matrix[:, :2, 1, None] * y  # [B, 2, H]
     at_x = (along_x[:, 0, None] + along_y[:, 0, :, None]).round_().clamp_(-1, width)
     at_y = (along_x[:, 1, None] + along_y[:, 1, :, None]).round_().clamp_(-1, height)
     pixel = at_y.mul_(width + 2).add_(at_x).to(torch.int64)
-    pixel += (torch.arange(batch) * ((height + 2) * (width + 2)) + width + 3)[:, None, None]
+    pixel += (torch.arange(batch, device=device) * ((height + 2) * (width + 2)) + width + 3)[:, None, None]
     return padded.view(-1, channels).index_select(0, pixel.flatten()).view(images.shape)
 
 
 def _tables_of_bytes(images: torch.Tensor, number: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    batch, channels = len(images), images.shape[3]
-    entry = (images.to(torch.int64) + LEVELS * torch.arange(channels)).flatten(1)  # [B, H * W * C]
-    counts = torch.zeros(batch, channels * LEVELS, dtype=torch.int32)
-    counts.scatter_add_(1, entry, torch.ones((), dtype=torch.int32).expand(entry.shape))
+    batch, channels, device = len(images), images.shape[3], images.device
+    entry = (images.to(torch.int64) + LEVELS * torch.arange(channels, device=device)).flatten(1)  # [B, H * W * C]
+    counts = torch.zeros(batch, channels * LEVELS, dtype=torch.int32, device=device)
+    counts.scatter_add_(1, entry, torch.ones((), dtype=torch.int32, device=device).expand(entry.shape))
     table = _table(counts.view(batch, channels, LEVELS), number, value).round_().to(torch.uint8)
     return table.flatten(1).gather(1, entry).view(images.shape)
 

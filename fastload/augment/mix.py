@@ -46,13 +46,13 @@ def _beta_roots(alpha: float) -> tuple[float, ...]:
     smooth up to the middle for alpha below 1, where the density itself is not; above 1 it is the other way round.
     """
     if alpha < 1:
-        v = torch.linspace(0, 0.5**alpha, _FINE, dtype=torch.float64)
+        v = torch.linspace(0, 0.5**alpha, _FINE, dtype=torch.float64, device="cpu")
         density = (1 - v ** (1 / alpha)) ** (alpha - 1)
     else:
-        x = torch.linspace(0, 0.5, _FINE, dtype=torch.float64)
+        x = torch.linspace(0, 0.5, _FINE, dtype=torch.float64, device="cpu")
         v, density = x**alpha, (x * (1 - x)) ** (alpha - 1)
-    area = torch.cat([torch.zeros(1), torch.cumsum((density[1:] + density[:-1]) / 2, 0)])
-    wanted = torch.linspace(0, 1, _TABLE + 1, dtype=torch.float64) * area[-1]
+    area = torch.cat([torch.zeros(1, device="cpu"), torch.cumsum((density[1:] + density[:-1]) / 2, 0)])
+    wanted = torch.linspace(0, 1, _TABLE + 1, dtype=torch.float64, device="cpu") * area[-1]
     above = torch.searchsorted(area, wanted).clamp(1, len(area) - 1)
     share = (wanted - area[above - 1]) / (area[above] - area[above - 1])
     return tuple((v[above - 1] + share * (v[above] - v[above - 1])).tolist())

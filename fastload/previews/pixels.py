@@ -43,7 +43,8 @@ def picture(values: torch.Tensor, scale: Scale | None) -> Picture:
     pixels = to_unit(values.detach().cpu())
     notes = []
     if top_of(values.dtype) == 1 and scale is not None and len(scale.mean) == len(pixels):
-        pixels = pixels * torch.tensor(scale.std)[:, None, None] + torch.tensor(scale.mean)[:, None, None]
+        mean, std = (pixels.new_tensor(each)[:, None, None] for each in (scale.mean, scale.std))
+        pixels = pixels * std + mean
         notes.append("normalisation undone")
     if top_of(values.dtype) == 1 and pixels.numel():
         low, high = float(pixels.min()), float(pixels.max())
@@ -109,9 +110,8 @@ def spectrogram(cell: Sound) -> Bands:
     size = DEFAULT_WINDOW if cell.sample_rate is None else 2 ** round(np.log2(WINDOW_SECONDS * cell.sample_rate))
     size = max(16, int(size))
     sound = torch.nn.functional.pad(sound, (0, max(0, size - sound.shape[-1])))
-    frames = torch.stft(
-        sound, size, size // 4, window=torch.hann_window(size), pad_mode="constant", return_complex=True
-    )
+    window = torch.hann_window(size, device=sound.device)
+    frames = torch.stft(sound, size, size // 4, window=window, pad_mode="constant", return_complex=True)
     power = 20 * frames[0].abs().clamp(min=1e-7).log10()
     floor = float(power.max()) - RANGE_DB
     return Bands(values=power.clamp(min=floor).numpy(), length=cell.length // (size // 4) + 1)

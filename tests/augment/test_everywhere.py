@@ -111,3 +111,14 @@ def test_autocast_changes_nothing(name: str) -> None:
     for field, value in expected.items():
         assert found[field].equal(value), field
         assert again[field].equal(value), field
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_torchs_default_device_changes_nothing(name: str) -> None:
+    """All is made where the batch is. A tensor of "meta" has no content, and mixes with no other."""
+    given = fields_of_all_kinds(torch.uint8)
+    given["image"] = given["image"].contiguous(memory_format=torch.channels_last)
+    with torch.device("meta"):
+        found = ALONE[name](given)
+    for field, value in ALONE[name](given).items():
+        assert found[field].equal(value), field

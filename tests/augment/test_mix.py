@@ -36,6 +36,13 @@ def test_weights_are_of_the_beta_distribution(alpha: float) -> None:
     assert abs(chi_squared_z(counts, 1000.0)) < 4
 
 
+def test_weights_do_not_depend_on_torchs_default_device() -> None:
+    u = torch.tensor([0.25])
+    with torch.device("meta"):
+        found = beta(u, 0.35)  # whose table no other test makes
+    assert 0 < float(found) < 0.25
+
+
 def test_partners_are_a_ring_of_the_valid_rows() -> None:
     for rows in range(1, 12):
         for padding in range(rows + 1):

@@ -85,6 +85,14 @@ def test_a_tone_is_a_line_at_its_height(hertz: float) -> None:
     assert abs(128 - drawn[:, WIDTH // 2].sum(1).argmax() - hertz / 8000 * 256) <= 1  # from the bottom up
 
 
+def test_torchs_default_device_does_not_matter() -> None:
+    values, scale, sound = PIXELS / 255, Scale(mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3)), tone(500.0)
+    with torch.device("meta"):
+        drawn, bands = picture(values, scale), spectrogram(sound)
+    np.testing.assert_array_equal(drawn.pixels, picture(values, scale).pixels)
+    np.testing.assert_array_equal(bands.values, spectrogram(sound).values)
+
+
 def test_the_wave_is_as_high_as_the_sound_is_loud_and_grey_in_padding() -> None:
     sound = np.concatenate([tone(200, 0.5).sound / 2, np.zeros((1, 4000), np.float32)], 1)
     drawn = sound_pixels(Sound(sound=sound, sample_rate=8000, length=4000), peak=1.0)
