@@ -119,13 +119,12 @@ def _blur_weights(sigma: torch.Tensor, size: int, reach: int) -> torch.Tensor:
     safe = torch.where(sigma > 0, sigma, 1)[:, None]
     kernel = torch.where(sigma[:, None] > 0, torch.exp(-0.5 * (offsets / safe) ** 2), (offsets == 0).to(sigma.dtype))
     kernel = kernel / kernel.sum(1, keepdim=True)
-    at = (torch.arange(size, device=sigma.device)[:, None] + offsets).abs()  # [size, taps]; left edge reflected
-    at = (size - 1) - (size - 1 - at).abs()  # right edge reflected
-    weights = torch.zeros(len(sigma), size, size, dtype=sigma.dtype, device=sigma.device)
-    for tap in range(2 * reach + 1):  # taps of one row may fall on the same pixel, hence one after the other
-        weights.scatter_add_(
-            2, at[:, tap, None].expand(len(sigma), -1, 1), kernel[:, tap, None, None].expand(-1, size, 1)
-        )
+    # windows[:, i, x] is the kernel's value at an offset of x + i - last; it is the same to either side
+    last = 2 * (size - 1)
+    windows = F.pad(kernel, (last - reach, last - reach)).unfold(1, size, 1)  # [B, 3 * size - 2, size], a view
+    weights = windows[:, size - 1 : last + 1].flip(1)  # of pixel x in row y, x - y away
+    weights[..., 1:] += windows[:, last:, 1:]  # reflected at the left edge, x + y away; pixel 0 has no reflection
+    weights[..., :-1] += windows[:, :size, :-1]  # at the right edge, last - x - y away
     return weights
 
 

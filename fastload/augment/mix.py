@@ -76,7 +76,7 @@ def partners(u: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
     order = torch.argsort(u if valid is None else torch.where(valid, u, 2.0), stable=True)
     count = torch.full_like(place[:1], rows) if valid is None else valid.sum().clamp(min=1)
     following = torch.where(place < count, (place + 1) % count, place)
-    return torch.empty_like(order).scatter_(0, order, order[following])
+    return order[following][order.argsort()]  # the inverse by sorting: a scatter waits where it must be deterministic
 
 
 @dataclass(frozen=True)

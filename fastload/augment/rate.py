@@ -25,6 +25,7 @@ MOST_CONVOLUTIONS = 12
 MOST_PHASES = 100  # of one convolution, whose rate must be a fraction with at most this denominator
 RATIO_TOLERANCE = 1e-6  # of that fraction: a sixth of a sample in 10 s at 16 kHz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of torchaudio.functional.resample: a sinc under a Hann window
+_TURN = 1 << 32  # steps of a turn in which phases are summed up
 
 
 def resample_by(sound: torch.Tensor, rate: torch.Tensor, out: int, highest: float) -> torch.Tensor:
@@ -130,12 +131,14 @@ def stretch(sound: torch.Tensor, rate: torch.Tensor, out: int, n_fft: int) -> to
     index = below.to(torch.int64).clamp_(max=count)[:, None].expand(-1, frames.shape[1], -1)
     one, other = padded.gather(2, index), padded.gather(2, index + 1)
     # A hop is a quarter of a window, so that a band's own advance is so many quarter turns, of which whole turns are
-    # left out; sums of angles grow to where float32 knows no hundredths.
+    # left out; sums of angles grow to where float32 knows no hundredths. They are summed up as integers, alike in any
+    # order: of floats that is an error on CUDA where torch is told to be deterministic.
     advance = torch.arange(frames.shape[1], device=sound.device)[:, None] % 4 * (math.pi / 2)
     turn = other.angle() - one.angle() - advance
     turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi)) + advance
-    phase = torch.cumsum(torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1), -1, dtype=torch.float64)
-    phase = torch.remainder(phase, 2 * math.pi).to(torch.float32)
+    angles = torch.cat([frames[..., :1].angle(), turn[..., :-1]], -1).to(torch.float64)
+    summed = angles.mul_(_TURN / (2 * math.pi)).round_().to(torch.int64).cumsum(-1) & (_TURN - 1)
+    phase = (summed.to(torch.float64) * (2 * math.pi / _TURN)).to(torch.float32)
     stretched = torch.polar(share * other.abs() + (1 - share) * one.abs(), phase)
     return _overlap(stretched, window, hop, out).reshape(batch, channels, out)
 

@@ -2,6 +2,7 @@
 makes the host wait for the GPU, is found on any machine.
 
 What an operation makes once for a device (tables, windows, banks) is made in a first run, before anything is noted.
+Where there is a GPU, all run on that too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from made import keys
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -80,6 +82,7 @@ from fastload.augment import (
     train_classification,
 )
 from fastload.augment.operation import Operation
+from fastload.augment.policies import Policy
 from fastload.batch import Batch
 
 BANK = torch.ones(3, 1000)
@@ -108,20 +111,32 @@ OPERATIONS: list[Any] = [
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_linalg_check_errors", "equal.default")
 
 
+# Of torch.use_deterministic_algorithms on CUDA: what then makes the host wait, unless it writes one value, and what is
+# then an error, of floats.
+WAITS_IF_SETTLED = ("aten.scatter", "aten.index_put", "aten.index_copy", "aten.index_add")
+WRONG_IF_SETTLED = ("aten.cumsum", "aten.bincount", "aten.histc", "aten.put", "aten.kthvalue", "aten.median")
+
+
 class Checked(TorchDispatchMode):
-    """Notes operators that mix devices, copy between them or wait."""
+    """Notes operators that mix devices, copy between them or wait; and those that wait or are refused where torch is
+    told to be deterministic."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wrong: list[str] = []
+        self.waits_if_settled: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = tensors((args, kwargs))
         found = func(*args, **(kwargs or {}))
         devices = {each.device.type for each in given if each.ndim} | {each.device.type for each in tensors(found)}
         by_mask = "index" in str(func) and any(each.dtype == torch.bool for each in given[1:])
-        if len(devices) > 1 or by_mask or any(wait in str(func) for wait in WAITS):
-            self.wrong.append(f"{func}({', '.join(f'{each.device.type}{list(each.shape)}' for each in given)})")
+        refused = str(func).startswith(WRONG_IF_SETTLED) and tensors(found)[0].is_floating_point()
+        called = f"{func}({', '.join(f'{each.device.type}{list(each.shape)}' for each in given)})"
+        if len(devices) > 1 or by_mask or refused or any(wait in str(func) for wait in WAITS):
+            self.wrong.append(called)
+        if str(func).startswith(WAITS_IF_SETTLED) and ".value" not in str(func):
+            self.waits_if_settled.append(called)
         return found
 
 
@@ -175,6 +190,13 @@ def test_all_operations_are_here() -> None:
     assert wanted == {type(each) for each in OPERATIONS if isinstance(each, Operation)}
 
 
+def counts_or_packs(operation: Any) -> bool:
+    """Whether it counts levels or moves tokens together, for which it scatters: what `fastload.augment` names."""
+    if isinstance(operation, Compose):
+        return any(counts_or_packs(each) for each in operation.operations)
+    return isinstance(operation, Policy | RandomEqualize | DeleteTokens | InsertTokens | InfillText | CorruptSpans)
+
+
 @pytest.mark.parametrize("number", range(len(OPERATIONS)), ids=[type(each).__name__ for each in OPERATIONS])
 def test_nothing_mixes_devices_or_waits_for_the_gpu(number: int) -> None:
     operation = copy.deepcopy(OPERATIONS[number])
@@ -186,6 +208,7 @@ def test_nothing_mixes_devices_or_waits_for_the_gpu(number: int) -> None:
             with checked:
                 found = operation(batch)
             assert not checked.wrong
+            assert bool(checked.waits_if_settled) == counts_or_packs(operation), checked.waits_if_settled
             assert {each.device.type for each in tensors(dict(found))} == {"cuda"}
 
 
@@ -206,6 +229,7 @@ def test_modules_and_functions_of_strings_draw_without_asking_the_device() -> No
         lambda x: torch.arange(8).to("cuda"), lambda x: torch.tensor([1, 2], device="cuda"), lambda x: x[x > 0],
         lambda x: x.sum().item(), lambda x: torch.index_put(x, (x > 0,), x[:1]), lambda x: x.nonzero(),
         lambda x: torch.linalg.inv(x.float()[:, None, None]), lambda x: x.tolist(), lambda x: x[[0, 1]],
+        lambda x: x.float().cumsum(0),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_found(wrong: Any) -> None:
@@ -214,3 +238,65 @@ def test_what_is_wrong_is_found(wrong: Any) -> None:
         with checked:
             wrong(x)
         assert checked.wrong
+
+
+# On a GPU itself.
+
+
+def filled() -> Batch:
+    """The fields of `given` with content, on the CPU."""
+    generator, count = torch.Generator().manual_seed(0), 8
+    number = torch.arange(count)
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    return Batch(
+        {
+            "image": (uniform(count, 3, 20, 24) * 255).to(torch.uint8), "label": number % 5,
+            "mask": uniform(count, 20, 24), "boxes": 20 * uniform(count, 2, 4), "points": 20 * uniform(count, 3, 2),
+            "audio": uniform(count, 1, 1600) - 0.5, "audio_length": 1600 - 100 * number,
+            "gram": uniform(count, 1, 20, 50), "gram_length": 50 - number,
+            "tokens": 3 + (uniform(count, 40) * 900).to(torch.int64), "tokens_length": 40 - number,
+        },
+        valid=number < 7, sample_keys=keys(count),
+    )  # fmt: skip
+
+
+def test_stand_ins_are_of_what_is_real() -> None:
+    real = filled()
+    with stand_ins():
+        made = given()
+        assert list(made) == list(real)
+        for one, other in zip(tensors(dict(made)), tensors(dict(real)), strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, it says
+@pytest.mark.parametrize("number", range(len(OPERATIONS)), ids=[type(each).__name__ for each in OPERATIONS])
+def test_no_operation_waits_for_a_gpu_that_is_there(number: int) -> None:
+    operation, here = copy.deepcopy(OPERATIONS[number]), filled()
+    there = here.to("cuda")
+    operation(there)  # what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = operation(there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    if isinstance(operation, MelSpectrogram | MFCC):
+        assert torch.allclose(found["audio"].cpu(), operation(here)["audio"], atol=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("number", range(len(OPERATIONS)), ids=[type(each).__name__ for each in OPERATIONS])
+def test_a_gpu_that_has_to_be_deterministic_refuses_no_operation(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products
+    operation, there = copy.deepcopy(OPERATIONS[number]), filled().to("cuda")
+    torch.use_deterministic_algorithms(True)
+    try:
+        found, again = operation(there), operation(there)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for field, value in found.items():
+        assert value.equal(again[field]), field
