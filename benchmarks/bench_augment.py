@@ -83,7 +83,84 @@ def all_in_turn(
     race(runs, ours=ours, items=count * repeat, unit=unit, rounds=ROUNDS[device])
 
 
-# Flip, affine, jitter, grayscale, normalise, erase.
+# Single operations that others loop over, or draw once a batch.
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_resized_crop(device: str, paired: Paired) -> None:
+    batch, crop = images(device), Compose([RandomResizedCrop(SIZE), Normalize()])
+    module = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((SIZE, SIZE)),
+        kornia.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
+    ).to(device)
+    compare(
+        paired, device, lambda: crop(batch), lambda: module(batch["image"].to(torch.float32) / 255),
+        items=len(batch["image"]), unit="images", reference_name="Kornia (not antialiased)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_flip(device: str, paired: Paired) -> None:
+    batch, flip = images(device), RandomHorizontalFlip()
+    theirs = v2.RandomHorizontalFlip()
+    compare(
+        paired, device, lambda: flip(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
+        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image", repeat=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_trivial_augment(device: str, paired: Paired) -> None:
+    batch, policy = images(device), TrivialAugmentWide()
+    theirs = v2.TrivialAugmentWide()
+    compare(
+        paired, device, lambda: policy(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
+        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image", repeat=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [64, 256])
+@pytest.mark.parametrize("device", DEVICES)
+def test_specaugment(device: str, count: int, race: Race) -> None:
+    """[B, 1, 80, 1000]: two masks of each kind, by sample."""
+    keys = images("cpu", count).sample_keys
+    batch = Batch({"audio": torch.randn(count, 1, 80, 1000)}, sample_keys=keys).to(device)
+    ours = SpecAugment(2, 27, 2, 100)
+    theirs = torch.nn.Sequential(
+        *(torchaudio.transforms.FrequencyMasking(27, iid_masks=True) for _ in range(2)),
+        *(torchaudio.transforms.TimeMasking(100, iid_masks=True) for _ in range(2)),
+    )
+    contenders: dict[str, Callable[[], Any]] = {
+        "fastload": lambda: ours(batch),
+        "torchaudio, iid_masks=True": lambda: theirs(batch["audio"]),
+    }
+    if device == "cuda":
+        fast = torch.compile(theirs)
+        contenders["torchaudio, iid_masks=True, compiled"] = lambda: fast(batch["audio"])
+    all_in_turn(race, device, contenders, ["fastload"], count, "spectrograms")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_speed_perturbation(device: str, paired: Paired) -> None:
+    count = 64 if device == "cpu" else 256
+    keys = images(device).sample_keys
+    batch = Batch({"audio": torch.randn(count, 1, 32_000, device=device)}, sample_keys=keys)
+    ours = SpeedPerturbation()
+    slow, fast = (torchaudio.transforms.Speed(16000, factor).to(device) for factor in (0.9, 1.1))
+    third = count // 3
+
+    def theirs() -> torch.Tensor:
+        sound = batch["audio"]
+        parts = [slow(sound[:third])[0], fast(sound[third : 2 * third])[0], sound[2 * third :]]
+        return torch.nn.utils.rnn.pad_sequence([row.T for part in parts for row in part[:, 0, None]], batch_first=True)
+
+    compare(
+        paired, device, lambda: ours(batch), theirs,
+        items=count, unit="clips of 2 s", reference_name="torchaudio, a third by each factor, padded",
+    )  # fmt: skip
+
+
+# Flip, affine, jitter, grayscale, normalise, erase. Last: compilers take minutes, and tools/gpu.sh has not many.
 
 
 def chain() -> Compose:
@@ -194,80 +271,3 @@ def test_chain_of_six(device: str, count: int, race: Race) -> None:
         }
         ours += ["fastload, compiled", "fastload in a CUDA graph"]
     all_in_turn(race, device, contenders, ours, count, "images")
-
-
-# Single operations that others loop over, or draw once a batch.
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_resized_crop(device: str, paired: Paired) -> None:
-    batch, crop = images(device), Compose([RandomResizedCrop(SIZE), Normalize()])
-    module = kornia.AugmentationSequential(
-        kornia.RandomResizedCrop((SIZE, SIZE)),
-        kornia.Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)),
-    ).to(device)
-    compare(
-        paired, device, lambda: crop(batch), lambda: module(batch["image"].to(torch.float32) / 255),
-        items=len(batch["image"]), unit="images", reference_name="Kornia (not antialiased)",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_flip(device: str, paired: Paired) -> None:
-    batch, flip = images(device), RandomHorizontalFlip()
-    theirs = v2.RandomHorizontalFlip()
-    compare(
-        paired, device, lambda: flip(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
-        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image", repeat=1,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_trivial_augment(device: str, paired: Paired) -> None:
-    batch, policy = images(device), TrivialAugmentWide()
-    theirs = v2.TrivialAugmentWide()
-    compare(
-        paired, device, lambda: policy(batch), lambda: torch.stack([theirs(image) for image in batch["image"]]),
-        items=len(batch["image"]), unit="images", reference_name="torchvision v2, image by image", repeat=1,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("count", [64, 256])
-@pytest.mark.parametrize("device", DEVICES)
-def test_specaugment(device: str, count: int, race: Race) -> None:
-    """[B, 1, 80, 1000]: two masks of each kind, by sample."""
-    keys = images("cpu", count).sample_keys
-    batch = Batch({"audio": torch.randn(count, 1, 80, 1000)}, sample_keys=keys).to(device)
-    ours = SpecAugment(2, 27, 2, 100)
-    theirs = torch.nn.Sequential(
-        *(torchaudio.transforms.FrequencyMasking(27, iid_masks=True) for _ in range(2)),
-        *(torchaudio.transforms.TimeMasking(100, iid_masks=True) for _ in range(2)),
-    )
-    contenders: dict[str, Callable[[], Any]] = {
-        "fastload": lambda: ours(batch),
-        "torchaudio, iid_masks=True": lambda: theirs(batch["audio"]),
-    }
-    if device == "cuda":
-        fast = torch.compile(theirs)
-        contenders["torchaudio, iid_masks=True, compiled"] = lambda: fast(batch["audio"])
-    all_in_turn(race, device, contenders, ["fastload"], count, "spectrograms")
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_speed_perturbation(device: str, paired: Paired) -> None:
-    count = 64 if device == "cpu" else 256
-    keys = images(device).sample_keys
-    batch = Batch({"audio": torch.randn(count, 1, 32_000, device=device)}, sample_keys=keys)
-    ours = SpeedPerturbation()
-    slow, fast = (torchaudio.transforms.Speed(16000, factor).to(device) for factor in (0.9, 1.1))
-    third = count // 3
-
-    def theirs() -> torch.Tensor:
-        sound = batch["audio"]
-        parts = [slow(sound[:third])[0], fast(sound[third : 2 * third])[0], sound[2 * third :]]
-        return torch.nn.utils.rnn.pad_sequence([row.T for part in parts for row in part[:, 0, None]], batch_first=True)
-
-    compare(
-        paired, device, lambda: ours(batch), theirs,
-        items=count, unit="clips of 2 s", reference_name="torchaudio, a third by each factor, padded",
-    )  # fmt: skip

@@ -203,12 +203,12 @@ def test_banks_are_held_on_the_device(name: str, device: str) -> None:
     operation = AddBankNoise(bank=bank) if name == "bank" else RandomReverb(bank=bank)
     sound, params = sounds().to(device), operation.draw(keys(COUNT).to(device))
     first = operation.apply(sound, params)
-    held = operation.recordings(torch.device(device))
+    held = operation.recordings(sound.device)
     assert held.dtype == torch.float32
     assert held.device.type == device
     assert operation.apply(sound, params).equal(first)
-    assert operation.recordings(torch.device(device)) is held
-    assert list(operation._moved) == [torch.device(device)]
+    assert operation.recordings(sound.device) is held
+    assert list(operation._moved) == [sound.device]
 
 
 @pytest.mark.parametrize("device", DEVICES)

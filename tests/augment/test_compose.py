@@ -285,6 +285,7 @@ def test_no_loop_over_samples_and_no_wait_for_the_device(chain: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype, it says
 def test_the_gpu_is_never_waited_for(chain: str) -> None:
     compose, given = Compose(CHAINS[chain][0]), batch(pictures(COUNT)).to("cuda")
     compose(given)
