@@ -81,7 +81,7 @@ class Batch(dict[str, Any]):
         """Number of rows B, padding included."""
         if self._valid is not None:
             return int(self._valid.shape[0])
-        return len(next(iter(self.values()))) if self else 0
+        return next((len(v) for v in self.values() if isinstance(v, list | tuple) or getattr(v, "ndim", 0) > 0), 0)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with all tensors on `device`; lists stay. Tensors that are there already are not copied."""

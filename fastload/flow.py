@@ -20,9 +20,11 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
         if moves:
             clock.bytes[COPY] += tensor_bytes(batch)
         if chain:
+            state = batch.state
             clock.enter(AUGMENT)
             for operation in chain:
                 batch = operation(batch)
+            batch.state = state  # the place in the run does not depend on what functions make of a batch
         clock.items[STEP] += rows  # and of the stages before it, which have as many
         clock.batches += 1
         clock.enter(STEP)

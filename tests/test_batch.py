@@ -36,7 +36,8 @@ def test_a_batch_is_a_dict_with_rows_and_a_state() -> None:
     assert isinstance(one, dict)
     assert (one.rows, one.state) == (3, {"version": 1, "consumed": 3})
     assert Batch({"x": torch.zeros(4, 2)}).rows == 4
-    assert Batch().rows == 0
+    assert Batch().rows == Batch({"size": 1, "mean": torch.tensor(2.0)}).rows == 0
+    assert Batch({"size": 1, "x": torch.zeros(4, 2)}).rows == 4
     assert Batch({"x": torch.zeros(4)}).valid is None
 
 

@@ -161,3 +161,28 @@ def test_an_augmentation_that_fails_is_raised_and_its_batch_does_not_count(packe
     with pytest.raises(ArithmeticError, match="no"):
         list(run)
     assert run.state_dict()["consumed"] == 8
+
+
+def test_a_function_that_makes_a_batch_anew_changes_neither_place_nor_order(
+    packed: Packed, reference: dict[int, list[list[int]]]
+) -> None:
+    kept: list[Batch] = []
+
+    def anew(batch: Batch) -> Batch:
+        return Batch({"label": batch["label"]}, valid=batch.valid)
+
+    def stale(batch: Batch) -> Batch:
+        """A batch with the state of another."""
+        kept.append(batch)
+        return Batch({"label": batch["label"]}, valid=batch.valid, state=kept[0].state)
+
+    for function in (anew, stale):
+        run = loader(packed("tar", SIZES[23]), augment=function)
+        states = []
+        for epoch in range(3):
+            batches = list(run)
+            assert epochs_of(batches, reference) == epoch
+            states += [batch.state for batch in batches]
+        assert run.state_dict()["consumed"] == 3 * 23
+        run.load_state_dict(states[7])  # type: ignore[arg-type]
+        assert [ids(batch) for batch in run] == reference[1][2:]

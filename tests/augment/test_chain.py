@@ -169,6 +169,19 @@ def test_the_generator_is_put_back_after_an_error(packed: Packed) -> None:
     assert torch.get_rng_state().equal(before)
 
 
+def test_what_draws_after_a_function_that_makes_a_batch_anew_draws_as_ever(packed: Packed) -> None:
+    data, options = packed("tar", SIZES), {"fields": IMAGE, "num_workers": 1}
+    for random_part in (Noise(), RandomHorizontalFlip()):
+        anew = [lambda batch: Batch({"image": batch["image"]}), random_part]
+        same = [lambda batch: batch, random_part]
+        found = [freeze(batch["image"]) for batch in run(data, anew, **options)]
+        assert found == [freeze(batch["image"]) for batch in run(data, same, **options)]
+        assert len(set(found)) == len(found) == 5
+    fewer = [lambda batch: Batch({"size": 1, "image": batch["image"][1:]}), Noise()]
+    found = [freeze(batch["image"]) for batch in run(data, fewer, **options)]
+    assert len(set(found)) == len(found), "other rows have no keys of their own, and batches draw apart all the same"
+
+
 def test_a_batch_made_by_hand_is_augmented_too() -> None:
     batch = Batch({"x": torch.zeros(2, 3)})
     assert On("x", Noise())(batch)["x"].equal(On("x", Noise())(batch)["x"])
