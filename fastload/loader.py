@@ -199,6 +199,7 @@ class DataLoader:
         # This runs at the first next(), not before: an iterator that is never used changes nothing.
         self._end_ended()
         self._current = None
+        self._take_jump()  # set during an iteration that somebody still holds
         start = self._start()
         if not self._resuming:
             self._before = 0

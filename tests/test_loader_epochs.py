@@ -186,3 +186,16 @@ def test_a_function_that_makes_a_batch_anew_changes_neither_place_nor_order(
         assert run.state_dict()["consumed"] == 3 * 23
         run.load_state_dict(states[7])  # type: ignore[arg-type]
         assert [ids(batch) for batch in run] == reference[1][2:]
+
+
+def test_set_epoch_is_for_the_next_iteration_while_an_older_iterator_is_held(
+    packed: Packed, reference: dict[int, list[list[int]]]
+) -> None:
+    run = loader(packed("tar", SIZES[23]))
+    held = iter(run)
+    first = [ids(next(held))]
+    run.set_epoch(4)
+    assert epochs_of(list(run), reference) == 4
+    assert run.epoch == 5
+    assert first + [ids(batch) for batch in held] == reference[0]
+    assert run.epoch == 5
