@@ -133,7 +133,8 @@ class StreamingDataset(Streamed):
         window: shards mixed at a time: None for 64 (see `order.shuffle.DEFAULT_WINDOW`), "all" for a global shuffle,
             1 to shuffle inside each shard only.
         lanes: parts of the epoch that consecutive samples go round; set it to the number of nodes to give each its own
-            shards. It is part of the order: keep it for the whole run.
+            shards, where launchers number the ranks of a node in a row, as torchrun does. Stratified and LengthBuckets
+            deal samples out by themselves. It is part of the order: keep it for the whole run.
         sampler: what an epoch has: `fastload.samplers` Subset, Weighted, ClassBalanced, Stratified, LengthBuckets or
             PackSequences.
         rank, world_size: None: torch.distributed if initialised, else RANK and WORLD_SIZE, else 0 of 1.

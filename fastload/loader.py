@@ -163,7 +163,13 @@ class DataLoader:
 
     def _share(self) -> Share:
         rank, world_size = detect_rank(self.dataset.rank, self.dataset.world_size)
-        return Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch=self.last_batch)
+        return Share.auto(
+            rank=rank,
+            world_size=world_size,
+            batch_size=self.batch_size,
+            last_batch=self.last_batch,
+            lanes=self.dataset.lanes,
+        )
 
     def _marks(self) -> dict[str, Any]:
         """What states depend on besides the data set: the batch size, where batches are cut by it."""

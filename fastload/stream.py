@@ -25,7 +25,7 @@ from fastload.fields import Bytes, Field, Text
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import Ordering, Step, batches_left, steps
-from fastload.order.distribute import Share
+from fastload.order.distribute import Share, place_of
 from fastload.order.mix import visit
 from fastload.order.pattern import Composed
 from fastload.packed import PER_BATCH, SEGMENTS
@@ -115,6 +115,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
     fields: dict[str, Field]
     seed: int
     masks: bool  # on_error="mask"
+    lanes = 1  # of the order, by which ranks are given shards of their own
 
     def __init__(self, *, rank: int | None, world_size: int | None, batch_size: int | None) -> None:
         self.rank, self.world_size = rank, world_size
@@ -256,7 +257,9 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
         def plan() -> Generator[Step, None, None]:
             if self.batch_size is None:
                 return self._sample_steps(epoch, rank, world_size, worker, workers)
-            share = Share.auto(rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="auto")
+            share = Share.auto(
+                rank=rank, world_size=world_size, batch_size=self.batch_size, last_batch="auto", lanes=self.lanes
+            )
             every = steps(self.order, share, epoch * self.samples)
             return (step for number, step in enumerate(every) if number % workers == worker)
 
@@ -307,7 +310,13 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
             )
         last = "drop" if sharing.drops else "auto"
         shares = [
-            Share.auto(rank=rank, world_size=sharing.world_size, batch_size=sharing.rows, last_batch=last)  # type: ignore[arg-type]
+            Share.auto(
+                rank=rank,
+                world_size=sharing.world_size,
+                batch_size=sharing.rows,
+                last_batch=last,  # type: ignore[arg-type]
+                lanes=self.lanes,
+            )
             for rank in range(sharing.world_size)
         ]
         if sharing.drops and 0 < self.samples < shares[0].global_batch():
@@ -347,12 +356,13 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
     def _sample_steps(
         self, epoch: int, rank: int, world_size: int, worker: int, workers: int
     ) -> Generator[Step, None, None]:
-        """This worker's samples, a few at a time: position rank + world_size * (worker + workers * j) for j = 0, 1, 2,
-        ..., or as many dealt by source.
+        """This worker's samples, a few at a time: position place + world_size * (worker + workers * j) for j = 0, 1, 2,
+        ..., where `place` is `place_of` the rank, or as many dealt by source.
 
         Every rank has as many for worker w as rank 0 has; where it runs out of samples, rows are padding.
         """
-        parts, part, first = world_size * workers, rank + world_size * worker, epoch * self.samples
+        place = rank if isinstance(self.order, Composed) else place_of(rank, world_size, self.lanes)
+        parts, part, first = world_size * workers, place + world_size * worker, epoch * self.samples
         rows = max(0, -(-(self.samples - world_size * worker) // parts))
         for at in range(0, rows, _SAMPLE_CHUNK):
             start, stop = parts * at, min(self.samples, parts * (at + _SAMPLE_CHUNK))

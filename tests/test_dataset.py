@@ -187,6 +187,36 @@ def _or_minus(batch: dict[str, Any]) -> list[int]:
     return torch.where(batch["__valid__"], batch["label"], -1).tolist()  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("how", ["own", "by sample", "by batch", "by worker"])
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_lanes_give_each_node_its_own_shards(packed: Packed, shard_format: str, how: str) -> None:
+    """Of two nodes with two ranks each, which torchrun numbers 0, 1 and 2, 3."""
+    nodes: tuple[set[int], set[int]] = set(), set()
+    read: list[int] = []
+    for rank in range(4):
+        dataset = StreamingDataset(
+            packed(shard_format, [10] * 8),
+            fields=LABEL,
+            lanes=2,
+            rank=rank,
+            world_size=4,
+            batch_size=3 if how == "by batch" else None,
+        )
+        if how == "by worker":
+            steps = [step for worker in range(3) for step in dataset._sample_steps(0, rank, 4, worker, 3)]
+            pairs = [pair for step in steps for pair in zip(step.shards.tolist(), step.rows.tolist(), strict=True)]
+            rows = [10 * shard + row for shard, row in pairs]
+        elif how == "own":
+            rows = [i for batch in fastload.DataLoader(dataset, 3) for i in samples.ids(batch)]
+        else:
+            rows = flat(labels(Stock(dataset, batch_size=3)))
+        nodes[rank // 2].update(i // 10 for i in rows)
+        read += rows
+    conformance.assert_exactly_once(read, 80)
+    assert len(nodes[0]) == len(nodes[1]) == 4
+    assert nodes[0].isdisjoint(nodes[1])
+
+
 def test_more_ranks_than_samples(packed: Packed) -> None:
     data = packed("tar", [2, 1])
     found = []

@@ -15,7 +15,7 @@ import pytest
 import samples
 import torch
 from loading import EVERY, SIZES, SMALL, Counting, as_ids, loader, run_ranks
-from samples import FORMATS, content, freeze
+from samples import FORMATS, content, freeze, ids
 
 import fastload
 from fastload.augment import Normalize, RandomHorizontalFlip, TrivialAugmentWide
@@ -85,6 +85,28 @@ def test_the_same_global_batches_at_any_world_size(packed: Packed, shard_format:
     ]
     conformance.assert_same_global_batches(runs[0], runs[1])
     conformance.assert_same_global_batches(runs[0], runs[2])
+
+
+def test_lanes_leave_global_batches_and_padding_as_they_are(packed: Packed) -> None:
+    def start(rank: int, world_size: int, last_batch: str) -> DataLoader:
+        return loader(
+            packed("tar", SIZES[23]), 8 // world_size, last_batch=last_batch, lanes=2, rank=rank, world_size=world_size
+        )
+
+    for last_batch in ("pad", "drop", "wrap"):
+        alone = list(start(0, 1, last_batch))
+        for world_size in (2, 4, 8):
+            ranks = [start(rank, world_size, last_batch) for rank in range(world_size)]
+            batches = [list(run) for run in ranks]
+            conformance.assert_equal_batches(as_ids(batches))
+            assert {batch.rows for of_rank in batches for batch in of_rank} == {8 // world_size}
+            for of_all, expected in zip(zip(*batches, strict=True), alone, strict=True):
+                assert sorted(i for batch in of_all for i in ids(batch)) == sorted(ids(expected))
+                assert {batch.state["consumed"] for batch in of_all} == {expected.state["consumed"]}  # type: ignore[index]
+            for run in ranks:
+                run.load_state_dict(alone[0].state)  # type: ignore[arg-type]
+            rest = sorted(i for run in ranks for batch in run for i in ids(batch))
+            assert rest == sorted(i for batch in alone[1:] for i in ids(batch))
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)

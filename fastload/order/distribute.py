@@ -4,6 +4,10 @@ A run reads g = 0, 1, 2, ... over all epochs: epoch, i = divmod(g, n). A global 
 a run of g, and rank r takes r, r + world_size, r + 2 world_size, ... of it. So every world size with the same G sees
 the same global batches, a sample goes to exactly one rank, and how many have been consumed is the whole state.
 
+Lanes of the order that divide the world size are shared out by nodes, whose ranks launchers number in a row: the first
+world_size / lanes ranks read lane 0, the next as many lane 1, and so on. Of 4 ranks and 2 lanes, which each run of 4
+samples goes round as 0, 1, 0, 1, ranks 0 to 3 take numbers 0, 2, 1, 3.
+
     last_batch   the remainder of an epoch of n samples, shorter than G
     partial      is a short batch (one rank only)
     pad          is a full batch on every rank, its missing rows marked invalid
@@ -35,6 +39,7 @@ class Share:
         batch_size: rows per rank; under a schedule, at its start.
         last_batch: "auto" is resolved by `Share.auto`.
         schedule: (samples consumed, rows per rank from there on), ascending; empty for one batch size throughout.
+        lanes: of the order, see `shuffle.Order`; where they do not divide the world size, rank r takes place r.
 
     Raises:
         ConfigError: a value that is not an integer or is out of range, or "partial" on several ranks (their numbers of
@@ -46,9 +51,10 @@ class Share:
     batch_size: int
     last_batch: LastBatch
     schedule: tuple[tuple[int, int], ...] = ()
+    lanes: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("world_size", 1), ("rank", None)):
+        for name, least in (("batch_size", 1), ("world_size", 1), ("lanes", 1), ("rank", None)):
             object.__setattr__(self, name, integer(name, getattr(self, name), least=least))
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank={self.rank}: must be in [0, {self.world_size}), the world size")
@@ -67,6 +73,7 @@ class Share:
         world_size: int,
         batch_size: int | Mapping[int, int],
         last_batch: LastBatch | Literal["auto"],
+        lanes: int = 1,
     ) -> Share:
         """A share with "auto" resolved: partial on one rank, pad on several. A mapping is a schedule: samples consumed
         -> batch size from there on; it begins at 0."""
@@ -74,7 +81,9 @@ class Share:
         schedule = _schedule(batch_size) if isinstance(batch_size, Mapping) else ()
         first = schedule[0][1] if schedule else batch_size
         assert not isinstance(first, Mapping)
-        return Share(rank=rank, world_size=world_size, batch_size=first, last_batch=resolved, schedule=schedule)
+        return Share(
+            rank=rank, world_size=world_size, batch_size=first, last_batch=resolved, schedule=schedule, lanes=lanes
+        )
 
     def rows_at(self, consumed: int) -> int:
         """Rows per rank of the batch that begins at `consumed`."""
@@ -119,7 +128,16 @@ class Share:
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """The g of this rank's rows in the global batch [start, stop): int64 [at most batch_size]."""
-        return np.arange(start + self.rank, stop, self.world_size, dtype=np.int64)
+        place = place_of(self.rank, self.world_size, self.lanes)
+        return np.arange(start + place, stop, self.world_size, dtype=np.int64)
+
+
+def place_of(rank: int, world_size: int, lanes: int) -> int:
+    """Which of each `world_size` samples in a row is a rank's own."""
+    if lanes == 1 or world_size % lanes:
+        return rank
+    lane, local = divmod(rank, world_size // lanes)
+    return local * lanes + lane
 
 
 def _schedule(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:

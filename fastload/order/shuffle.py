@@ -66,8 +66,8 @@ class Order:
             more: a global shuffle. Blocks are evened out, so that none is left over small (65 shards, window 64:
             33 + 32).
         lanes: contiguous parts of the epoch that consecutive positions go round; a divisor of the world size gives
-            the ranks r with the same r % lanes their own shards. A block never reaches across lanes, so that each
-            lane shares but the shard at either end with its neighbours, whatever the window.
+            world_size / lanes ranks in a row their own shards, see `distribute`. A block never reaches across lanes, so
+            that each lane shares but the shard at either end with its neighbours, whatever the window.
 
     Raises:
         ConfigError: sizes that are not a row of counts or sum up to more than 2**52, a negative window, lanes below 1.

@@ -136,15 +136,16 @@ def _workers(outlook: Outlook, threads_help: bool) -> Iterator[Concern]:
 
 
 def _cache(outlook: Outlook) -> Iterator[Concern]:
-    cache, window, data = outlook.plan.cache_bytes, outlook.window, outlook.data
+    plan, cache, window, data = outlook.plan, outlook.plan.cache_bytes, outlook.window, outlook.data
     if cache is None:
         return
+    of_node = data.bytes if plan.world_size % plan.lanes else data.bytes // plan.lanes
     least = size_text(max(window.room, 2 * window.bytes))  # this window and the next
     if cache < window.room:
         yield _concern(
             "cache-below-window",
             f"the loader refuses a cache of {size_text(cache)}{'' if data.remote else ' for shards behind URLs'}: the "
-            f"largest that window={outlook.plan.window} mixes at a time, and the next, take {size_text(window.room)}",
+            f"largest that window={plan.window} mixes at a time, and the next, take {size_text(window.room)}",
             f"a cache of at least {least}, or a smaller window",
             "error" if data.remote else "warning",
         )
@@ -157,11 +158,11 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
             f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
             f"a cache of at least {least}, or a smaller window",
         )
-    elif cache < data.bytes // outlook.plan.lanes:
+    elif cache < of_node:
         yield _concern(
             "cache-below-data",
             f"a cache of {size_text(cache)} is smaller than a node's part of the data, "
-            f"{size_text(data.bytes // outlook.plan.lanes)}: every epoch fetches what it lacks again",
+            f"{size_text(of_node)}: every epoch fetches what it lacks again",
             "a larger cache, or one lane a node",
         )
 

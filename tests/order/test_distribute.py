@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.errors import ConfigError
-from fastload.order.distribute import Share
+from fastload.order.distribute import Share, place_of
 
 
 def share(last_batch: str = "pad", rank: int = 0, world_size: int = 1, batch_size: int = 8) -> Share:
@@ -138,3 +138,27 @@ def test_numpy_integers_end_as_pythons_which_a_state_can_hold() -> None:
 def test_what_cannot_be_shared_out_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         share(**options)  # type: ignore[arg-type]
+
+
+@PROPERTY
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(0, 10**6), st.integers(0, 10**12))
+def test_a_nodes_ranks_take_one_lane(nodes: int, ranks: int, batch_size: int, length: int, start: int) -> None:
+    world_size = nodes * ranks
+    stop = start + length % (world_size * batch_size + 1)
+    shares = [
+        Share(rank=rank, world_size=world_size, batch_size=batch_size, last_batch="wrap", lanes=nodes)
+        for rank in range(world_size)
+    ]
+    parts = [one.rows(start, stop) for one in shares]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(start, stop))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for node in range(nodes):
+        own = np.concatenate(parts[ranks * node : ranks * (node + 1)])
+        assert ((own - start) % nodes == node).all()
+
+
+def test_where_lanes_do_not_divide_the_world_size_ranks_take_their_own_number() -> None:
+    assert [place_of(rank, 4, 2) for rank in range(4)] == [0, 2, 1, 3]
+    assert [place_of(rank, 6, 3) for rank in range(6)] == [0, 3, 1, 4, 2, 5]
+    for lanes in (1, 3, 4, 8):
+        assert [place_of(rank, 4, lanes) for rank in range(4)] == [0, 1, 2, 3]

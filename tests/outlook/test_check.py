@@ -206,6 +206,14 @@ def test_a_cache_that_is_too_small(packed: Packed) -> None:
     ) == set()
 
 
+def test_a_nodes_part_of_the_data_is_that_of_its_lanes(packed: Packed) -> None:
+    data = packed("tar", EVEN)
+    half = check(data, 10, fields=LABEL).data.bytes // 2
+    for lanes, expected in ((2, False), (4, False), (1, True), (3, True)):  # 3 do not divide the world size
+        about = check(data, 10, world_size=4, lanes=lanes, window=1, fields=LABEL, cache_size=half)
+        assert ("cache-below-data" in names(about)) == expected
+
+
 def test_data_behind_a_url_is_checked_alike_and_a_small_cache_is_an_error(tmp_path: Path, packed: Packed) -> None:
     data = packed("tar", EVEN)
     local = check(data, 10, world_size=2, window=4, fields=IMAGE)
