@@ -188,28 +188,31 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             etag = hashlib.sha256(content).hexdigest()[:16]
             if fault == "wrong":
                 content = bytes([content[0] ^ 1]) + content[1:]
-            first = self._first_byte(len(content))
-            if first is None:
+            span = self._span(len(content))
+            if span is None:
                 return self._plain(416)
-            self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(content) - first))
+            first, stop = span
+            part = stop - first < len(content)
+            self.send_response(206 if part else 200)
+            self.send_header("Content-Length", str(stop - first))
             if server.etags:
                 self.send_header("ETag", f'"{etag}"')
             self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            if part:
+                self.send_header("Content-Range", f"bytes {first}-{stop - 1}/{len(content)}")
             self.end_headers()
-            body = content[first:] if with_body else b""
+            body = content[first:stop] if with_body else b""
             with server.lock:
                 server.requests.append((self.command, path, first, len(body)))
             return self._body(body, fault)
 
-        def _first_byte(self, size: int) -> int | None:
+        def _span(self, size: int) -> tuple[int, int] | None:
+            """The bytes that are asked for, [first, stop)."""
             asked = self.headers.get("Range")
             if asked is None or not server.ranges:
-                return 0
-            first = int(asked.removeprefix("bytes=").partition("-")[0])
-            return first if first < size else None
+                return 0, size
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            return (int(first), min(size, int(last) + 1) if last else size) if int(first) < size else None
 
         def _body(self, body: bytes, fault: str | None) -> None:
             if fault in ("short", "reset") and body:

@@ -127,6 +127,10 @@ class Cache:
         """Where indexes of shards that fastload did not pack are kept."""
         return self.remote.folder / INDEX_FOLDER_NAME
 
+    def has(self, blob: Blob) -> bool:
+        """Whether an object lies there now."""
+        return self.place(blob).is_file()
+
     def close_readers(self) -> None:
         """Have everything closed that is not being read this moment, in this process; it is opened again at need."""
         self.readers.let_go()

@@ -1,4 +1,4 @@
-"""A whole object behind a URL: tried again where it stopped, and checked against what is known of it."""
+"""An object behind a URL, whole or a part: tried again where it stopped, and checked against what is known of it."""
 
 from __future__ import annotations
 
@@ -142,6 +142,33 @@ def fetch(
         _Fetch(blob, write, reserve, remote, keep_damaged).run()
     except Missing as error:
         raise missing(blob.url, str(error)) from error
+
+
+def fetch_part(blob: Blob, start: int, stop: int, remote: Remote) -> bytes | None:
+    """Bytes [start, stop) of an object, tried again as `Remote` says, and held against no checksum. None where only the
+    whole object can be had, or tells what is wrong with it: the server gives no ranges or refuses, the object is not
+    there or shorter, or this process was forked.
+
+    Raises:
+        SourceError: no byte came for `give_up_seconds`.
+        EngineError: what it was fetched for was closed.
+    """
+    found = [b""]
+
+    def once(offset: int) -> None:
+        found[0] = transfer.part(blob.url, start, stop, remote)
+
+    if transfer.forked():
+        return None
+    try:
+        _Tries(blob.url, remote).run(once, lambda: 0)
+    except (Missing, NoRange):
+        return None
+    except SourceError as error:
+        if not is_refusal(error):
+            raise
+        return None
+    return found[0] if len(found[0]) == stop - start else None
 
 
 class _Tries:

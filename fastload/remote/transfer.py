@@ -77,6 +77,25 @@ def request(url: str, offset: int | None, remote: Remote) -> Opened:
     return next(stream), stream
 
 
+def part(url: str, start: int, stop: int, remote: Remote) -> bytes:
+    """Bytes [start, stop) of what is at a URL; fewer where it ends before.
+
+    Raises: as `request`, at once.
+    """
+    if not _used_by:
+        _used_by.append(os.getpid())
+    return bytes(next(_translated(_part(url, start, stop, remote))))
+
+
+def _part(url: str, start: int, stop: int, remote: Remote) -> Iterator[Any]:
+    if uses_obstore(url):
+        folder, name = split_url(url)
+        yield _obstore(url).get_range(_store(folder, remote), name, start=start, end=stop)
+    else:
+        files, path = _file_system(url, remote)
+        yield files.cat_file(path, start=start, end=stop)
+
+
 def send_file(file: Path, url: str, remote: Remote) -> None:
     """Put a file at a URL: whole or not at all; what is there is replaced.
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+from typing import Any
+
 import pyarrow as pa
 
 from fastload.errors import ConfigError
 from fastload.remote.cache import Cache
-from fastload.remote.urls import is_url
+from fastload.remote.fetch import Blob, fetch_part
+from fastload.remote.settings import Remote
+from fastload.remote.urls import is_url, shown
 from fastload.shards.idx import Idx
 from fastload.shards.index import Index
 from fastload.source import map_file
+
+SMALL_BYTES = 1 << 20  # a file of which parts are not worth their requests: the end of a Parquet file alone is 64 KiB
 
 
 def view_file(index: Index, file: int) -> memoryview:
@@ -37,6 +45,49 @@ def parquet_input(index: Index, file: int) -> str | pa.BufferReader:
     if not is_url(index.paths[file]):
         return index.paths[file]
     return pa.BufferReader(pa.py_buffer(view_file(index, file)))
+
+
+def parquet_parts(index: Index, file: int) -> Parts | None:
+    """A Parquet file of which little is to be read, and only that is fetched. None where `parquet_input` is at hand or
+    costs hardly more."""
+    if not is_url(index.paths[file]) or index.files[file].bytes <= SMALL_BYTES:
+        return None
+    cache, blob = cache_of(index), index.blob(file)
+    return None if cache.has(blob) else Parts(blob, index.files[file].bytes, cache.remote)
+
+
+class Parts(io.RawIOBase):
+    """An object behind a URL as a file that is fetched piece by piece, as it is read.
+
+    What it gives is held against no checksum; where parts cannot be had, reading raises OSError.
+    """
+
+    def __init__(self, blob: Blob, size: int, remote: Remote) -> None:
+        self._blob, self._size, self._remote, self._at = blob, size, remote, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        found = fetch_part(self._blob, self._at, stop, self._remote)
+        if found is None:
+            raise io.UnsupportedOperation(f"{shown(self._blob.url)} gives no parts")
+        buffer[: len(found)] = found
+        self._at = stop
+        return len(found)
 
 
 def cache_of(index: Index) -> Cache:

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastload.errors import ConfigError, CorruptError
-from fastload.shards.access import open_idx, parquet_input
+from fastload.errors import ConfigError, CorruptError, SourceError
+from fastload.shards.access import open_idx, parquet_input, parquet_parts
 from fastload.shards.index import Index
 
 Array = npt.NDArray[Any]
@@ -39,13 +41,18 @@ def read_columns(index: Index, names: Iterable[str]) -> dict[str, Array]:
     if not wanted:
         return {}
     read = _of_tar if index.shard_format == "tar" else _of_parquet
-    parts = [read(index, file, wanted) for file in range(len(index.files))]
+    read_file, files = partial(read, index, wanted), range(len(index.files))
+    if index.cache is None:
+        parts = [read_file(file) for file in files]
+    else:  # small requests, which wait for their answers
+        with ThreadPoolExecutor(index.cache.remote.downloads) as pool:
+            parts = list(pool.map(read_file, files))
     if not parts:
         return {name: np.zeros(0, np.int64) for name in wanted}
     return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
 
 
-def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
+def _of_tar(index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]:
     idx = open_idx(index, file)
     if idx.samples != index.files[file].samples:
         raise CorruptError(
@@ -55,12 +62,25 @@ def _of_tar(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]
     return {name: np.array(_column(name, idx.numbers, idx.column)) for name in names}  # copied: the map goes with `idx`
 
 
-def _of_parquet(index: Index, file: int, names: tuple[str, ...]) -> dict[str, Array]:
-    parquet = pq.ParquetFile(parquet_input(index, file), memory_map=True)
+def _of_parquet(index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]:
+    parts = parquet_parts(index, file)
+    if parts is not None:
+        try:
+            parquet = pq.ParquetFile(parts, page_checksum_verification=True)
+            if parquet.metadata.num_rows == index.files[file].samples:
+                return _of_columns(index, names, file, parquet)
+        except SourceError:
+            raise
+        except (OSError, pa.ArrowException, CorruptError):
+            pass  # no parts are given, or what came is damaged: of the whole file a checksum tells
+    return _of_columns(index, names, file, pq.ParquetFile(parquet_input(index, file), memory_map=True))
+
+
+def _of_columns(index: Index, names: tuple[str, ...], file: int, parquet: pq.ParquetFile) -> dict[str, Array]:
     known = [column.name for column in parquet.schema_arrow if _is_number(column.type)]
 
     def read(name: str) -> Array:
-        column = parquet.read(columns=[name]).column(name)
+        column = parquet.read(columns=[name], use_threads=False).column(name)
         if column.null_count:
             raise CorruptError(f"column {name!r} has missing values; fill or drop them", shard=index.files[file].name)
         values: Array = column.to_numpy()

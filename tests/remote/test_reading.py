@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import samples
 import torch.utils.data
@@ -19,6 +20,7 @@ from fastload.describe import describe
 from fastload.describe.page import to_html
 from fastload.errors import ConfigError, CorruptError, ShardIndexError, SourceError
 from fastload.inspect import summary
+from fastload.samplers import Weighted
 from fastload.shards.open import index_folder, open_index
 from fastload.stream import Streamed
 from fastload.verify import verify
@@ -286,3 +288,49 @@ def test_a_changed_file_is_named(packed: Packed, tmp_path: Path) -> None:
         with pytest.raises(CorruptError, match=r"00.tar has \d+ bytes, and its index says \d+, in 2 downloads"):
             list(fastload.DataLoader(dataset))
     assert not list((tmp_path / "c/remote").glob("*.part"))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Three Parquet files of 2 MiB, in two row groups each, with hardly any numbers in them."""
+    contents: dict[int, dict[str, bytes | None]] = {i: {"bytes": b"%04d" % i * 16384} for i in range(96)}
+    fields = ("bytes", "label", "weight")
+    return samples.make(tmp_path / "large", "parquet", [32, 32, 32], fields, replace=contents, row_group_bytes=1 << 20)
+
+
+def test_a_sampler_has_only_its_columns_fetched(large: Path, tmp_path: Path) -> None:
+    sampler = Weighted("weight")
+    local = fastload.StreamingDataset(large, sampler=sampler)
+    assert [list(file.row_groups) for file in local.index.files] == [[16, 16]] * 3
+    with Server(large) as server:
+        server.faults[local.index.files[1].name] = ["503", "reset"]
+        remote = fastload.StreamingDataset(server.url, sampler=sampler, cache_dir=tmp_path / "cache")
+        assert server.sent() < 0.1 * sum(file.bytes for file in local.index.files)
+        assert remote.fingerprint == local.fingerprint
+        keys = [batch["__key__"] for batch in fastload.DataLoader(remote, 8)]
+        assert keys == [batch["__key__"] for batch in fastload.DataLoader(local, 8)]
+        before = server.sent()
+        fastload.StreamingDataset(server.url, sampler=sampler, cache_dir=tmp_path / "cache")
+        assert server.sent() == before + (large / "index.json").stat().st_size, "files that are there are read there"
+
+
+def test_a_sampler_has_its_columns_read_by_fsspec_too(large: Path, tmp_path: Path) -> None:
+    remote = fastload.StreamingDataset(f"file://{large}", sampler=Weighted("weight"), cache_dir=tmp_path / "cache")
+    assert remote.fingerprint == fastload.StreamingDataset(large, sampler=Weighted("weight")).fingerprint
+    assert not list((tmp_path / "cache").rglob("*.parquet"))
+
+
+def test_a_server_that_gives_no_parts_is_asked_for_the_files(large: Path, tmp_path: Path) -> None:
+    with Server(large, ranges=False) as server:
+        remote = fastload.StreamingDataset(server.url, sampler=Weighted("weight"), cache_dir=tmp_path / "cache")
+        assert remote.fingerprint == fastload.StreamingDataset(large, sampler=Weighted("weight")).fingerprint
+
+
+def test_a_column_that_comes_damaged_is_found_by_the_checksum_of_its_file(large: Path, tmp_path: Path) -> None:
+    file = large / open_index(large).files[1].name
+    group = pq.read_metadata(file).row_group(1)
+    weights = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "weight")
+    start = weights.dictionary_page_offset or weights.data_page_offset
+    samples.flip_byte(file, start + weights.total_compressed_size // 2)
+    with Server(large) as server, pytest.raises(CorruptError, match="is not the file that its index describes"):
+        fastload.StreamingDataset(server.url, sampler=Weighted("weight"), cache_dir=tmp_path / "cache")
