@@ -150,10 +150,16 @@ def counts_of(weights: Sequence[float], *, most: int) -> list[int]:
 
 
 def _exact(weights: Sequence[float], most: int) -> list[int] | None:
-    """The weights as the smallest whole numbers of their ratios, if these sum up to at most `most`."""
-    fractions = [Fraction(float(w)).limit_denominator(most) for w in weights]
+    """The weights as the smallest whole numbers of their ratios, if these sum up to at most `most` and meet each share
+    to 1 in `most`, as the nearest fractions of small weights may not."""
+    exactly = [Fraction(float(w)) for w in weights]
+    fractions = [w.limit_denominator(most) for w in exactly]
     common = math.lcm(*(f.denominator for f in fractions))
     counts = [int(f * common) for f in fractions]
     divisor = math.gcd(*counts) or 1
     counts = [count // divisor for count in counts]
-    return counts if all(counts) and sum(counts) <= most else None
+    total, length = sum(exactly), sum(counts)
+    if not all(counts) or length > most:
+        return None
+    met = all(abs(Fraction(c, length) - w / total) * most <= 1 for c, w in zip(counts, exactly, strict=True))
+    return counts if met else None

@@ -148,6 +148,9 @@ def test_no_rank_is_left_without_a_source(counts: list[int], world_size: int, ba
         ([1e9, 1e9], [1, 1]),
         ([2**0.5, 3**0.5], [4495, 5505]),
         ([9999, 1], [9999, 1]),
+        ([1 / 15000, 1 / 5000], [2500, 7500]),  # the first is nearest to 1 / 10,000, of small fractions
+        ([0.000145, 0.999855], [1, 6896]),
+        ([1e308, 1e308], [1, 1]),
     ],
 )
 def test_weights_as_whole_numbers(weights: list[float], counts: list[int]) -> None:
