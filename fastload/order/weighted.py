@@ -115,7 +115,8 @@ class _BoundWeighted:
         # [m] drawn one after the other, so that each group comes within 1 of its expectation
         self._groups = groups[self._drawn]
         self._epoch = lru_cache(maxsize=2)(self._build_epoch)
-        self.fingerprint = digest(name, weights, np.array([self.samples]))
+        told = [groups] if groups.any() else []  # one group is none
+        self.fingerprint = digest(name, weights, np.array([self.samples]), *told)
 
     def _build_epoch(self, epoch: int) -> tuple[Order, Ints]:
         key = combine(self._base.seed, epoch, _SYSTEMATIC)

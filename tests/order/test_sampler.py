@@ -208,6 +208,15 @@ def test_fingerprints_are_the_same_for_the_same_order() -> None:
     assert bound(Subset([2, 1])).fingerprint == bound(Subset(lambda c: np.isin(np.arange(N), [1, 2]))).fingerprint
 
 
+def test_classes_of_the_same_sizes_are_told_apart() -> None:
+    def fingerprint(labels: list[int]) -> str:
+        return ClassBalanced().bind(base(sizes=[4]), {"label": np.array(labels)}).fingerprint
+
+    assert fingerprint([0, 0, 1, 1]) != fingerprint([0, 1, 0, 1])
+    assert fingerprint([0, 0, 1, 1]) == fingerprint([5, 5, 7, 7]), "what classes are called changes nothing"
+    assert bound(Weighted("w")).fingerprint == "Weighted:c8794ddbfbe38c6c", "as saved states have it"
+
+
 # Subset.
 
 
