@@ -91,15 +91,27 @@ def separate(
 
 def _same_outputs(recipes: Mapping[str, Recipe]) -> None:
     """Refuse sources whose rows one decoder cannot read into one buffer."""
-    first_name, first = next(iter(recipes.items()))
+    first_name, first = next((name, _decoders(recipe)) for name, recipe in recipes.items())
     for name, recipe in recipes.items():
-        for field, decoder in recipe.decoders.items():
-            for what, mine, other in zip(_TOLD_APART, _traits(decoder), _traits(first.decoders[field]), strict=True):
+        decoders = _decoders(recipe)
+        for field in sorted(first.keys() ^ decoders.keys()):  # all declare the same
+            number, content = (first_name, name) if field in decoders else (name, first_name)
+            raise ConfigError(
+                f"Mix: {field!r} is a number of the index in {number!r} and content of the shards in {content!r}; "
+                "repack one, or pass fields='separate'"
+            )
+        for field, decoder in decoders.items():
+            for what, mine, other in zip(_TOLD_APART, _traits(decoder), _traits(first[field]), strict=True):
                 if mine != other:
                     raise ConfigError(
                         f"Mix: {field!r} has {what} {mine} in {name!r} and {other} in {first_name!r}; "
                         "declare it, repack one, or pass fields='separate'"
                     )
+
+
+def _decoders(recipe: Recipe) -> Mapping[str, Decoder]:
+    """Those of all fields, of packed ones too."""
+    return recipe.maker.decoders if isinstance(recipe.maker, Packer) else recipe.decoders
 
 
 _TOLD_APART = ("shape", "dtype", "bytes as tokens")
@@ -171,7 +183,9 @@ class _MixPacking:
     """The packed rows of all sources; pools are numbered as the mixture numbers shards."""
 
     def __init__(self, packings: Sequence[Packing], layout: _MixLayout) -> None:
-        self._packings, self._first_shards, self._offsets = packings, layout.first_shards, layout.offsets
+        self._packings, self._first_shards = packings, layout.first_shards
+        self._first_rows = np.cumsum([0, *(packing.samples for packing in packings)])  # may be more than documents
+        self.samples = int(self._first_rows[-1])
 
     def pieces(self, epochs: Ints, pools: Ints, rows: Ints) -> Pieces:
         sources = np.searchsorted(self._first_shards, pools, "right") - 1
@@ -180,7 +194,7 @@ class _MixPacking:
             where = np.flatnonzero(sources == source)
             first = self._first_shards[source]
             part = self._packings[source].pieces(epochs[where], pools[where] - first, rows[where])
-            numbers = part.numbers + self._offsets[first]  # below those of the next source: rows are fewer than samples
+            numbers = part.numbers + self._first_rows[source]
             parts.append(replace(part, shards=part.shards + first, numbers=numbers))
             places.append(where)
         return join_pieces(parts, places, len(pools))

@@ -33,6 +33,8 @@ PER_BATCH = (BOUNDS, LONGEST)  # not one entry a row
 class Packing(Protocol):
     """What says what rows consist of: `order.packing.BoundPacking`, or that of a mixture."""
 
+    samples: int  # rows, whose numbers are below that
+
     def pieces(self, epochs: Ints, pools: Ints, rows: Ints) -> Pieces: ...
 
 

@@ -397,3 +397,17 @@ def test_integers_that_only_64_bits_hold_stay_exact(tmp_path: Path) -> None:
         sources[name] = fastload.StreamingDataset(data, fields={"x": fastload.Scalar("uint64")}, shuffle=False)
     batch = next(iter(DataLoader(fastload.Mix(sources), 4)))
     assert sorted(batch["x"].tolist()) == [5, 7, 2**53 + 1, 2**63 + 1]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_numbers_of_the_index_and_texts_that_hold_numbers_are_not_mixed(tmp_path: Path, swapped: bool) -> None:
+    sources = {}
+    for name, labels in (("numbers", [1, 2]), ("texts", ["1", "2"])):
+        pq.write_table(pa.table({"label": labels}), tmp_path / f"{name}.parquet")
+        sources[name] = fastload.StreamingDataset(tmp_path / f"{name}.parquet", fields={"label": fastload.Scalar()})
+    sources = dict(sorted(sources.items(), reverse=swapped))
+    message = "Mix: 'label' is a number of the index in 'numbers' and content of the shards in 'texts'; repack one, or"
+    with pytest.raises(ConfigError, match=message):
+        fastload.Mix(sources)
+    batch = next(iter(DataLoader(fastload.Mix(sources, fields="separate"), 4)))
+    assert [sorted(part["label"].tolist()) for part in batch.values()] == [[1, 2], [1, 2]]

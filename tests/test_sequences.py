@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.utils.data
@@ -304,3 +306,26 @@ def test_mixtures_that_do_not_fit_are_refused(corpus: Corpus) -> None:
         ConfigError, match="Mix: 'a' with PackSequences and 'b' without; pack all, or pass fields='separate'"
     ):
         fastload.Mix({"a": packed(corpus("tar")), "b": plain})
+
+
+def test_documents_of_bytes_and_of_numbers_are_not_packed_together(tmp_path: Path) -> None:
+    """Rows of uint8 come as bytes, which the decoder of another source would take for something else."""
+    sources = {}
+    for dtype in ("int32", "uint8"):
+        column = pa.array([[1, 2, 3], [4, 5]], pa.list_(pa.type_for_alias(dtype)))
+        pq.write_table(pa.table({"tokens": column, "tokens.count": [3, 2]}), tmp_path / f"{dtype}.parquet")
+        sources[dtype] = packed(tmp_path / f"{dtype}.parquet", length=8, fields={"tokens": fastload.Tokens(8)})
+        assert sources[dtype].index.fields["tokens"].dtype == dtype
+    with pytest.raises(ConfigError, match="'tokens' has bytes as tokens True in 'uint8' and False in 'int32'; declare"):
+        fastload.Mix(sources)
+
+
+def test_every_row_of_a_mixture_draws_for_itself(corpus: Corpus) -> None:
+    """Of documents longer than a row, there are more rows than documents."""
+    one = packed(corpus("tar"))
+    assert one.samples > 60
+    inner = fastload.Mix({"a": one, "b": packed(corpus("tar"), seed=1)}, stop="all")
+    nested = fastload.Mix({"in": inner, "c": packed(corpus("parquet"))}, weights=[2, 1], stop="all")
+    for data in (one, inner, nested):
+        keys = torch.cat([batch.sample_keys[batch.valid] for batch in DataLoader(data, 16)])
+        assert len(keys.unique()) == len(keys) == data.samples
