@@ -28,7 +28,7 @@ from fastload.order.cursor import State
 from fastload.order.distribute import LastBatch, Share
 from fastload.shards.open import Data
 from fastload.stream import Streamed, check_rank_is_known, detect_rank
-from fastload.trainers import lightning_asks, passage, refuse_skipping, sharing_of
+from fastload.trainers import lightning_asks, lightning_begins_an_epoch, passage, refuse_skipping, sharing_of
 from fastload.tune import AUTO, MOST_AHEAD, Choice, Tuner
 
 _log = logging.getLogger(__name__)
@@ -353,7 +353,13 @@ class DataLoader:
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands after the last batch that was handed over: version, consumed, fingerprint. The same on
         every rank.
+
+        Raises:
+            StateError: the dataset only gives one sample after the other. Lightning, which asks at every checkpoint,
+                gets an empty state, from which it can go on between epochs.
         """
+        if isinstance(self.dataset, Iterated) and lightning_asks():
+            return {}
         state = State(consumed=self._consumed, fingerprint=self._fingerprint()).to_dict()
         if lightning_asks():
             state["batches"] = self._before + self._handed_out if self._is_inside_epoch() else 0
@@ -380,6 +386,8 @@ class DataLoader:
             raise StateError(
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
+        if isinstance(self.dataset, Iterated) and lightning_begins_an_epoch():
+            return
         self._consumed = State.from_dict(state, self._fingerprint()).consumed
         self._resuming, self._began, self._jump, self._before = True, None, None, 0
         if lightning_asks():

@@ -203,23 +203,39 @@ def lightning_asks() -> bool:
     return sys._getframe(2).f_globals.get("__name__") in _LIGHTNING
 
 
+def lightning_begins_an_epoch() -> bool:
+    """Whether Lightning calls, about to go on from a checkpoint of an epoch's end."""
+    loop = _resuming_loop()
+    return loop is not None and not _is_inside_epoch(loop)
+
+
 def refuse_restart(dataset: object) -> None:
     """Raise StateError if Lightning is about to go on inside an epoch with a loader of this data set that begins it
     anew."""
+    loop = _resuming_loop()
+    if loop is None or not _is_inside_epoch(loop):
+        return
+    loaders = [each for each in loop._combined_loader.flattened if getattr(each, "dataset", None) is dataset]
+    if any(not hasattr(each, "load_state_dict") for each in loaders):
+        raise StateError(
+            f"the checkpoint was saved after {loop.epoch_loop.batch_progress.current.processed} batches of an epoch, "
+            "and a stock DataLoader begins the epoch anew: samples would come twice, others not at all. Pass a "
+            "fastload.DataLoader to fit, which goes on there, or resume from a checkpoint of an epoch's end"
+        )
+
+
+def _resuming_loop() -> Any:
+    """The loop of Lightning's that sets up its loaders now, to go on from a checkpoint; None if there is none."""
     if not any(name in sys.modules for name in _FIT_LOOP):
-        return
+        return None
     for frame in _callers():
-        if frame.f_globals.get("__name__") not in _FIT_LOOP or frame.f_code.co_name != "setup_data":
-            continue
-        loop = frame.f_locals["self"]
-        progress = loop.epoch_loop.batch_progress
-        if not loop.restarting or progress.is_last_batch or not progress.current.processed:
-            return
-        loaders = [each for each in loop._combined_loader.flattened if getattr(each, "dataset", None) is dataset]
-        if any(not hasattr(each, "load_state_dict") for each in loaders):
-            raise StateError(
-                f"the checkpoint was saved after {progress.current.processed} batches of an epoch, and a stock "
-                "DataLoader begins the epoch anew: samples would come twice, others not at all. Pass a "
-                "fastload.DataLoader to fit, which goes on there, or resume from a checkpoint of an epoch's end"
-            )
-        return
+        if frame.f_globals.get("__name__") in _FIT_LOOP and frame.f_code.co_name == "setup_data":
+            loop = frame.f_locals["self"]
+            return loop if loop.restarting else None
+    return None
+
+
+def _is_inside_epoch(loop: Any) -> bool:
+    """Whether the checkpoint that a loop goes on from was saved before the last batch of an epoch."""
+    progress = loop.epoch_loop.batch_progress
+    return bool(progress.current.processed) and not progress.is_last_batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,33 @@ def grow(data: str) -> str:
     return ""
 
 
+class Pipeline(torch.utils.data.IterableDataset[dict[str, int]]):
+    """Gives one sample after the other, and no length."""
+
+    def __iter__(self) -> Iterator[dict[str, int]]:
+        return ({"label": i} for i in range(8))
+
+
+def pipe(folder: Path) -> dict[str, Any]:
+    """Two epochs of 4 batches of a pipeline, what resumes after 2 and after 4, and what is said outside of a fit."""
+
+    def loader() -> fastload.DataLoader:
+        return fastload.DataLoader(Pipeline(), 2, num_workers=1)
+
+    found: dict[str, Any] = {"whole": fit(loader(), 2, SaveAt(folder, (2, 4))).seen}
+    found["states"] = CombinedLoader(loader())._state_dicts()
+    for name, go_on in (
+        ("inside", lambda: fit(loader(), 2, checkpoint=folder / "step2.ckpt").seen),
+        ("between", lambda: fit(loader(), 2, checkpoint=folder / "step4.ckpt").seen),
+        ("loaded", lambda: CombinedLoader(loader())._load_state_dicts(found["states"])),
+    ):
+        try:
+            found[name] = go_on()
+        except fastload.FastloadError as error:
+            found[name] = str(error)
+    return found
+
+
 def main(out: str, data: str, checkpoints: str, *steps: str) -> None:
     found: dict[str, Any] = {}
     if not steps:
@@ -113,6 +141,8 @@ def main(out: str, data: str, checkpoints: str, *steps: str) -> None:
         except fastload.FastloadError as error:
             found[step] = str(error)
     found["grown"] = grow(data)
+    if steps:
+        found["pipeline"] = pipe(Path(out))
     ranks.leave(out, found)
 
 
