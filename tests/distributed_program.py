@@ -18,6 +18,7 @@ import torch.distributed
 import torch.utils.data
 
 import fastload
+from fastload.samplers import Stratified, Subset
 
 GLOBAL_BATCH = 12
 FIELDS = {"label": fastload.Scalar(), "image": fastload.Image(8, crop="random")}
@@ -36,6 +37,24 @@ def own(loader: fastload.DataLoader, batches: int | None = None) -> list[list[in
 def stock(loader: torch.utils.data.DataLoader[Any]) -> list[list[int]]:
     every = torch.ones(10**3, dtype=torch.bool)
     return [step(batch, batch.get("__valid__", every[: len(batch["label"])])) for batch in loader]
+
+
+def mixed(data: str, rows: int) -> fastload.DataLoader:
+    """All samples and the first 30 again, by a sampler, two of the former to one of the latter."""
+    sources = {
+        "all": fastload.StreamingDataset(data, fields=FIELDS, seed=1),
+        "some": fastload.StreamingDataset(data, fields=FIELDS, sampler=Subset(range(30), then=Stratified("label"))),
+    }
+    return fastload.DataLoader(fastload.Mix(sources, weights=[2, 1], stop=90), rows, num_workers=1)
+
+
+def own_of_mixed(loader: fastload.DataLoader, batches: int | None = None) -> list[list[int]]:
+    """As `own`; an id tells the source too."""
+    found = []
+    for batch in islice(loader, batches):
+        batch["label"] += 100 * batch["source"]
+        found.append(step(batch, batch.valid))
+    return found
 
 
 def mean_loss(data: str, rows: int) -> float:
@@ -67,6 +86,12 @@ def main(out: str, data: str, *before: str) -> None:
         loader = fastload.DataLoader(data, rows, fields=FIELDS, num_workers=1)
         loader.load_state_dict(saved["state"])
         found["resumed"].append(own(loader))
+    loader = mixed(data, rows)
+    found["mixed"] = {"seen": own_of_mixed(loader, 3), "state": loader.state_dict(), "rest": []}
+    for saved in [found["mixed"]] + ([json.loads(Path(*before).read_text())["mixed"]] if before else []):
+        loader = mixed(data, rows)
+        loader.load_state_dict(saved["state"])
+        found["mixed"]["rest"].append(own_of_mixed(loader))
     found["mean_loss"] = mean_loss(data, rows)
     ranks.leave(out, found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -75,6 +76,22 @@ def test_the_mean_over_padded_batches_is_that_of_the_samples(runs: Any, world_si
     expected = sum((label + 3) ** 0.5 for label in range(SAMPLES)) / SAMPLES
     for found in runs[world_size]:
         assert found["mean_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+def test_a_mixture_with_a_sampler_is_shared_out_and_resumed_too(runs: Any, world_size: int) -> None:
+    found, one = ([rank["mixed"] for rank in runs[size]] for size in (world_size, 1))
+    seen = [rank["seen"] for rank in found]
+    conformance.assert_equal_batches(seen)
+    read = conformance.flat(seen)
+    assert sorted(read) == sorted(conformance.flat([rank["seen"] for rank in one]))
+    everything = {*range(SAMPLES), *range(100, 130)}
+    for rests in zip(*(rank["rest"] for rank in found), strict=True):  # from its own state, and from another run's
+        conformance.assert_equal_batches(rests)
+        rest = conformance.flat(rests)
+        assert len(read) + len(rest) == 90
+        assert set(read) | set(rest) == everything
+        assert max(Counter(read + rest).values()) <= 2, "of 60 in an epoch, 10 of the 50 begin again"
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
