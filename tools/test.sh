@@ -21,10 +21,10 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir "$work/claims"
 "$python" -m mypy --strict fastload >"$work/types" 2>&1 &
 types=$!
-"$python" -m pytest --all --claim "$work/claims" -p no:cacheprovider >"$work/tests" 2>&1 &
+"$python" -m pytest --all --claim="$work/claims" -p no:cacheprovider >"$work/tests" 2>&1 &
 others=$!
 status=0
-"$python" -m pytest --all --claim "$work/claims" || status=$?
+"$python" -m pytest --all --claim="$work/claims" || status=$?
 wait "$others" || status=$?
 wait "$types" || status=$?
 cat "$work/tests" "$work/types"
