@@ -1,6 +1,6 @@
 """Leaves out what this machine cannot run, tests marked `gpu` where torch sees no NVIDIA GPU; and, without --all, what
 takes long, as long.txt has it: real trainers, processes that are killed, compilers. `tools/test.sh` runs all, by two
-processes that take files in turn: `--claim FOLDER` is given to both.
+processes that take files in turn: `--claim=FOLDER` is given to both.
 
 Tests may import the helpers of this folder (`conformance`, `samples`).
 """
@@ -25,7 +25,7 @@ CLAIMED: pytest.StashKey[dict[Path, bool]] = pytest.StashKey()  # files, and whe
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes long")
-    parser.addoption("--claim", metavar="FOLDER", help="take files in turn with whoever else is given this folder")
+    parser.addoption("--claim", metavar="FOLDER", help="files in turn with whoever else is given this folder (with =)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
