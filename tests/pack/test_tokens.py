@@ -376,7 +376,7 @@ def test_a_tokenizer_without_an_end_of_text(tmp_path: Path) -> None:
 def test_without_the_library(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     vocabulary._library.cache_clear()
-    with pytest.raises(MissingExtraError, match=r"a tokenizer.json needs tokenizers.*fastload\[text\]"):
+    with pytest.raises(MissingExtraError, match=r"a tokenizer.json needs tokenizers.*\[text\]"):
         pack(write_jsonl(tmp_path / "t.jsonl", ["a"]), tmp_path / "out", prepare=Prepare(tokenizer=tokenizer))
 
 
