@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ sys.path.insert(0, str(HERE))
 
 SHARED = ("dropin/", "profile/test_run.py", "test_distributed.py")  # what all tests of these share takes long
 SHORT_SECONDS = 0.05  # of a test that long.txt does not name
-CLAIMED: pytest.StashKey[dict[Path, bool]] = pytest.StashKey()  # files, and whether they are this process's
+LAST = ("remote/", "pack/test_target.py")  # fsspec's thread stays, beside which packing cannot fork its workers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,17 +40,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not torch.cuda.is_available():
             keep(config, items, lambda item: item.get_closest_marker("gpu") is None)
     if config.getoption("--claim"):
-        took = seconds_of(items, long)
-        items.sort(key=lambda item: (-took[item.path], item.path))  # the longest first, so that all end at about once
+        took = seconds_of(items, long)  # the longest first, so that all end at about once
+        items.sort(key=lambda item: (name_of(item).startswith(LAST), -took[item.path], item.path))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Whether another process runs this."""
-    folder, claimed = item.config.getoption("--claim"), item.config.stash.setdefault(CLAIMED, {})
-    if folder and item.path not in claimed:
-        claimed[item.path] = claim(Path(folder) / item.path.relative_to(HERE).as_posix().replace("/", "."))
-    return None if claimed.get(item.path, True) else True
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    folder = session.config.getoption("--claim")
+    if not folder or session.testsfailed or session.config.option.collectonly:
+        return None
+    items = claimed(session.items, Path(folder))
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)  # a file is claimed when the last test of the one before begins
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def claimed(items: list[pytest.Item], folder: Path) -> Iterator[pytest.Item]:
+    """Those of files that no other process has, as they are asked for."""
+    for path, tests in groupby(items, lambda item: item.path):
+        if claim(folder / path.relative_to(HERE).as_posix().replace("/", ".")):
+            yield from tests
 
 
 def claim(file: Path) -> bool:
