@@ -71,7 +71,8 @@ def check_what_is_there(out: Path, scratch: Path) -> None:
     for part in out.rglob("*.parquet"):
         pq.read_table(part, page_checksum_verification=True)
     if (out / "index.json").exists():
-        assert not list(out.rglob("*.partial"))
+        partial = [path for path in out.rglob("*.partial") if path.parent.name != JOURNAL_NAME]  # its own, of another run
+        assert not partial
     elif out.exists() and list(out.iterdir()):
         assert (out / JOURNAL_NAME).exists()
 
@@ -91,7 +92,10 @@ def test_killed_at_random_moments(images: Path, tmp_path: Path, memory_path: Pat
         out, rounds = tmp_path / f"out{rounds}", rounds + 1
         for _ in range(4):
             workers = choose.choice([1, 2, 3])
-            kills += run_and_kill(images, out, workers, way, choose.uniform(0, 0.7 * whole[workers]))
+            killed = run_and_kill(images, out, workers, way, choose.uniform(0, 0.7 * whole[workers]))
+            kills += killed
+            if not killed:  # the machine is faster than when it was timed
+                whole[workers] *= 0.8
             check_what_is_there(out, tmp_path / "scan.idx")
             if (out / "index.json").exists() and not (out / JOURNAL_NAME / RECORDS_NAME).exists():
                 break
