@@ -69,6 +69,11 @@ class Verdict(StrEnum):
     drop = "drop"
 
 
+class Straddling(StrEnum):
+    drop = "drop"
+    keep = "keep"
+
+
 class Jpeg(StrEnum):
     seekable = "seekable"
     keep = "keep"
@@ -110,6 +115,13 @@ def pack(
         SPLITS(help="Field of dates or numbers. Needs --split with ranges: train=..2023-12-31,val=2024-01-01.."),
     ] = None,
     split_column: Annotated[str | None, SPLITS(help="Field whose values are the splits' names.")] = None,
+    straddling: Annotated[
+        Straddling | None,
+        SPLITS(
+            help="Copies in several splits. drop: they stay in the smallest of these; default with --split-by and "
+            "--split-column. keep: default for the source's own splits."
+        ),
+    ] = None,
     drop_missing: Annotated[
         bool, CLEANING("--drop-missing", help="Leave out rows and samples that lack a value.")
     ] = False,
@@ -231,6 +243,7 @@ def pack(
             group_regex=group_regex,
             folds=folds,
             column=split_column,
+            straddling=None if straddling is None else straddling.value,
         ),
         clean=cleaning if cleaning.to_json() else None,
         seed=seed,

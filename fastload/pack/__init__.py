@@ -10,8 +10,8 @@ streams.py    sources that have to be read first, as values (values.py): stored.
               foreign.py, objects.py, documents.py, arrays.py, medical.py
 spool.py      a stream goes through one file into a table
 missing.py    values that a manifest lacks
-survey.py     contents looked at before planning, if cleaning asks (surveyor.py, findings.py, likeness.py)
-rules.py      which samples are left out (cleaning.py, measures.py, duplicates.py); lists.py: the list of them
+survey.py     contents looked at before planning, if cleaning or splits ask (surveyor.py, findings.py, likeness.py)
+rules.py      which samples are left out (cleaning.py, measures.py, sameness.py, duplicates.py); lists.py: the list
 splitting.py  which split a sample goes to: by hashes (splits.py), by ranges (ranges.py) or by a field (columns.py)
 plan.py       which shard, and where in it, before anything is read
 tasks.py      what workers are asked to do

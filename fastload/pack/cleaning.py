@@ -24,8 +24,9 @@ FACT_MEASURES = ("width", "height", "aspect", "seconds", "characters")  # what a
 class Cleaning:
     """What `pack` leaves out, and how it finds it. Each rule sees what the ones before it have left.
 
-    Classes of which nothing is left keep their numbers, but for classes of rows that lack a value. Copies that are only
-    reported are on one side of a split (`Splitting`), and so is a near duplicate with the one that it is near.
+    Classes of which nothing is left keep their numbers, but for classes of rows that lack a value. Shares and folds
+    have copies that are only reported on one side, and a near duplicate with the one that it is near; where something
+    else says the split, see `Splitting.straddling`.
 
     What is left out is listed in OUT/rejected.parquet (key, source, reason, detail) and counted in index.json; what is
     only reported, and which files are no samples, in OUT/suspects.parquet. Where a rule needs contents, each is read
@@ -45,12 +46,13 @@ class Cleaning:
             one, as "image.width". Or as text: `"width=32..,seconds=0.5..30"`.
         zscores: measure -> how many standard deviations from its mean a value may be; NaN is not judged.
         duplicates: samples whose contents are the same bytes as an earlier one's, earlier by key: "drop" or "report".
+            Copies in several splits have become those of one by then, where `Splitting.straddling` says so.
         near_duplicates: likewise samples that are nearly equal to an earlier one that is kept.
         near_bits: pictures are nearly equal if their perceptual hashes differ in at most this many of 64 bits, and
             their colours are alike.
         near_text: texts are nearly equal if their shingles have this Jaccard similarity, as MinHash estimates it.
-        compare: the fields that make samples duplicates; None: all but numbers, labels, and what splits group or
-            stratify by.
+        compare: the fields that make samples duplicates; None: all but numbers, labels, and what splits group,
+            stratify or go by.
         label: the field of class names that `label_noise` looks at.
         label_noise: samples that may be labelled wrong: one content under two labels (all of them), or the only member
             of a class. "drop" or "report".

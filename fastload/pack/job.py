@@ -93,7 +93,7 @@ def pack(
             folders or shards are named for such (train, val, valid, validation, dev, test), else all in "train". Which
             one a sample goes to depends on its content and the seed alone, so that copies are on one side; files are
             read once more for that. Or a `Splitting`: stratified, by groups, by ranges of dates or numbers, by a
-            column, in folds.
+            column, in folds; which also says what becomes of copies that ranges, a column or the source put apart.
         seed: of the shuffle and the split.
         shuffle: spread samples over the shards; False keeps the source's order.
         workers: processes; None: one per processor that this one may use; 1: this process alone. Each holds one run of
@@ -202,8 +202,11 @@ def pack(
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         rules, apart = clean or Cleaning(), splitting.apart
         looked_at = rules.compare is not None or not in_memory(table)  # else `digests` is enough
-        asked = questions(table, rules, digests=splitting.by_content and looked_at, apart=apart)
-        cleaned = _clean(table, rules, asked, journal, out, lookers, progress)
+        separates = splitting.separates(table)
+        if separates and clean is None:
+            share_out(table, splitting, seed=seed)  # what is wrong is said before contents are read
+        asked = questions(table, rules, digests=(splitting.by_content or separates) and looked_at, apart=apart)
+        cleaned = _clean(table, rules, asked, splitting, journal, out, lookers, progress)
         contents = cleaned.contents
         if splitting.by_content and contents is None:
             contents = digests(table, cleaned.rows, apart)
@@ -236,7 +239,7 @@ def pack(
                 counted: dict[str, Any] = {}
                 if rows is not None:
                     counted["tokens"], about["left_out_fields"] = rows.counts, list(rows.left_out)
-                if clean is not None:
+                if clean is not None or separates:
                     write_lists(out, cleaned)
                     counted["cleaning"] = cleaned.counts()
                 index = make_index(plan, shards, recipes, counted, about)
@@ -312,6 +315,7 @@ def _clean(
     table: Table,
     clean: Cleaning,
     asked: Questions | None,
+    splitting: Splitting,
     journal: Journal,
     out: Path,
     workers: int,
@@ -328,7 +332,7 @@ def _clean(
                 raise
             except OSError as error:
                 raise unwritable(error, out, "what was found out is kept") from error
-    return apply_rules(table, clean, findings, asked)
+    return apply_rules(table, clean, findings, asked, splitting=splitting)
 
 
 def _refuse_overlap(source: Path, out: Path) -> None:

@@ -1,9 +1,11 @@
 """Which samples of a table are kept: one rule after the other, each looking at what the ones before it have left.
 
-missing values -> unreadable -> ranges -> standard deviations -> label noise -> duplicates -> near duplicates
--> classes of one member (label noise too, of what then is left)
+missing values -> unreadable -> ranges -> standard deviations -> label noise -> straddling contents -> duplicates
+-> near duplicates (straddling ones too) -> classes of one member (label noise too, of what then is left)
 
-"First" and "earlier" mean by key, so that the order of files or rows does not matter.
+"First" and "earlier" mean by key, so that the order of files or rows does not matter. What straddles goes before
+duplicates, so that of copies in several splits those that are left do not depend on keys: a copy in the training set
+takes none from the test set.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from fastload.pack.columns import origin, texts
 from fastload.pack.duplicates import Equal, Finder, Judge, NearPictures, NearTexts, near_repeats, repeats
 from fastload.pack.findings import Findings
 from fastload.pack.measures import measure
-from fastload.pack.sameness import as_one
+from fastload.pack.sameness import as_one, digests, straddlers
+from fastload.pack.splitting import Splitting, as_told
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Int64s, Table, Values
 from fastload.shards.members import sample_key
@@ -100,7 +103,14 @@ def questions(
     )
 
 
-def apply_rules(table: Table, cleaning: Cleaning, findings: Findings | None, asked: Questions | None = None) -> Cleaned:
+def apply_rules(
+    table: Table,
+    cleaning: Cleaning,
+    findings: Findings | None,
+    asked: Questions | None = None,
+    *,
+    splitting: Splitting | None = None,
+) -> Cleaned:
     """Go through the rules.
 
     Args:
@@ -108,21 +118,28 @@ def apply_rules(table: Table, cleaning: Cleaning, findings: Findings | None, ask
         cleaning: what to leave out.
         findings: of all contents of the table; None where `questions` asks for none.
         asked: what they answer; None: what `questions` asks for.
+        splitting: how samples will be shared out, for contents that straddle splits; None: nothing is done about them.
+            Without digests in `findings` the table has to be in memory.
 
     Raises:
         ConfigError: a field or measure that is not there.
         PackError: a content that cannot be read, where that is not to be skipped; more of them than `max_errors`; no
-            sample is left.
+            sample is left, or none of a split.
     """
-    rules = _Rules(table, cleaning, findings, asked or questions(table, cleaning))
+    asked = asked or questions(table, cleaning)
+    rules = _Rules(table, cleaning, findings, asked, splitting or Splitting())
     if findings is not None:
         rules.unreadable(findings)
     rules.ranges()
     rules.deviations()
     if findings is not None:
         rules.contested(findings)
+    rules.straddling()
+    if findings is not None:
         rules.duplicates(findings)
         rules.near_duplicates(findings)
+    if rules.near:
+        rules.straddling()
     rules.lonely()
     return rules.result()
 
@@ -135,6 +152,7 @@ class _Rules:
     cleaning: Cleaning
     findings: Findings | None
     asked: Questions | None
+    splitting: Splitting
     alive: npt.NDArray[np.bool_] = field(init=False)
     rejected: list[Note] = field(default_factory=list)
     suspects: list[Note] = field(default_factory=list)
@@ -154,13 +172,9 @@ class _Rules:
             reasons = Counter(note.reason for note in self.rejected)
             counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
             raise PackError(f"cleaning leaves none of {len(self.alive):,} samples: {counted}; loosen its rules")
-        contents = None
-        if self.findings is not None and self.asked is not None and self.asked.compare:
-            contents = [digest.tobytes() for digest in self.findings.values["digest"][rows]]
-            contents = as_one(contents, self.near, rows)
         return Cleaned(
             rows=rows,
-            contents=contents,
+            contents=self.contents(rows),
             rejected=tuple(sorted(self.rejected, key=lambda note: (note.key, note.reason))),
             suspects=tuple(sorted(self.suspects, key=lambda note: (note.key, note.reason))),
         )
@@ -168,6 +182,13 @@ class _Rules:
     def rows(self) -> Int64s:
         """Those that are left, int64 [m]."""
         return np.flatnonzero(self.alive)
+
+    def contents(self, rows: Int64s) -> list[bytes] | None:
+        """See `Cleaned.contents`."""
+        if self.findings is None or self.asked is None or not self.asked.compare:
+            return None
+        found = [digest.tobytes() for digest in self.findings.values["digest"][rows]]
+        return as_one(found, self.near, rows)
 
     def by_key(self) -> list[int]:
         """Those that are left, in the order of their keys."""
@@ -239,6 +260,32 @@ class _Rules:
                     other, name = next((at, name) for at, name in enumerate(labels) if name != label)
                     detail = f"labelled {label}; {self.table.keys[group[other]]} has the same content, labelled {name}"
                     self.note(row, "label_conflict", detail, self.cleaning.label_noise)
+
+    def straddling(self) -> None:
+        """Contents that are in several splits, as ranges, a column or the source have them: all but one lose them."""
+        if not self.splitting.separates(self.table):
+            return
+        rows = self.rows()
+        contents = self.contents(rows) or digests(self.table, rows, self.splitting.apart)
+        told = None if len(set(contents)) == len(contents) else as_told(self.table, self.splitting, rows)
+        if told is None:
+            return
+        keys, (names, numbers) = [self.table.keys[row] for row in rows.tolist()], told
+        found = straddlers(keys, contents, names, numbers)
+        self._refuse_emptied(names, numbers, list(found))
+        how = "nearly the same" if self.near else "the same"  # of contents that are the same none straddles any more
+        for at, first in found.items():
+            here, there = names[numbers[at]], names[numbers[first]]
+            self.note(int(rows[at]), "straddles", f"in {here}; {keys[first]} has {how} content, in {there}")
+
+    def _refuse_emptied(self, names: Sequence[str], numbers: Int64s, left_out: Sequence[int]) -> None:
+        before, lost = (np.bincount(some, minlength=len(names)).tolist() for some in (numbers, numbers[left_out]))
+        for name, count, gone in zip(names, before, lost, strict=True):
+            if count and count == gone:
+                raise PackError(
+                    f"the split {name!r} gets none of {len(numbers)} samples: all {count} that it had are copies of"
+                    " others in splits no larger; leave it out, or keep them with straddling='keep' (--straddling keep)"
+                )
 
     def duplicates(self, findings: Findings) -> None:
         verdict = self.cleaning.duplicates

@@ -1,9 +1,10 @@
-"""Which samples have the same contents, so that splits keep them on one side: digests, and groups that share one."""
+"""Which samples have the same contents, so that splits have them on one side: digests, and who shares one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import xxhash
 
 from fastload.pack.table import Inline, Int64s, Table, Values
@@ -46,6 +47,27 @@ def as_one(contents: Sequence[bytes], near: Mapping[int, int], kept: Int64s) -> 
         contents[place[row]]: contents[place[first]] for row, first in near.items() if row in place and first in place
     }
     return [other.get(digest, digest) for digest in contents]
+
+
+def straddlers(keys: Sequence[str], contents: Sequence[bytes], names: Sequence[str], numbers: Int64s) -> dict[int, int]:
+    """For each sample whose content stays in another split: the first by key of those that stay.
+
+    A content stays in the split that has the fewest samples, of equal ones in the last by name.
+
+    Args:
+        keys: of the samples, [m].
+        contents: a digest of each, [m].
+        names: of the splits.
+        numbers: of each sample's split, into `names`, int64 [m].
+    """
+    sizes, splits = np.bincount(numbers, minlength=len(names)).tolist(), numbers.tolist()
+    last_first = sorted(range(len(names)), key=names.__getitem__, reverse=True)
+    rank = {split: place for place, split in enumerate(sorted(last_first, key=sizes.__getitem__))}
+    stays: dict[bytes, int] = {}
+    for at in sorted(range(len(keys)), key=keys.__getitem__):
+        if rank[splits[at]] < rank[splits[stays.setdefault(contents[at], at)]]:
+            stays[contents[at]] = at
+    return {at: first for at, content in enumerate(contents) if splits[first := stays[content]] != splits[at]}
 
 
 def tied(groups: Sequence[str], contents: Sequence[bytes]) -> list[str]:

@@ -8,6 +8,8 @@ folds              shares of 1/k each, with either of the above
 ranges, by         the range that a field's number or date is in
 column             a field's value is the split's name
 nothing asked for  the source's own splits, where its folders or files are named for such; else all in "train"
+
+Hashes keep copies on one side; where the last three have them on several, a rule (rules.py) leaves out all but one's.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,9 +27,10 @@ from fastload.pack.columns import numbers, texts
 from fastload.pack.ranges import Range, is_date, parse_range
 from fastload.pack.sameness import tied
 from fastload.pack.splits import assign, assign_stratified
-from fastload.pack.table import Int64s, Table
+from fastload.pack.table import Int64s, Table, Values
 from fastload.shards.foreign import SPLIT_NAMES
 
+Straddling = Literal["drop", "keep"]
 DEFAULT_SPLIT = "train"
 _NAME = re.compile(r"\w[\w.-]*")
 _TOLERANCE = 1e-6  # of the sum of the ratios: three times 1/3 written with six digits
@@ -55,6 +58,14 @@ class Splitting:
         ranges: `"train=..2023-12-31,val=2024-01-01.."` or a mapping, with `by`; both ends are included.
         by: field of numbers or of ISO dates that decides; a sample in no range, or in two, is an error.
         column: field whose values are the names of the splits.
+        straddling: what becomes of contents (the fields of `Cleaning.compare`; numbers and labels alone are none) that
+            ranges, a column or the source's own folders put into several splits. "drop": they stay in the smallest of
+            these splits, of equal ones in the last by name, so that a test set is what it was and a training set loses
+            the least share; those in the others are left out, and listed with the reason "straddles". Copies inside
+            one split are not touched. Near duplicates that cleaning reports count as copies: all that are near one
+            sample are one content. Files are read once more for it, before packing. "keep": all stay, and nothing is
+            read for it. None: "drop" with ranges or a column, "keep" where the source's own splits are taken over.
+            Not with shares or folds, which have copies on one side in any case.
 
     Raises:
         ConfigError: options that exclude each other, names that are no folder names, shares that do not sum to 1,
@@ -69,6 +80,7 @@ class Splitting:
     ranges: str | Mapping[str, str] | None = None
     by: str | None = None
     column: str | None = None
+    straddling: Straddling | None = None
 
     def __post_init__(self) -> None:
         ways = {"shares": self.shares, "folds": self.folds, "ranges": self.ranges, "column": self.column}
@@ -88,6 +100,13 @@ class Splitting:
             raise ConfigError(f"{asked[0]} needs shares or folds (--split or --folds), such as train=0.9,val=0.1")
         if self.group_regex is not None:
             _compiled(self.group_regex)
+        if self.straddling not in (None, *get_args(Straddling)):
+            raise ConfigError(f"straddling={self.straddling!r}: pass 'drop' or 'keep'")
+        if self.straddling is not None and (self.shares is not None or self.folds is not None):
+            raise ConfigError(
+                f"straddling={self.straddling!r} (--straddling) is of splits by ranges, by a column or of the source's"
+                f" own; {given[0]} have copies on one side anyhow: leave it out"
+            )
         _ = self.ratios, self.bounds
 
     @property
@@ -103,7 +122,18 @@ class Splitting:
     @property
     def apart(self) -> tuple[str, ...]:
         """Fields that say where a sample belongs, and are no content."""
-        return tuple(name for name in (self.group_by, self.stratify) if name is not None)
+        return tuple(n for n in (self.group_by, self.stratify, self.by, self.column) if n is not None)
+
+    def separates(self, table: Table) -> bool:
+        """Whether contents that are in several splits of a table are left out of all but one.
+
+        Numbers and labels alone are none, as for `Cleaning.duplicates`: few values are often equal by chance.
+        """
+        if all(isinstance(column, Values) or name in self.apart for name, column in table.columns.items()):
+            return False
+        if self.ranges is not None or self.column is not None:
+            return self.straddling != "keep"
+        return self.straddling == "drop" and table.splits is not None and len(set(table.splits)) > 1
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -123,14 +153,16 @@ class Splitting:
         return {_folder(name, self.ranges): parse_range(text) for name, text in named.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """As options of a run: what was asked for, nothing that was not."""
+        """As options of a run: what was asked for, nothing that was not, but for the default of ranges and columns."""
         bounds = {name: str(bound) for name, bound in self.bounds.items()}
+        told = self.ranges is not None or self.column is not None
         others = {
             "stratify": self.stratify,
             "group_by": self.group_by,
             "group_regex": self.group_regex,
             "split_by": self.by,
             "split_column": self.column,
+            "straddling": self.straddling or ("drop" if told else None),
         }
         return {"split": self.ratios or bounds or None, **{name: v for name, v in others.items() if v is not None}}
 
@@ -221,14 +253,11 @@ def share_out(
         PackError: a sample without a split, or with two; a split without a sample.
     """
     rows = np.arange(len(table.keys), dtype=np.int64) if rows is None else rows
-    if splitting.by is not None:
-        names, found = tuple(splitting.bounds), _by_range(table, splitting.by, splitting.bounds, rows)
-    elif splitting.column is not None:
-        names, found = _by_column(table, splitting.column, rows)
-    elif table.splits is not None and not splitting.asked:
-        names, found = _as_they_are([table.splits[row] for row in rows.tolist()])
-    else:
+    told = as_told(table, splitting, rows)
+    if told is None:
         names, found = tuple(splitting.ratios), _by_hash(table, splitting, seed, rows, contents)
+    else:
+        names, found = told
     for name, count in zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True):
         if count == 0:
             wider = "a wider range" if splitting.by is not None else "a larger ratio"
@@ -237,6 +266,22 @@ def share_out(
                 f"the split {name!r} gets none of {len(rows)} samples; give it {wider}, or leave it out{why}"
             )
     return Sharing(names=names, rows=rows, numbers=found)
+
+
+def as_told(table: Table, splitting: Splitting, rows: Int64s) -> tuple[tuple[str, ...], Int64s] | None:
+    """The splits that ranges, a column or the source itself tell; None where samples are shared out by hashes.
+
+    Returns: their names, and of each sample the number of its split among them, int64 [m].
+
+    Raises: as `share_out`, but for splits without a sample.
+    """
+    if splitting.by is not None:
+        return tuple(splitting.bounds), _by_range(table, splitting.by, splitting.bounds, rows)
+    if splitting.column is not None:
+        return _by_column(table, splitting.column, rows)
+    if table.splits is not None and not splitting.asked:
+        return _as_they_are([table.splits[row] for row in rows.tolist()])
+    return None
 
 
 def _by_hash(table: Table, splitting: Splitting, seed: int, rows: Int64s, contents: Sequence[bytes] | None) -> Int64s:

@@ -60,7 +60,9 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
         options: of `pack` (split, columns, kind, workers, ...). What is not given is as the folder was packed: a split,
             so that a sample goes where it would have gone then, where labels stand, columns and the kind if the source
             is of the same form (a folder, a file of that ending), and cleaning, whose lists of what was left out grow.
-            Cleaning compares new samples with each other, not with those that are there.
+            Cleaning, and what keeps contents from straddling splits (`Splitting.straddling`), compare new samples with
+            each other, not with those that are there: shares and folds put a copy of one of these on its side, but a
+            range, a column or the source may put it on another.
 
     Returns: what index.json says: `packed` has the number of the version and its history.
 
@@ -247,7 +249,7 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
     Raises: ConfigError where it does not say.
     """
     if before.packed.get("source_splits") == "kept":
-        return Splitting()
+        return Splitting(straddling=known.get("straddling"))
     if len(before.splits) == 1:
         return Splitting(shares={next(iter(before.splits)): 1.0})
     by, column = known.get("split_by"), known.get("split_column")
@@ -262,6 +264,7 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
         stratify=known.get("stratify"),
         group_by=known.get("group_by"),
         group_regex=known.get("group_regex"),
+        straddling=known.get("straddling"),
     )
 
 

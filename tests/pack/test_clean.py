@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pack_sources import jpeg, photo, tree
+from pack_sources import Stopped, jpeg, photo, stop_after, tree
 from test_likeness import encoded, smooth
 from typer.testing import CliRunner
 
 from fastload import Bytes, Cleaning, Splitting, StreamingDataset
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError
-from fastload.pack import pack
+from fastload.pack import job, pack
 from fastload.reshape.append import append
 from fastload.reshape.repair import repair
 from fastload.shards.foreign import JOURNAL_NAME
@@ -212,6 +212,120 @@ def texts_of(out: Path) -> dict[str, set[str]]:
     """Split -> its texts."""
     splits = IndexFile.load(out / "index.json").splits
     return {split: {sample["text"] for sample in StreamingDataset(out, split=split)} for split in splits}
+
+
+# Contents in several splits
+
+
+def straddling_rows(train: Any, test: Any) -> list[dict[str, Any]]:
+    """40 texts of one part and 8 of another, of which 4 are the same."""
+    rows = [{"key": f"a{i:02}", "text": f"text {i}", "part": train} for i in range(40)]
+    return rows + [{"key": f"b{i:02}", "text": f"text {i}", "part": test} for i in range(36, 44)]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in straddling_rows("train", "test")))
+    return tmp_path / "m.jsonl"
+
+
+BY_PART = Splitting(ranges="train=..2023,test=2024..", by="part")
+
+
+@pytest.mark.parametrize(
+    ("splitting", "train", "test"),
+    [
+        (Splitting(column="part"), "train", "test"),
+        (BY_PART, "2023-05-01", "2024-01-31"),
+        (BY_PART, 2023, 2024),
+    ],
+    ids=["column", "dates", "numbers"],
+)
+def test_copies_in_several_splits_stay_in_the_smallest(
+    tmp_path: Path, splitting: Splitting, train: Any, test: Any
+) -> None:
+    rows = straddling_rows(train, test)
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, source in (("manifest", tmp_path / "m.jsonl"), ("objects", rows), ("backwards", rows[::-1])):
+        index = pack(source, tmp_path / name, split=splitting, shard_size="8KiB", workers=1)
+        assert {split: index.samples(split) for split in index.splits} == {"train": 36, "test": 8}
+        listed = pq.read_table(tmp_path / name / "rejected.parquet").to_pylist()
+        assert [(row["key"], row["reason"], row["detail"]) for row in listed] == [
+            (f"a{i}", "straddles", f"in train; b{i} has the same content, in test") for i in range(36, 40)
+        ]
+        assert index.statistics["cleaning"] == {"rejected": {"straddles": 4}, "reported": {}}
+        assert index.packed["options"]["straddling"] == "drop"
+        texts = texts_of(tmp_path / name)
+        assert not texts["train"] & texts["test"]
+    pack(rows, tmp_path / "workers", split=splitting, shard_size="8KiB", workers=3)
+    assert tree(tmp_path / "workers") == tree(tmp_path / "objects")
+
+
+def test_copies_in_several_splits_are_kept_where_that_is_asked_for(parts: Path, tmp_path: Path) -> None:
+    keep = Splitting(column="part", straddling="keep")
+    index = pack(parts, tmp_path / "keep", split=keep, workers=1)
+    assert {split: index.samples(split) for split in index.splits} == {"test": 8, "train": 40}
+    assert "cleaning" not in index.statistics
+    assert not (tmp_path / "keep" / "rejected.parquet").exists()
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        pack(parts, out, split=Splitting(column="part"), shard_size="4KiB", workers=1, progress=stop_after(out, 1))
+    with pytest.raises(PackError, match="an unfinished pack with straddling 'drop' instead of 'keep'"):
+        pack(parts, out, split=keep, shard_size="4KiB", workers=1)
+
+
+def test_the_sources_own_splits_are_taken_over_as_they_are_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, seeds = tmp_path / "source", {"train": [1, 2, 3, 3, 4], "val": [4, 5]}
+    for split in seeds:
+        (source / split / "cat").mkdir(parents=True)
+        for at, seed in enumerate(seeds[split]):
+            (source / split / "cat" / f"{at}.jpg").write_bytes(jpeg(seed))
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "survey", None)  # nothing is looked at
+        index = pack(source, tmp_path / "plain", workers=1)
+    assert {split: index.samples(split) for split in index.splits} == {"train": 5, "val": 2}
+    assert "cleaning" not in index.statistics
+    assert "straddling" not in index.packed["options"]
+    drop = Splitting(straddling="drop")
+    for workers in (1, 3):
+        index = pack(source, tmp_path / f"drop{workers}", split=drop, workers=workers)
+    assert tree(tmp_path / "drop1") == tree(tmp_path / "drop3")
+    assert notes(tmp_path / "drop1/rejected.parquet") == [("train/cat/4", "train/cat/4.jpg", "straddles")]
+    assert {split: index.samples(split) for split in index.splits} == {"train": 4, "val": 2}
+    assert index.packed["source_splits"] == "kept"
+    again = pack(tmp_path / "plain", tmp_path / "again", split=drop, workers=1)
+    assert {split: again.samples(split) for split in again.splits} == {"train": 4, "val": 2}
+    assert [note[0] for note in notes(tmp_path / "again/rejected.parquet")] == ["train/cat/4"]
+
+
+def test_ranges_that_do_not_fit_are_an_error_before_files_are_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "m.csv").write_text("path,year\nclass0/000.jpg,2020\nclass0/001.jpg,2024\nclass1/000.jpg,2027\n")
+    splitting = Splitting(ranges="train=..2023,test=2024..2025", by="year")
+    monkeypatch.setattr(job, "survey", None)
+    with pytest.raises(PackError, match="'class1/000': year=2027 is in none of train"):
+        pack(images / "m.csv", tmp_path / "out", split=splitting, workers=1)
+    monkeypatch.undo()
+    (images / "class0/001.jpg").write_bytes((images / "class0/000.jpg").read_bytes())
+    splitting = Splitting(ranges="train=..2023,test=2024..", by="year")
+    pack(images / "m.csv", tmp_path / "out", split=splitting, workers=1)
+    assert notes(tmp_path / "out/rejected.parquet") == [("class0/001", "class0/001.jpg", "straddles")]
+
+
+def test_copies_in_several_splits_on_the_command_line(parts: Path, tmp_path: Path) -> None:
+    def run(out: str, *options: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["pack", str(parts), str(tmp_path / out), "--workers", "1", *options])
+        return done.exit_code, " ".join(done.output.split())
+
+    code, said = run("a", "--split-column", "part")
+    assert (code, "4 rejected (straddles 4), listed in rejected.parquet" in said) == (0, True), said
+    code, said = run("b", "--split-column", "part", "--straddling", "keep")
+    assert (code, "rejected" in said) == (0, False), said
+    code, said = run("c", "--split", "a=0.5,b=0.5", "--straddling", "drop")
+    assert (code != 0, "straddling='drop' (--straddling) is of splits by ranges" in said) == (True, True), said
 
 
 def raw(out: Path, split: str) -> list[dict[str, Any]]:

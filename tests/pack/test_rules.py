@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastload import Cleaning
+from fastload import Cleaning, Splitting
 from fastload.errors import ConfigError, PackError
 from fastload.pack.findings import Findings
 from fastload.pack.rules import Cleaned, apply_rules, questions
@@ -35,15 +35,17 @@ def table_of(keys: list[str] | None = None, **columns: list[Any]) -> Table:
     return Table(keys=keys or [f"s{i}" for i in range(count)], columns=found, fields=fields)
 
 
-def clean(table: Table, faults: dict[int, str] | None = None, **options: Any) -> Cleaned:
+def clean(
+    table: Table, faults: dict[int, str] | None = None, splitting: Splitting | None = None, **options: Any
+) -> Cleaned:
     cleaning = Cleaning(**options)
-    asked = questions(table, cleaning)
+    asked = questions(table, cleaning, apart=() if splitting is None else splitting.apart)
     findings = None
     if asked is not None:
         task = Survey(number=0, start=0, stop=len(table.keys))
         found = Surveyor(table, asked).carry_out(task, lambda samples, written: None)
         findings = Findings(faults=faults or {}, values=found.values)
-    return apply_rules(table, cleaning, findings)
+    return apply_rules(table, cleaning, findings, asked, splitting=splitting)
 
 
 def said(cleaned: Cleaned) -> list[tuple[str, str, str]]:
@@ -129,6 +131,52 @@ def test_near_duplicates_after_exact_ones() -> None:
     assert said(found)[1][2] == "like s0: texts are 100% similar"
     reported = clean(table, duplicates="report", near_duplicates="report")
     assert reported.counts()["reported"] == {"duplicate": 1, "near_duplicate": 2}
+
+
+def test_a_content_of_several_splits_stays_in_the_smallest() -> None:
+    splits = ["train", "train", "train", "train", "test", "test", "val"]
+    table = table_of(keys=list("abcdefg"), text=["same", "same", "x", "y", "same", "same", "z"], split=splits)
+    by_column = Splitting(column="split")
+    found = clean(table, splitting=by_column)
+    left_out = [(key, "straddles", "in train; e has the same content, in test") for key in "ab"]
+    assert said(found) == left_out
+    assert found.rows.tolist() == [2, 3, 4, 5, 6]
+    assert found.rejected[0].source == "row 1"
+    assert found.counts() == {"rejected": {"straddles": 2}, "reported": {}}
+    only_first = clean(table, splitting=by_column, duplicates="drop")
+    assert said(only_first) == [*left_out, ("f", "duplicate", "the same bytes as e")], "not those of a"
+    assert said(clean(table, splitting=Splitting(column="split", straddling="keep"))) == []
+    assert said(clean(table, splitting=Splitting(folds=2))) == []
+
+
+def test_what_cleaning_leaves_out_before_makes_nothing_straddle() -> None:
+    table = table_of(text=["same", "x", "same"], age=[1.0, 2.0, 99.0], split=["train", "train", "test"])
+    assert said(clean(table, splitting=Splitting(column="split"), ranges="age=..50")) == [
+        ("s2", "range", "age=99 is not in ..50")
+    ]
+
+
+def test_near_duplicates_that_are_reported_straddle_too() -> None:
+    text = "a text of some words that says what a text of some words would say"
+    table = table_of(
+        text=[text, "something else altogether", "and other words again", f"{text}!", text.upper()],
+        date=["2020-01-01", "2021", "2022", "2024-01-01", "2023-12-31"],
+    )
+    by_date = Splitting(ranges="train=..2023,test=2024..", by="date")
+    found = clean(table, splitting=by_date, near_duplicates="report")
+    assert said(found) == [
+        ("s0", "straddles", "in train; s3 has nearly the same content, in test"),
+        ("s4", "straddles", "in train; s3 has nearly the same content, in test"),
+    ]
+    assert found.rows.tolist() == [1, 2, 3]
+    assert [(note.key, note.reason) for note in found.suspects] == [("s3", "near_duplicate"), ("s4", "near_duplicate")]
+    assert said(clean(table, splitting=by_date)) == []
+
+
+def test_a_split_of_copies_alone_is_an_error() -> None:
+    table = table_of(text=["x", "y", "x", "y"], split=["test", "test", "train", "train"])
+    with pytest.raises(PackError, match=r"'test' gets none of 4 samples: all 2 that it had are .*straddling='keep'"):
+        clean(table, splitting=Splitting(column="split"))
 
 
 def test_one_content_under_two_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from fastload import DataLoader, Splitting, StreamingDataset
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
-from fastload.pack.sameness import tied
+from fastload.pack.sameness import straddlers, tied
 from fastload.pack.splits import assign, assign_stratified
 from fastload.pack.splitting import Sharing, share_out
 from fastload.pack.table import Inline, Table, Values
@@ -249,6 +250,57 @@ def test_a_column_names_the_splits() -> None:
         share_out(table_of(split=["val", "a/b"]), Splitting(column="split"), seed=0)
 
 
+# Contents in several splits
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from(["dev", "test", "train"])), min_size=1, max_size=30)
+)
+def test_a_content_stays_in_the_smallest_of_its_splits_and_of_equal_ones_in_the_last_by_name(
+    samples: list[tuple[str, str]],
+) -> None:
+    keys, names = [f"k{i:02}" for i in range(len(samples))], ("test", "train", "dev")
+
+    def found(order: list[int]) -> dict[str, str]:
+        numbers = np.array([names.index(samples[row][1]) for row in order], np.int64)
+        contents = [samples[row][0].encode() for row in order]
+        left_out = straddlers([keys[row] for row in order], contents, names, numbers)
+        return {keys[order[at]]: keys[order[first]] for at, first in left_out.items()}
+
+    forward = list(range(len(samples)))
+    expected, sizes = {}, Counter(split for _, split in samples)
+    for key, (content, split) in zip(keys, samples, strict=True):
+        stays = max({name for one, name in samples if one == content}, key=lambda name: (-sizes[name], name))
+        if split != stays:
+            expected[key] = keys[samples.index((content, stays))]
+    assert found(forward) == expected
+    assert found(forward[::-1]) == expected
+
+
+def test_what_straddles_is_left_out_unless_the_source_itself_says_the_splits() -> None:
+    table = table_of(text=["a", "b"], x=[1.0, 2.0], split=["p", "q"])
+    own = replace(table, splits=["train", "val"])
+    by_x, by_column = Splitting(ranges="a=..1,b=2..", by="x"), Splitting(column="split")
+    assert by_x.separates(table)
+    assert by_column.separates(own)
+    assert not by_column.separates(table_of(x=[1.0, 1.0], split=["p", "q"])), "numbers are equal by chance"
+    assert not Splitting(column="split", straddling="keep").separates(table)
+    assert not Splitting().separates(own)
+    assert not Splitting(folds=2).separates(own)
+    drop = Splitting(straddling="drop")
+    assert drop.separates(own)
+    assert not drop.separates(table)
+    assert not drop.separates(replace(own, splits=["val", "val"]))
+
+
+def test_what_becomes_of_copies_is_an_option_of_the_run() -> None:
+    assert "straddling" not in Splitting(folds=2).to_json() | Splitting().to_json()
+    assert Splitting(straddling="drop").to_json() == {**Splitting().to_json(), "straddling": "drop"}
+    by_column = Splitting(column="split")
+    assert by_column.to_json() == Splitting(column="split", straddling="drop").to_json()
+    assert by_column.to_json() | {"straddling": "keep"} == Splitting(column="split", straddling="keep").to_json()
+
+
 def test_fields_that_cannot_decide_are_named() -> None:
     table = table_of(text=["a", "b"])
     with pytest.raises(ConfigError, match="there is no field 'patient'; the source has 'text'"):
@@ -275,6 +327,9 @@ def test_fields_that_cannot_decide_are_named() -> None:
         ({"ranges": "a/b=1..2", "by": "x"}, "'a/b' cannot name a folder"),
         ({"ranges": "a=1..2,a=3..4", "by": "x"}, "'a' is named twice"),
         ({"shares": "a=x"}, "'x' is no ratio"),
+        ({"shares": "a=1.0", "straddling": "keep"}, r"straddling='keep' \(--straddling\) is of splits by ranges"),
+        ({"folds": 2, "straddling": "drop"}, "; folds have copies on one side anyhow: leave it out"),
+        ({"column": "c", "straddling": "no"}, "straddling='no': pass 'drop' or 'keep'"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:

@@ -190,6 +190,32 @@ def test_splits_of_the_sources_own_stay_apart(tmp_path: Path) -> None:
     assert {split: after.samples(split) for split in after.splits} == {"train": 4, "val": 4}
 
 
+@pytest.mark.parametrize(("straddling", "train"), [(None, 4), ("keep", 5)])
+def test_new_samples_that_straddle_a_column_are_judged_among_themselves(
+    tmp_path: Path, straddling: Any, train: int
+) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "a.csv").write_text("key,text,part\nk1,a,train\nk2,b,train\nk3,c,test\n")
+    (tmp_path / "b.csv").write_text("key,text,part\nn1,d,train\nn2,e,train\nn3,f,train\nn4,e,test\nn5,a,test\n")
+    pack(tmp_path / "a.csv", out, split=fastload.Splitting(column="part", straddling=straddling), workers=1)
+    after = append(tmp_path / "b.csv", out, workers=1)
+    assert {split: after.samples(split) for split in after.splits} == {"test": 3, "train": train}
+    rejected = pq.read_table(out / "rejected.parquet").to_pylist() if straddling is None else []
+    assert [row["key"] for row in rejected] == ["n2"] * (5 - train)
+
+
+def test_own_splits_without_what_straddles_stay_so(tmp_path: Path) -> None:
+    for source in "ab":
+        for split, texts in (("train", "xyz"), ("val", "z")):
+            (tmp_path / source / split / "cat").mkdir(parents=True)
+            for text in texts:
+                (tmp_path / source / split / "cat" / f"{source}{text}.txt").write_text(source + text)
+    pack(tmp_path / "a", tmp_path / "out", split=fastload.Splitting(straddling="drop"), workers=1)
+    after = append(tmp_path / "b", tmp_path / "out", workers=1)
+    assert {split: after.samples(split) for split in after.splits} == {"train": 4, "val": 2}
+    assert after.statistics["cleaning"]["rejected"] == {"straddles": 2}
+
+
 def test_a_source_that_was_mended_is_read_again(tmp_path: Path) -> None:
     out, more = tmp_path / "out", tmp_path / "more.csv"
     (tmp_path / "a.csv").write_text("key,text\nk1,a\n")
