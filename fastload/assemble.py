@@ -234,17 +234,19 @@ class BatchJob:
         return cast(CopyingReader, reader).begin(shards, numbers, crew, self._copying(rows))
 
     def _copying(self, rows: slice) -> Copying | None:
-        """Where rows of numbers may be copied to as they are read, where that is the only stored field. Their lengths
-        are known; those of rows that are not copied are set when they are decoded."""
+        """Where rows of numbers may be copied to as they are read, where that is the only stored field. Lengths of rows
+        that are not copied are set when they are decoded."""
         if len(self.columns) != 1:
             return None
         ((name, column),) = self.columns.items()
         like: Like | None = getattr(self.recipe.decoders[name], "like", None)
         if like is None or column.array is None:
             return None
-        if column.lengths is not None:
-            column.lengths[rows] = column.array.shape[1]
-        return Copying(name, *like, column.array[rows])
+        lengths = None if column.lengths is None else column.lengths[rows]
+        if lengths is not None and not like.ragged:
+            lengths[:] = column.array.shape[1]
+        out = column.array[rows]
+        return Copying(name, like.head, like.dtype, like.exact, out, lengths if like.ragged else None)
 
     def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
         """Refuse numbers that the declared dtype would wrap round, or make infinite."""

@@ -6,7 +6,8 @@
     Tokens   dtype [B, length] + `<name>_length`   dtype [T]
     Tensor   dtype [B, *shape]                     dtype [...]
     Scalar   dtype [B]
-    Text, Json, Bytes                              str, object, bytes
+    Bytes    uint8 [B, length] + `<name>_length`   bytes
+    Text, Json                                     str, object
 
 Declarations are frozen values: they take part in nothing but comparison. Decoding is in `fastload.decode`.
 """
@@ -226,7 +227,22 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """The stored bytes, undecoded, as a list."""
+    """The stored bytes, undecoded, as uint8 [B, length] or as a list.
+
+    Args:
+        length: longer contents are cut, shorter ones padded with zeros; the true length, at most `length`, is in
+            `<name>_length`. One tensor is what byte-level models take and what is moved to a GPU, and several times as
+            fast to make as many small objects. None: bytes of any length, as a list.
+
+    Raises:
+        ConfigError: a length below 1.
+    """
+
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ConfigError(f"Bytes(length={self.length!r}): must be at least 1")
 
 
 Field = Image | Audio | Text | Tokens | Tensor | Scalar | Json | Bytes

@@ -97,7 +97,7 @@ def take_apart(batch: Batch, fields: Mapping[str, Field], *, with_valid: bool) -
     names = [name for name in batch if name not in PER_BATCH]
     assert batch.valid is not None
     for name, declared in fields.items():
-        if type(declared) in _EMPTY:
+        if type(declared) in _EMPTY and isinstance(batch[name], list):
             batch[name] = [_EMPTY[type(declared)] if value is None else value for value in batch[name]]
     if SEGMENTS in batch:  # of packed rows: lists of different lengths would not collate
         batch[KEY] = ["\n".join(keys) for keys in batch[KEY]]

@@ -127,6 +127,19 @@ def test_a_sample_is_the_same_as_in_a_batch_of_the_own_loader(packed: Packed) ->
         assert single == own
 
 
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_padded_bytes_under_a_stock_loader(packed: Packed, shard_format: str) -> None:
+    data = packed(shard_format, SIZES, ("image", "text", "label"))
+    fields = {"text": fastload.Bytes(64), **LABEL}
+    found = {}
+    for batch in Stock(StreamingDataset(data, fields=fields), batch_size=4, num_workers=1):
+        for label, row, length in zip(batch["label"], batch["text"], batch["text_length"], strict=True):
+            found[int(label)] = row[:length].numpy().tobytes()
+            assert not row[length:].any()
+    whole = StreamingDataset(data, fields={"text": fastload.Bytes(), **LABEL})
+    assert found == {int(sample["label"]): sample["text"] for sample in whole}
+
+
 def test_the_length_is_the_number_of_samples(packed: Packed) -> None:
     data = packed("tar", SIZES)
     assert len(StreamingDataset(data)) == 23

@@ -64,11 +64,13 @@ class Like(NamedTuple):
         head: the bytes in front of the numbers: of a .npy, its header.
         dtype: of the numbers.
         exact: a row has no more numbers than are wanted; else those behind them are cut off.
+        ragged: a row may have fewer: zeros are put behind them, and its length is told.
     """
 
     head: bytes
     dtype: np.dtype[Any]
     exact: bool
+    ragged: bool = False
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from fastload.decode.audio import AudioDecoder
 from fastload.decode.base import Decoder
 from fastload.decode.image import ImageDecoder
 from fastload.decode.tensor import ScalarDecoder, TensorDecoder
-from fastload.decode.text import BytesDecoder, JsonDecoder, TextDecoder
+from fastload.decode.text import BytesDecoder, JsonDecoder, PaddedBytesDecoder, TextDecoder
 from fastload.decode.tokens import TokensDecoder
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
 
@@ -35,4 +35,4 @@ def decoder_for(field: Field, dtype: str | None = None) -> Decoder:
         case Json():
             return JsonDecoder()
         case Bytes():
-            return BytesDecoder()
+            return BytesDecoder() if field.length is None else PaddedBytesDecoder(field.length)

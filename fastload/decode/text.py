@@ -1,4 +1,4 @@
-"""Text, JSON and undecoded bytes: values of their own length, kept as a list."""
+"""Text, JSON and undecoded bytes: values of their own length, kept as a list; bytes also as rows of one length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastload.decode.base import Raw, Spec
+from fastload.decode.base import Like, Raw, Spec
 from fastload.errors import DecodeError
 
 LIST = Spec()
@@ -89,3 +89,21 @@ class BytesDecoder(ListDecoder):
         if set(map(type, raws)) <= {bytes}:  # a third of the time that asking each one takes
             return cast(list[bytes], list(raws))
         return list(map(bytes, raws))
+
+
+class PaddedBytesDecoder:
+    """The stored bytes as a row of uint8: cut, or with zeros behind them."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self.spec = Spec(shape=(length,), dtype=np.dtype(np.uint8), has_length=True)
+        self.like: Like | None = Like(b"", np.dtype(np.uint8), exact=False, ragged=True)
+
+    def decode_into(self, raw: Raw, out: npt.NDArray[Any], key: int) -> int:
+        content = np.frombuffer(raw, np.uint8)[: len(out)]
+        out[: len(content)] = content
+        out[len(content) :] = 0
+        return len(content)
+
+    def decode(self, raw: Raw, key: int) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(raw, np.uint8)[: self._length].copy()

@@ -4,7 +4,7 @@ name                          as it is stored
 image:SIZE[:WORD]...          SIZE is 224 or 192x256 (height x width), a WORD what Image takes by name: random or
                               center; L or I;16; nearest. mask:224:random:L:nearest: class numbers, unblended
 audio:RATE:SECONDS[:CROP]     Hz and seconds
-tokens:LENGTH
+tokens:LENGTH, bytes:LENGTH
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 from fastload.errors import ConfigError
-from fastload.fields import Audio, Field, Image, Tokens
+from fastload.fields import Audio, Bytes, Field, Image, Tokens
 from fastload.shards.index import Index
 
 _HELP = {
     "image": "image:224, image:192x256 or image:224:random; class numbers as image:224:random:L:nearest",
     "audio": "audio:16000:2.5 or audio:16000:2.5:random",
     "tokens": "tokens:1024",
+    "bytes": "bytes:1024",
 }
 _WORDS = {"crop": ("random", "center"), "mode": ("RGB", "L", "I;16"), "interpolation": ("bilinear", "nearest")}
 
@@ -56,6 +57,9 @@ def _field(kind: str, arguments: list[str]) -> Field:
         case "tokens":
             (length,) = arguments
             return Tokens(int(length))
+        case "bytes":
+            (length,) = arguments
+            return Bytes(int(length))
     raise ValueError(kind)
 
 

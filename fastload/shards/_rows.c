@@ -402,22 +402,34 @@ static int kind_of(const char *stored, const char *wanted) {
     return -1;
 }
 
+/* Room for the lengths of so many rows; nothing for None. -1 with an error set if it is anything else. */
+static int get_lengths(PyObject *lengths, Py_ssize_t count, Py_buffer *out) {
+    if (lengths == Py_None)
+        return 0;
+    if (PyObject_GetBuffer(lengths, out, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0)
+        return -1;
+    if (out->len == 8 * count && (strcmp(out->format, "l") == 0 || strcmp(out->format, "q") == 0))
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "fill: lengths: int64 expected, as many as shards");
+    return -1;
+}
+
 static PyObject *rows_fill(PyObject *module, PyObject *args) {
-    PyObject *crew, *shards, *rows, *result = NULL;
+    PyObject *crew, *shards, *rows, *lengths, *result = NULL;
     Py_ssize_t field;
     const char *stored, *wanted;
     int exact;
     Work work = {0};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO!Ony*sw*sp", &crew, &PyList_Type, &shards, &rows, &field, &work.head, &stored, &work.out, &wanted,
-                          &exact))
+    if (!PyArg_ParseTuple(args, "OO!Ony*sw*spO", &crew, &PyList_Type, &shards, &rows, &field, &work.head, &stored, &work.out, &wanted,
+                          &exact, &lengths))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(shards);
     int kind = is_crew(crew) ? kind_of(stored, wanted) : -1;
     Place *places = NULL;
     if (kind >= 0 && (count ? work.out.len % (count * kinds[kind].wanted_size) : work.out.len))
         PyErr_SetString(PyExc_ValueError, "fill: a row of whole numbers for each row expected");
-    else if (kind >= 0)
+    else if (kind >= 0 && get_lengths(lengths, count, &work.lengths) == 0)
         places = places_of(shards, rows, &work.fields);
     if (places)
         locate_all(places, count);
@@ -433,6 +445,7 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
             .exact = exact,
             .kind = kind,
             .out = work.out.buf,
+            .lengths = work.lengths.buf,
         };
         result = rows_task(crew, shards, places, count, &work);
     }
@@ -496,7 +509,7 @@ static PyObject *rows_use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     {"builds", rows_builds, METH_NOARGS, "builds() -> names of the builds that this processor can run, slowest first"},
     {"use", rows_use, METH_O, "use(name): check and copy with this build from now on; the last of builds() is the default"},
-    {"fill", rows_fill, METH_VARARGS, "fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task"},
+    {"fill", rows_fill, METH_VARARGS, "fill(crew, shards, rows, field, head, stored, out, wanted, exact, lengths) -> Task"},
     {"keys", rows_only_keys, METH_VARARGS, "keys(shards, rows) -> list of str"},
     {"numbers", rows_numbers, METH_VARARGS, "numbers(shards, rows, field, out) -> whether they fit"},
     {"read", rows_read, METH_VARARGS, "read(crew, shards, rows, bytes_below) -> Task"},

@@ -32,7 +32,8 @@ static inline uint64_t item(const Py_buffer *column, Py_ssize_t row) {
     return column->itemsize == 8 ? ((const uint64_t *)column->buf)[row] : ((const uint32_t *)column->buf)[row];
 }
 
-/* What `fill` copies: the numbers behind `head` in a field's content, as another kind. `out` has `width` of them a row. */
+/* What `fill` copies: the numbers behind `head` in a field's content, as another kind. `out` has `width` of them a row; with
+   `lengths` a row may have fewer, and has zeros behind them. */
 typedef struct {
     Py_ssize_t field;
     const char *head;
@@ -40,6 +41,7 @@ typedef struct {
     int exact; /* there may be no more behind them */
     int kind;  /* place in COPIES */
     char *out;
+    int64_t *lengths; /* numbers of each row, to be told; NULL: `width` */
 } Filling;
 
 /* What `read` copies: a field's content to where a bytes object has room for it; `to` is NULL for one that stays where it is. */
@@ -80,7 +82,7 @@ typedef struct Task Task;
 typedef struct {
     size_t row_bytes; /* of a row, about */
     Filling filling;
-    Py_buffer head, out;
+    Py_buffer head, out, lengths;
     Py_ssize_t fields;
     Piece *pieces;              /* [count, fields] */
     PyObject *columns, *faults; /* of `read`; see there */

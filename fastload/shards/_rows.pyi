@@ -43,6 +43,7 @@ def fill(
     out: Buffer,
     wanted: str,
     exact: bool,
+    lengths: Ints | None,
     /,
 ) -> Task[tuple[list[str], list[int]]]: ...
 def builds() -> list[str]: ...

@@ -59,6 +59,8 @@ static void do_rows(const Task *task, Py_ssize_t start, Py_ssize_t stop) {
     }
     Filling filling = work->filling;
     filling.out += (size_t)start * work->row_bytes;
+    if (filling.lengths)
+        filling.lengths += start;
     rows_loops->fill(task->places + start, stop - start, &filling);
 }
 
@@ -253,6 +255,7 @@ PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t 
 void rows_drop(Work *work) {
     PyBuffer_Release(&work->head);
     PyBuffer_Release(&work->out);
+    PyBuffer_Release(&work->lengths);
     PyMem_Free(work->pieces);
     Py_XDECREF(work->columns);
     Py_XDECREF(work->faults);

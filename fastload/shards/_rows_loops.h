@@ -48,13 +48,18 @@ typedef struct {
 
 static const Copying copies[] = {COPIES(ENTRY)};
 
-/* Where the numbers of a place begin, or NULL if it is not `head` and so many bytes of them, whole and undamaged. */
-static const char *numbers_of(const Place *place, const Filling *filling, uint64_t bytes) {
+/* Where the numbers of a place begin, and how many of them are to be copied; NULL if it is not `head` and as many as there
+   should be, whole and undamaged. */
+static const char *numbers_of(const Place *place, const Filling *filling, size_t size, size_t *count) {
     const Span *span = &place->shard->spans[filling->field];
     uint64_t start = item(&span->starts, place->row), length = item(&span->lengths, place->row);
     if (place->damaged || !start || start > place->size || length > place->size - start)
         return NULL;
-    if (filling->exact ? length != filling->head_bytes + bytes : length < filling->head_bytes + bytes)
+    if (length < filling->head_bytes)
+        return NULL;
+    uint64_t bytes = length - filling->head_bytes, wanted = (uint64_t)filling->width * size;
+    *count = bytes < wanted ? (size_t)(bytes / size) : filling->width;
+    if (filling->exact ? bytes != wanted : filling->lengths ? bytes % size != 0 : bytes < wanted)
         return NULL;
     const char *content = (const char *)place->shard->map.buf + place->offset + start;
     return memcmp(content, filling->head, filling->head_bytes) ? NULL : content + filling->head_bytes;
@@ -67,10 +72,17 @@ static void fill_all(Place *places, Py_ssize_t count, const Filling *filling) {
         if (i + FETCH_AHEAD < count)
             fetch(&places[i + FETCH_AHEAD]);
         check(&places[i]);
-        const char *numbers = numbers_of(&places[i], filling, filling->width * how.stored_size);
-        places[i].damaged = numbers == NULL;
-        if (numbers)
-            how.copy(filling->out + (size_t)i * filling->width * how.wanted_size, numbers, filling->width);
+        size_t numbers = 0;
+        const char *from = numbers_of(&places[i], filling, how.stored_size, &numbers);
+        places[i].damaged = from == NULL;
+        if (from == NULL)
+            continue;
+        char *row = filling->out + (size_t)i * filling->width * how.wanted_size;
+        how.copy(row, from, numbers);
+        if (numbers < filling->width)
+            memset(row + numbers * how.wanted_size, 0, (filling->width - numbers) * how.wanted_size);
+        if (filling->lengths)
+            filling->lengths[i] = (int64_t)numbers;
     }
 }
 

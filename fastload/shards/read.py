@@ -68,6 +68,7 @@ class Copying(NamedTuple):
         stored: their dtype in the content.
         exact: there may be no more behind those that are copied.
         out: numbers [k, ...], C-contiguous: the first of each row's.
+        lengths: where rows may have fewer, with zeros behind them: how many each has, int64 [k], to be told.
     """
 
     field: str
@@ -75,11 +76,14 @@ class Copying(NamedTuple):
     stored: np.dtype[Any]
     exact: bool
     out: npt.NDArray[Any]
+    lengths: Ints | None = None
 
     @property
-    def row_bytes(self) -> int:
-        """What is read of a row."""
-        return len(self.head) + math.prod(self.out.shape[1:]) * self.stored.itemsize
+    def total_bytes(self) -> int:
+        """What was read, if all rows were copied."""
+        rows = len(self.out)
+        numbers = rows * math.prod(self.out.shape[1:]) if self.lengths is None else int(self.lengths.sum())
+        return rows * len(self.head) + numbers * self.stored.itemsize
 
 
 class Rows(NamedTuple):
@@ -292,13 +296,13 @@ class TarReader:
         kinds = None if into is None or self._stored != (into.field,) else _kinds(into)
         if into is None or kinds is None:
             return self._begin_contents(opened, native, rows, crew)
-        task = _rows.fill(crew, native, rows, 0, into.head, kinds[0], into.out, kinds[1], into.exact)
+        task = _rows.fill(crew, native, rows, 0, into.head, kinds[0], into.out, kinds[1], into.exact, into.lengths)
 
         def finish() -> Rows:
             scalars = self._numbers(native, opened, rows)
             keys, left = task.result()
             if not left:
-                return Rows(keys, scalars, raw={}, intact=True, bytes=len(keys) * into.row_bytes)
+                return Rows(keys, scalars, raw={}, intact=True, bytes=into.total_bytes)
             raw: list[Any] = [None] * len(keys)
             others = self.read(shards[left], rows[left])
             for place, content in zip(left, others.raw[into.field], strict=True):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.decode import Spec, decoder_for
-from fastload.errors import DecodeError
+from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Bytes, Json, Text
 
 json_values = st.recursive(
@@ -38,6 +38,27 @@ def test_bytes_do_not_keep_the_memory_they_lay_in() -> None:
     value = decoder_for(Bytes()).decode(memoryview(memory), 0)
     memory[:] = b"xyz"
     assert value == b"abc"
+
+
+@given(st.binary(max_size=12), st.integers(1, 9))
+def test_padded_bytes(content: bytes, length: int) -> None:
+    decoder = decoder_for(Bytes(length))
+    assert decoder.spec == Spec(shape=(length,), dtype=np.dtype(np.uint8), has_length=True)
+    out = np.full(length, 255, np.uint8)
+    assert decoder.decode_into(memoryview(content), out, 0) == min(length, len(content))
+    assert out.tobytes() == content[:length].ljust(length, b"\0")
+    assert decoder.decode(content, 0).tobytes() == content[:length]  # type: ignore[attr-defined]
+
+
+def test_padded_bytes_of_numbers_of_a_column() -> None:
+    out = np.zeros(8, np.uint8)
+    assert decoder_for(Bytes(8)).decode_into(np.array([1, 256], np.int16).data, out, 0) == 4
+    assert out.tolist() == [1, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_a_length_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Bytes\(length=0\): must be at least 1"):
+        Bytes(0)
 
 
 @pytest.mark.parametrize("field", [Text(), Json(), Bytes()])

@@ -109,8 +109,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const kinds[][2] = {{"i4", "i8"}, {"u4", "i8"}, {"u2", "i8"}, {"u2", "i4"}, {"u1", "u1"}};
     const char *const *kind = kinds[data[1] / 16 % 5];
     PyObject *out = PyByteArray_FromStringAndSize(NULL, ROWS * WIDTH * (kind[1][1] - '0'));
-    PyObject *task = PyObject_CallMethod(module, "fill", "OOOiy#sOsi", Py_None, shards, rows, 0, content, (Py_ssize_t)head_bytes,
-                                         kind[0], out, kind[1], how >> 5 & 1);
+    PyObject *lengths = how & 64 ? longs(ROWS) : Py_NewRef(Py_None);
+    PyObject *task = PyObject_CallMethod(module, "fill", "OOOiy#sOsiO", Py_None, shards, rows, 0, content, (Py_ssize_t)head_bytes,
+                                         kind[0], out, kind[1], how >> 5 & 1, lengths);
     require(task != NULL);
     found[2] = PyObject_CallMethod(task, "result", NULL);
     Py_DECREF(task);
@@ -118,7 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         require(found[i] != NULL);
         Py_DECREF(found[i]);
     }
-    PyObject *all[] = {out, shards, rows, shard, map, sums};
+    PyObject *all[] = {out, shards, rows, shard, map, sums, lengths};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         Py_DECREF(all[i]);
     return 0;

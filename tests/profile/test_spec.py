@@ -6,7 +6,7 @@ import pytest
 from samples import FIELDS
 
 from fastload.errors import ConfigError
-from fastload.fields import Audio, Image, Scalar, Tensor, Text, Tokens
+from fastload.fields import Audio, Bytes, Image, Scalar, Tensor, Text, Tokens
 from fastload.profile.spec import parse_fields
 from fastload.shards.index import Index
 
@@ -19,6 +19,7 @@ def test_fields_are_of_the_kind_that_the_data_has() -> None:
     assert parse_fields("audio:16000:2.5:center", INDEX) == {"audio": Audio(16000, 2.5, crop="center")}
     numbers = Image(224, crop="random", mode="L", interpolation="nearest")
     assert parse_fields("image:224:random:L:nearest", INDEX) == {"image": numbers}
+    assert parse_fields("bytes:900", INDEX) == {"bytes": Bytes(900)}
     assert parse_fields("image:224:I;16", INDEX) == {"image": Image(224, mode="I;16")}
     assert parse_fields("image,text,tensor", INDEX) == {
         "image": Image(),
@@ -41,6 +42,7 @@ def test_fields_are_of_the_kind_that_the_data_has() -> None:
         ),
         ("tokens:1:2", "'tokens' is tokens; write it as tokens:1024"),
         ("audio:16000", "'audio' is audio; write it as audio:16000:2.5"),
+        ("bytes:0", r"Bytes\(length=0\): must be at least 1; 'bytes' is bytes; write it as bytes:1024"),
         ("label:3", "--fields 'label:3': 'label' is scalar; it takes no arguments"),
     ],
 )

@@ -336,7 +336,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Crew\(0\): at least one thread"):
         read._rows.Crew(0)
     with pytest.raises(TypeError, match="a Crew or None expected"):
-        read._rows.fill(1, [], np.zeros(0, np.int64), 0, b"", "i4", np.zeros(0), "i8", False)  # type: ignore[arg-type]
+        read._rows.fill(1, [], np.zeros(0, np.int64), 0, b"", "i4", np.zeros(0), "i8", False, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rows: 1 int64 expected, as many as shards"):
         read._rows.keys([None], np.zeros(2, np.int64))  # type: ignore[list-item]
     with pytest.raises(TypeError, match="a list of Shards expected"):

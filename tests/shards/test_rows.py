@@ -87,6 +87,42 @@ def test_bytes_of_any_length_are_those_of_python(tmp_path: Path, monkeypatch: py
     assert native == [samples.content(batch) for batch in loader]
 
 
+@pytest.mark.parametrize("length", [1, 900, 4096, 10_000])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_padded_bytes_are_those_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, length: int
+) -> None:
+    write(tmp_path)
+    fields = {"bytes": fastload.Bytes(length)}
+    native = [samples.content(b) for b in fastload.DataLoader(tmp_path, 6, num_workers=workers, fields=fields)]
+    monkeypatch.setattr(read, "_rows", None)
+    assert native == [samples.content(batch) for batch in fastload.DataLoader(tmp_path, 6, fields=fields)]
+    whole = fastload.DataLoader(tmp_path, 6, fields={"bytes": fastload.Bytes()})
+    for padded, batch in zip(fastload.DataLoader(tmp_path, 6, fields=fields), whole, strict=True):
+        contents = [content or b"" for content in batch["bytes"]]  # of padding: None
+        assert padded["bytes"].numpy().tobytes() == b"".join(c[:length].ljust(length, b"\0") for c in contents)
+        assert padded["bytes_length"].tolist() == [min(length, len(content)) for content in contents]
+
+
+def test_padded_bytes_that_are_damaged_or_lacking_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = samples.make(tmp_path / "d", "tar", [12], ("image", "label"), replace={5: {"image": None}})
+    offset = int(Idx(open_index(data).idx_paths[0]).offsets[7])
+    samples.flip_byte(data / "train/shard-000000.tar", offset + 600)
+    runs = []
+    for native in (True, False):
+        if not native:
+            monkeypatch.setattr(read, "_rows", None)
+        fields = {"image": fastload.Bytes(2000), "label": fastload.Scalar()}
+        loader = fastload.DataLoader(data, 5, fields=fields, on_error="mask", max_errors=2)
+        runs.append([samples.content(batch) for batch in loader])
+        assert sorted(fault.row for fault in loader.faults) == [5, 7]
+    assert runs[0] == runs[1]
+    loader = fastload.DataLoader(data, 12, fields={"image": fastload.Bytes(2000)}, on_error="mask", max_errors=2)
+    (batch,) = loader
+    assert (batch["image_length"] > 0).tolist() == batch.valid.tolist()
+    assert not batch["image"][~batch.valid].any()
+
+
 @pytest.mark.parametrize("byte", [512, 20_000, 60_000])
 def test_both_ways_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int) -> None:
     index = write(tmp_path)
@@ -239,20 +275,40 @@ def test_rows_that_are_stored_otherwise_are_left(tmp_path: Path) -> None:
     assert "checksum" in str(again.raw["tokens"][3])
 
 
+def test_short_rows_have_zeros_behind_them_and_their_lengths(tmp_path: Path) -> None:
+    writer = TarShardWriter(tmp_path / "a.tar", {"bytes": FieldInfo(kind="bytes")})
+    contents = [b"", b"\1\0", b"\1\0\2\0\3\0", b"\1\0\2\0\3\0\4\0", b"odd"]
+    for row, content in enumerate(contents):
+        writer.add(f"{row}", {"bytes": ("bin", content)}, {}, {})
+    writer.finish()
+    reader, rows = TarReader(open_index(tmp_path), [], ["bytes"], capacity=1), np.arange(5)
+    out, lengths = np.full((5, 3), -1), np.full(5, -1)
+    into = read.Copying("bytes", b"", np.dtype("uint16"), exact=False, out=out, lengths=lengths)
+    found = reader.begin(rows * 0, rows, None, into)()
+    assert [bytes(value) if value else None for value in found.raw["bytes"]] == [None] * 4 + [b"odd"]  # no whole number
+    assert out[:4].tolist() == [[0, 0, 0], [1, 0, 0], [1, 2, 3], [1, 2, 3]]
+    assert lengths[:4].tolist() == [0, 1, 3, 3]
+    again = reader.begin(rows[:4] * 0, rows[:4], None, into._replace(out=out[:4], lengths=lengths[:4]))()
+    assert (again.raw, again.bytes) == ({}, 14)
+
+
 def test_filling_refuses_what_does_not_fit() -> None:
     assert read._rows is not None
     with pytest.raises(ValueError, match="fill: no copying from f4 to i8"):
-        read._rows.fill(None, [], at(), 0, b"", "f4", np.zeros(0), "i8", False)
+        read._rows.fill(None, [], at(), 0, b"", "f4", np.zeros(0), "i8", False, None)
     with pytest.raises(ValueError, match="as many as shards"):
-        read._rows.fill(None, [], at(1), 0, b"", "i4", np.zeros(0), "i8", False)
+        read._rows.fill(None, [], at(1), 0, b"", "i4", np.zeros(0), "i8", False, None)
     with pytest.raises(ValueError, match="a row of whole numbers for each"):
-        read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(3, np.int64), "i8", False)
+        read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(3, np.int64), "i8", False, None)
     with pytest.raises(TypeError, match="a list of Shards expected"):
-        read._rows.fill(None, [1], at(1), 0, b"", "i4", np.zeros(3, np.int64), "i8", False)  # type: ignore[list-item]
-    assert read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(0, np.int64), "i8", False).result() == ([], [])
+        read._rows.fill(None, [1], at(1), 0, b"", "i4", np.zeros(3, np.int64), "i8", False, None)  # type: ignore[list-item]
+    for lengths in (np.zeros(1, np.int64), np.zeros(0, np.float64)):
+        with pytest.raises(ValueError, match="lengths: int64 expected, as many as shards"):
+            read._rows.fill(None, [], at(), 0, b"", "u1", np.zeros(0, np.uint8), "u1", False, lengths)  # type: ignore[arg-type]
+    assert read._rows.fill(None, [], at(), 0, b"", "i4", np.zeros(0, np.int64), "i8", False, None).result() == ([], [])
 
 
 def test_every_pair_that_is_named_is_there() -> None:
     assert read._rows is not None
     for stored, wanted in read._COPIES.values():
-        assert read._rows.fill(None, [], at(), 0, b"", stored, np.zeros(0), wanted, False).result() == ([], [])
+        assert read._rows.fill(None, [], at(), 0, b"", stored, np.zeros(0), wanted, False, None).result() == ([], [])
