@@ -64,7 +64,9 @@ def one(case: Case, data: Path, seconds: float) -> Outcome:
     off = None
     busy = advice is not None and _busy(found.model, advice)
     if advice is not None and case.followed is not None and not busy:
-        rates = [(rate(*case.make(data)), rate(*case.followed(data, advice))) for _ in range(ROUNDS)]
+        rates = [
+            (rate(*case.make(data), case.timed), rate(*case.followed(data, advice), case.timed)) for _ in range(ROUNDS)
+        ]
         off = statistics.median(came / now for now, came in rates) / advice.gain - 1
     return Outcome(named=case.named(verdict), model=verdict.model_error, advice=off, busy=busy)
 
@@ -91,14 +93,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each profile")
-    parser.add_argument("--json", type=Path, help="also write it there: benchmarks/results/bottlenecks.json")
+    parser.add_argument("--json", type=Path, help="also write it there, beside other cases that it has: benchmarks/results/bottlenecks.json")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     print(f"{'case':22}{'named':>8}{'model within 15%':>20}{'advice within 15%':>20}{'busy':>8}")
     with tempfile.TemporaryDirectory() as folder:
         data = samples.make(Path(folder) / "data", "tar", SHARDS)
         for name in options.names or ALL:
-            case = found[name] = told([one(ALL[name], data, options.seconds) for _ in range(options.times)])
+            case = told([one(ALL[name], data, options.seconds) for _ in range(options.times)])
+            found[name] = case | {"seconds": options.seconds, "time": datetime.now(UTC).isoformat(timespec="seconds")}
             print(
                 f"{name:22}{case['named']:>8.0%}{case['model_within']:>20.0%}{case['advice_within']:>20.0%}"
                 f"{case['busy']:>8.0%}",
@@ -109,9 +112,9 @@ def main() -> int:
             "fastload": fastload.__version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        result = {"machine_info": about, "seconds": options.seconds, "near": NEAR, "cases": found}
+        before = json.loads(options.json.read_text())["cases"] if options.json.exists() else {}
+        result = {"machine_info": about, "near": NEAR, "cases": before | found}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     worst = min(case[each] for case in found.values() for each in ("named", "model_within", "advice_within"))
     return 0 if worst >= ENOUGH else 1
