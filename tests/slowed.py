@@ -206,6 +206,7 @@ class Case:
         limit, cause: what the verdict has to say.
         workers: of the loader.
         timed: batches that say how fast it is.
+        seconds: of a profile, where it needs more than others.
         followed: the loader and step once the advice about it was followed; None where it is beyond the loader.
     """
 
@@ -214,6 +215,7 @@ class Case:
     cause: str = ""
     workers: int = 1
     timed: int = TIMED
+    seconds: float | None = None
     followed: Callable[[Path, Advice], LoaderAndStep] | None = None
 
     def make(self, data: Path) -> LoaderAndStep:
@@ -257,8 +259,8 @@ CASES = {
     "slow copy": Case(slow="copy", limit="copy", followed=_usual),
     "slow augment": Case(slow="augment", limit="augment", followed=_without_augmenting),
     "slow model": Case(slow="step", limit="step"),
-    "one slow shard": Case(  # a whole epoch: how many rows of it the first batches have is chance, and the same each time
-        slow="shard", limit="read", cause="slow shard", timed=sum(SHARDS) // ROWS, followed=_usual
+    "one slow shard": Case(  # a whole epoch: how many rows of it the first batches have is chance, the same each time
+        slow="shard", limit="read", cause="slow shard", timed=sum(SHARDS) // ROWS, seconds=8.0, followed=_usual
     ),
     "one thread too many": Case(
         slow="crowd", limit="decode", cause="too many threads", workers=CROWD + 1, followed=_more_workers("crowd")
@@ -268,6 +270,6 @@ CASES = {
 # What only `tools/bottlenecks.py` runs: it depends on the machine's processors, and on nobody else taking them.
 MORE_CASES = {
     "decode, half as slow": Case(slow="half", limit="decode", followed=_more_workers("half")),
-    "decode, processors": Case(slow="busy", limit="decode", followed=_more_workers("busy")),
-    "decode, interpreter": Case(slow="python", limit="decode", followed=_more_workers("python")),
+    "decode, processors": Case(slow="busy", limit="decode", seconds=10.0, followed=_more_workers("busy")),
+    "decode, interpreter": Case(slow="python", limit="decode", cause="interpreter", seconds=10.0),
 }

@@ -58,7 +58,7 @@ def _busy(model: Model, advice: Advice) -> bool:
 
 
 def one(case: Case, data: Path, seconds: float) -> Outcome:
-    found = case.profile(data, seconds)
+    found = case.profile(data, case.seconds or seconds)
     verdict = found.verdict
     advice = case.advice(verdict) if case.followed is not None and case.named(verdict) else None
     off = None
@@ -92,8 +92,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each profile")
-    parser.add_argument("--json", type=Path, help="also write it there, beside other cases that it has: benchmarks/results/bottlenecks.json")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each profile, unless a case says otherwise")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="also write it there, beside other cases that it has: benchmarks/results/bottlenecks.json",
+    )
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     print(f"{'case':22}{'named':>8}{'model within 15%':>20}{'advice within 15%':>20}{'busy':>8}")
@@ -101,7 +105,10 @@ def main() -> int:
         data = samples.make(Path(folder) / "data", "tar", SHARDS)
         for name in options.names or ALL:
             case = told([one(ALL[name], data, options.seconds) for _ in range(options.times)])
-            found[name] = case | {"seconds": options.seconds, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+            found[name] = case | {
+                "seconds": ALL[name].seconds or options.seconds,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
             print(
                 f"{name:22}{case['named']:>8.0%}{case['model_within']:>20.0%}{case['advice_within']:>20.0%}"
                 f"{case['busy']:>8.0%}",

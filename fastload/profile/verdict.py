@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fastload.profile.capacity import MOST_THREADS, WAITS
+from fastload.profile.interpreter import Held, held
 from fastload.profile.ladder import Rung
 from fastload.profile.model import IN_THREADS, Model
 from fastload.profile.suspects import Crowd, SlowShard
@@ -79,7 +80,8 @@ class Verdict:
         predicted: samples/s by the model, to judge it by.
         loader_alone: samples/s if your step took no time: what was measured, times the gain by the model.
         advice: the largest gain first, and those that are bounds last.
-        cause: what is behind the limit, where it is one thing: "slow shard" or "too many threads"; else "".
+        cause: what is behind the limit, where it is one thing: "slow shard", "too many threads" or "interpreter"; else
+            "".
         why: the cause in words.
         again: time of a batch when the loader ran again, over that of the run that was judged; None: it did not.
         cold_ms: what a batch takes longer where files come from the disk; None where it was not measured.
@@ -183,9 +185,10 @@ def judge(
         stepped: there was a step; without one, it limits nothing.
     """
     own = model if stepped else replace(model, stage_ms={**model.stage_ms, "step": 0.0})
-    limit = own.ranked()[0]
+    holder = held(own, rungs)
+    limit = own.ranked()[0] if holder is None else holder.stage
     behind = next(name for name in own.changed({limit: 0.0}).ranked() if name != limit and (stepped or name != "step"))
-    cause, why = _cause(model, limit, shards, crowd)
+    cause, why = _cause(model, limit, shards, crowd, holder)
     found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
     found += [
         *_prefetch(model, limit, prefetch),
@@ -202,6 +205,8 @@ def judge(
     ]
     if not fits:
         found += _storage(model, rungs)
+    if cause == "interpreter" and holder is not None:
+        found += _letting_go(model, holder)
     worth = [_at_most(each, model) for each in found if each.gain > 1 + WORTH_SAYING]
     worth += [] if crowd else _spare_threads(model)
     alone = model.changed({"step": 0.0})
@@ -229,7 +234,9 @@ def _at_most(advice: Advice, model: Model) -> Advice:
     return replace(advice, bound=advice.bound or model.taken_ms > _DOUBT * after_ms)
 
 
-def _cause(model: Model, limit: str, shards: Sequence[SlowShard], crowd: Crowd | None) -> tuple[str, str]:
+def _cause(
+    model: Model, limit: str, shards: Sequence[SlowShard], crowd: Crowd | None, holder: Held | None
+) -> tuple[str, str]:
     """What is behind the limit, and in words."""
     if limit not in IN_THREADS:
         return "", ""
@@ -240,7 +247,7 @@ def _cause(model: Model, limit: str, shards: Sequence[SlowShard], crowd: Crowd |
         return "slow shard", why
     if crowd is not None:
         return "too many threads", f"{model.threads} threads do less than {crowd.threads}"
-    return "", ""
+    return ("", "") if holder is None else ("interpreter", holder.why)
 
 
 def _slow_shards(model: Model, shards: Sequence[SlowShard]) -> list[Advice]:
@@ -253,6 +260,21 @@ def _slow_shards(model: Model, shards: Sequence[SlowShard]) -> list[Advice]:
     change = f"pack {names} anew, or store where the others are"
     stage = min(IN_THREADS, key=lambda name: factors[name] * model.stage_ms[name] - model.stage_ms[name])
     return [_advice(change, why, model, model.changed(factors), stage)]
+
+
+def _letting_go(model: Model, holder: Held) -> list[Advice]:
+    """Threads that run at the same time, at best on all processors."""
+    gain = model.batch_ms / max(holder.free_ms, 1e-6)
+    return [
+        Advice(
+            change=holder.change,
+            why=f"one thread at a time has the interpreter; {model.cores} processors need {holder.free_ms:.1f} ms",
+            gain=gain,
+            samples_per_second=gain * model.measured_rate,
+            stage=holder.stage,
+            bound=True,
+        )
+    ]
 
 
 def _crowd(model: Model, crowd: Crowd) -> list[Advice]:

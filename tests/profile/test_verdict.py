@@ -307,3 +307,39 @@ def test_larger_batches_alone_are_tried_without_the_step() -> None:
     threads = Tried(advice=replace(advice, setting={"num_workers": 2}), now=1.0, came=2.0)
     assert not threads.alone, "a bound or not"
     assert Tried(advice=replace(advice, setting={"batch_size": 2}), now=1.0, came=2.0).alone
+
+
+CALM = Rung(source="decoded batches in memory", adds="copy and augment", batch_ms=9, cost_ms=3)
+PYTHON = model(threads=1, decode=28, augment=9, step=12, assemble=8, cpu_ms=28, cores=2)
+
+
+def test_stages_that_wait_for_the_interpreter_are_not_taken_for_slow() -> None:
+    assert judge(PYTHON).limit == "step", "as it looks"
+    verdict = judge(PYTHON, rungs=[CALM])
+    assert (verdict.limit, verdict.cause) == ("decode", "interpreter")
+    assert "take 21.0 ms a batch beside it, and 9.0 alone" in verdict.sentence
+    (advice,) = (each for each in verdict.advice if "interpreter" in each.change)
+    assert (advice.bound, advice.setting, advice.stage) == (True, {}, "decode")
+    assert advice.gain == pytest.approx(29 / ((28 + 9) / 2))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(PYTHON, cpu_ms=50.0),  # on two processors at the same time
+        replace(PYTHON, cores=1),
+        model(threads=0, decode=28, augment=9, step=12, cpu_ms=28, cores=2),
+        model(threads=1, decode=8, augment=9, step=12, assemble=8, cpu_ms=28, cores=2),  # it limits all the same
+        replace(PYTHON, queued_ms=20.0),  # other programs have the processors
+    ],
+)
+def test_what_else_may_slow_the_consumer_is_not_the_interpreter(other: Model) -> None:
+    assert judge(other, rungs=[CALM]).cause == ""
+    assert judge(PYTHON, rungs=[replace(CALM, batch_ms=20)]).cause == "", "a difference as small as noise"
+
+
+def test_more_threads_than_help_are_named_before_the_interpreter() -> None:
+    crowd = Crowd(stage="decode", threads=1, gain=1.5)
+    assert judge(
+        replace(PYTHON, threads=2, stage_ms={**PYTHON.stage_ms, "decode": 56}), rungs=[CALM], crowd=crowd
+    ).cause == ("too many threads")
