@@ -22,7 +22,7 @@ from fastload.decode.base import Like
 from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault, FaultLog
-from fastload.meter import DECODE, READ, here
+from fastload.meter import DECODE, Clock
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
@@ -77,7 +77,7 @@ class BatchMaking(Protocol):
     @property
     def parts(self) -> int: ...
 
-    def run(self, part: int) -> None: ...
+    def run(self, part: int, clock: Clock) -> None: ...
 
     def result(self) -> Batch: ...
 
@@ -201,14 +201,11 @@ class BatchJob:
     def parts(self) -> int:
         return max(1, -(-len(self.step.shards) // self.part_rows))
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         start = part * self.part_rows
         stop = min(start + self.part_rows, len(self.step.shards))
         if start >= stop:
             return
-        clock = here.clock
-        if clock.now != READ:  # not the first of several that make one batch
-            clock.enter(READ)
         begun = self._begun or self._begin(slice(start, stop), None)
         found = begun()
         clock.passed(stop - start, found.raw.values() if found.bytes is None else found.bytes)

@@ -80,7 +80,7 @@ class Batch(dict[str, Any]):
     def rows(self) -> int:
         """Number of rows B, padding included."""
         if self._valid is not None:
-            return int(self._valid.shape[0])
+            return len(self._valid)
         return next((len(v) for v in self.values() if isinstance(v, list | tuple) or getattr(v, "ndim", 0) > 0), 0)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:

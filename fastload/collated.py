@@ -22,7 +22,7 @@ from fastload.batch import Batch, BufferPool
 from fastload.decode import Decoder
 from fastload.errors import ConfigError, StateError
 from fastload.faults import Fault
-from fastload.meter import DECODE, here
+from fastload.meter import DECODE, Clock
 from fastload.order.arguments import integer
 from fastload.order.cursor import State, Step
 from fastload.order.distribute import Share
@@ -200,8 +200,8 @@ class _MapJob:
     def parts(self) -> int:
         return max(1, -(-len(self._step.rows) // self._part_rows))
 
-    def run(self, part: int) -> None:
-        here.clock.enter(DECODE)  # reading is the data set's own affair
+    def run(self, part: int, clock: Clock) -> None:
+        clock.enter(DECODE)  # reading is the data set's own affair
         where = slice(part * self._part_rows, (part + 1) * self._part_rows)
         rows, data = self._step.rows[where].tolist(), self._maker.data
         many = getattr(data, "__getitems__", None)
@@ -358,8 +358,8 @@ class _StreamJob:
     def __repr__(self) -> str:
         return f"the next samples of a {type(self._source.data).__name__}"
 
-    def run(self, part: int) -> None:
-        here.clock.enter(DECODE)
+    def run(self, part: int, clock: Clock) -> None:
+        clock.enter(DECODE)
         self._first = self._stream.taken
         wanted = 1 if self._source.whole_batches else self._share.rows_at(self._first)
         samples = self._stream.take(wanted)

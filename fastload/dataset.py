@@ -24,6 +24,7 @@ from fastload.decode import decoder_for
 from fastload.errors import ConfigError
 from fastload.faults import FaultLog, errors_path
 from fastload.fields import Audio, Bytes, Field, Image, Json, Scalar, Tensor, Text, Tokens
+from fastload.meter import READ, Clock
 from fastload.order.arguments import integer
 from fastload.order.cursor import Ordering, Step
 from fastload.order.packing import BoundPacking
@@ -312,7 +313,7 @@ class IndexedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         )
         job = self.recipe.job(step, BufferPool(), max(1, len(samples)))
         for part in range(job.parts):
-            job.run(part)
+            job.run(part, Clock(READ))
         return take_apart(job.result(), self.fields, with_valid=False)
 
     def __getstate__(self) -> dict[str, Any]:

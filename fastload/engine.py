@@ -48,7 +48,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastload.errors import EngineError, FastloadError
-from fastload.meter import ASSEMBLE, IDLE, PLAN, READ, WAITING, Clock, Meter, here, run_under
+from fastload.meter import ASSEMBLE, IDLE, PLAN, READ, WAITING, Clock, Meter
 from fastload.stopping import work_until
 
 Result = TypeVar("Result", covariant=True)
@@ -68,8 +68,12 @@ class Job(Protocol[Result]):
         """How many parts it has; at least 1."""
         ...
 
-    def run(self, part: int) -> None:
-        """Do one part. Parts of one job may run at the same time in several threads."""
+    def run(self, part: int, clock: Clock) -> None:
+        """Do one part. Parts of one job may run at the same time in several threads.
+
+        Args:
+            clock: that the part runs under, reading as long as the job says nothing else.
+        """
         ...
 
     def result(self) -> Result:
@@ -100,6 +104,7 @@ class _Shared(Generic[Result]):
         self.closed = False
         self.stop = threading.Event()  # the same, for parts that block
         self.finished_parts = 0
+        self.finished_jobs = 0
         self.running = 0  # threads that were started and have not decided to end
         self.surplus = 0  # of them, those that are to end when they next look for work
 
@@ -107,7 +112,6 @@ class _Shared(Generic[Result]):
 def _work(shared: _Shared[Result], meter: Meter) -> None:
     clock = meter.start(consumer=False)
     try:
-        run_under(clock)
         work_until(shared.stop)
         _work_on(shared, clock)
     finally:
@@ -128,9 +132,9 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
             ticket, part = shared.parts.popleft()
         error: BaseException | None = None
         if ticket.error is None:  # after a failure the rest of the job is skipped
-            clock.enter(READ)  # as long as the job says nothing else
+            clock.enter(READ)
             try:
-                ticket.job.run(part)
+                ticket.job.run(part, clock)
             except BaseException as caught:
                 error = caught
             clock.enter(IDLE)
@@ -139,6 +143,7 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
             ticket.left -= 1
             shared.finished_parts += 1
             if ticket.left == 0:
+                shared.finished_jobs += 1
                 shared.done.notify_all()
         del ticket  # a waiting thread must not keep a batch alive
 
@@ -195,6 +200,7 @@ class Engine(Generic[Result]):
         self._threads: list[threading.Thread] = []
         self._unstarted = threads
         self._started = 0  # threads, those that ended included
+        self._handed_over = 0
         _open_engines.add(self)
         self._made = True
 
@@ -224,7 +230,7 @@ class Engine(Generic[Result]):
             if self._unstarted:
                 threads, self._unstarted = self._unstarted, 0
                 self._start(threads)
-            ready = len([ticket for ticket in line if ticket.left == 0]) if self._threads else 0
+            ready = self._shared.finished_jobs - self._handed_over if self._threads else 0
             if len(line) < self._ahead:
                 self.clock.enter(PLAN)
                 self._fill(line)
@@ -233,11 +239,12 @@ class Engine(Generic[Result]):
                     raise self._plan_error
                 raise EngineError(_CLOSED) if self._shared.closed else StopIteration
             ticket = line[0]
-            self._meter.asked(ready)
+            self.clock.asked(ready)
             if self._threads and ticket.left:
                 self.clock.enter(WAITING)
             self._finish(ticket)
             line.popleft()
+            self._handed_over += 1
             if self._ahead > 1 or self._threads:
                 self.clock.enter(PLAN)
                 self._fill(line)  # what was begun goes on while the consumer works on this result
@@ -270,14 +277,9 @@ class Engine(Generic[Result]):
     def _finish(self, ticket: _Ticket[Result]) -> None:
         """Return once the job is done; raise its error."""
         if not self._threads:
-            clock, before = self.clock, here.clock
-            here.clock = clock
-            clock.enter(READ)
-            try:
-                for part in range(ticket.left):
-                    ticket.job.run(part)
-            finally:
-                here.clock = before
+            for part in range(ticket.left):
+                self.clock.enter(READ)
+                ticket.job.run(part, self.clock)
             return
         shared = self._shared
         with shared.lock:

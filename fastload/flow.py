@@ -18,15 +18,14 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
     for batch in move(_about_to_move(engine) if moves else engine, device):
         rows = batch.rows
         if moves:
-            clock.bytes[COPY] += tensor_bytes(batch)
+            clock.copied_bytes += tensor_bytes(batch)
         if chain:
             state = batch.state
             clock.enter(AUGMENT)
             for operation in chain:
                 batch = operation(batch)
             batch.state = state  # the place in the run does not depend on what functions make of a batch
-        clock.items[STEP] += rows  # and of the stages before it, which have as many
-        clock.batches += 1
+        clock.handed_over(rows)
         clock.enter(STEP)
         yield batch
 

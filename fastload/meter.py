@@ -1,8 +1,7 @@
 """Where the time goes: every thread of a loader is in one stage at any moment, and its clock sums the seconds of each.
 
-A clock is written by its own thread alone, so that a change of stage costs no lock: reading the time and an addition,
-0.16 us, and for a batch without threads 1.5 us in all. Code that runs in any thread finds that thread's clock as
-`here.clock`.
+A clock is written by its own thread alone, so that a change of stage costs no lock: reading the time and an addition.
+Whoever does a part of a job is told the clock of the thread that it is done in.
 
     engine thread      idle -> read -> decode -> idle
     consumer's thread  waiting -> plan -> assemble -> copy -> augment -> step -> waiting ...
@@ -17,81 +16,34 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
-PLAN, READ, DECODE, ASSEMBLE, COPY, AUGMENT, STEP, WAITING, IDLE = range(9)
-STAGES = ("plan", "read", "decode", "assemble", "copy", "augment", "step")  # by number; waiting and idle are none
-_SIZES_SAMPLED = 4  # contents of a part whose length is looked at; all of them would cost 3% where records are small
+from fastload.clock import ASSEMBLE, AUGMENT, COPY, DECODE, IDLE, PLAN, READ, STAGES, STEP, WAITING
 
-_now = time.perf_counter  # a float: integers of nanoseconds are two digits to Python, and take a fifth longer
+try:
+    from fastload._clock import Clock
+except ImportError:  # not built: the same in Python, at three times the cost
+    from fastload.clock import Clock  # type: ignore[assignment]
 
-
-class Clock:
-    """The seconds of one thread, by what it did."""
-
-    __slots__ = ("batches", "bytes", "items", "now", "seconds", "since", "started")
-
-    def __init__(self, now: int) -> None:
-        self.now, self.started = now, _now()
-        self.since = self.started
-        self.seconds = [0.0] * 9
-        self.items, self.bytes = [0] * 9, [0] * 9
-        self.batches = 0
-
-    def enter(self, stage: int) -> None:
-        """What it counts from now on."""
-        at = _now()
-        self.seconds[self.now] += at - self.since
-        self.now = stage
-        self.since = at
-
-    def passed(self, items: int, contents: int | Iterable[Sequence[Any]]) -> None:
-        """So many samples were read, which are decoded next.
-
-        Args:
-            contents: their bytes; or their contents, one list for each field: the sum is estimated from some of them.
-        """
-        counts = self.items
-        counts[READ] += items
-        counts[DECODE] += items
-        if type(contents) is int:
-            self.bytes[READ] += contents
-            return
-        for values in contents:  # type: ignore[union-attr]
-            some = values[:: len(values) // _SIZES_SAMPLED + 1]
-            size = 0
-            for value in some:
-                if type(value) is bytes:
-                    size += len(value)
-                elif type(value) is memoryview:
-                    size += value.nbytes
-            if some:
-                self.bytes[READ] += size * len(values) // len(some)
-
-    def running(self) -> list[float]:
-        """Seconds by stage up to this moment; for any thread."""
-        while True:
-            since, now, seconds = self.since, self.now, list(self.seconds)
-            if since == self.since:  # else it was changed on the way
-                seconds[now] += _now() - since
-                return seconds
-
-
-class _Here(threading.local):
-    clock = Clock(0)  # that nobody reads
-
-
-here = _Here()  # .clock: that the code of this thread runs under
-
-
-def run_under(clock: Clock) -> Clock:
-    """From now on code of this thread runs under this clock; returns the one before, to go back to."""
-    before = here.clock
-    here.clock = clock
-    return before
+__all__ = [
+    "ASSEMBLE",
+    "AUGMENT",
+    "COPY",
+    "DECODE",
+    "IDLE",
+    "PLAN",
+    "READ",
+    "STAGES",
+    "STEP",
+    "WAITING",
+    "Clock",
+    "Meter",
+    "StageStats",
+    "Stats",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +121,21 @@ class _Sums:
     """Of several clocks."""
 
     seconds: list[float] = field(default_factory=lambda: [0.0] * 9)
-    items: list[int] = field(default_factory=lambda: [0] * 9)
-    bytes: list[int] = field(default_factory=lambda: [0] * 9)
+    rows: int = 0
+    read_bytes: int = 0
     batches: int = 0
+    samples: int = 0
+    copied_bytes: int = 0
+    ready: list[int] = field(default_factory=list)
 
     def add(self, other: _Sums | Clock, seconds: list[float]) -> None:
         self.seconds = [a + b for a, b in zip(self.seconds, seconds, strict=True)]
-        self.items = [a + b for a, b in zip(self.items, other.items, strict=True)]
-        self.bytes = [a + b for a, b in zip(self.bytes, other.bytes, strict=True)]
+        self.rows += other.rows
+        self.read_bytes += other.read_bytes
         self.batches += other.batches
+        self.samples += other.samples
+        self.copied_bytes += other.copied_bytes
+        self.ready = [a + b for a, b in zip_longest(self.ready, other.ready, fillvalue=0)]
 
 
 class Meter:
@@ -192,7 +150,6 @@ class Meter:
         self._lock = threading.RLock()  # a thread that holds it may be the one that collects a dropped iteration
         self._clocks: dict[Clock, bool] = {}  # those that run -> whether it is a consumer's
         self._past = {True: _Sums(), False: _Sums()}  # those that were stopped
-        self._ready: list[int] = []
 
     def start(self, *, consumer: bool) -> Clock:
         """A clock for the calling thread, or for the consumer's."""
@@ -210,14 +167,6 @@ class Meter:
             consumer = self._clocks.pop(clock, None)
             if consumer is not None:
                 self._past[consumer].add(clock, clock.seconds)
-
-    def asked(self, ready: int) -> None:
-        """The consumer asks for a batch, and so many are ready."""
-        try:
-            self._ready[ready] += 1
-        except IndexError:
-            self._ready += [0] * (ready + 1 - len(self._ready))
-            self._ready[ready] += 1
 
     def _sums(self) -> dict[bool, _Sums]:
         """Of the consumer's clocks and of the threads'."""
@@ -237,13 +186,14 @@ class Meter:
         mine, threads = sums[True], sums[False]
         waiting = sum(mine.seconds[each] for each in (WAITING, PLAN, READ, DECODE, ASSEMBLE))
         idle = threads.seconds[IDLE]
+        sizes = {READ: mine.read_bytes + threads.read_bytes, COPY: mine.copied_bytes}
 
         def stage(number: int) -> StageStats:
-            rows = number in (READ, DECODE)
-            in_threads = rows and any(threads.seconds)
+            by_rows = number in (READ, DECODE)
+            in_threads = by_rows and any(threads.seconds)
             return StageStats(
-                items=mine.items[number] + threads.items[number] if rows else mine.items[STEP],
-                bytes=mine.bytes[number] + threads.bytes[number],
+                items=mine.rows + threads.rows if by_rows else mine.samples,
+                bytes=sizes.get(number, 0),
                 busy_seconds=mine.seconds[number] + threads.seconds[number],
                 waiting_seconds=idle if in_threads else mine.seconds[WAITING],
             )
@@ -252,10 +202,10 @@ class Meter:
         return Stats(
             **stages,
             batches=mine.batches,
-            samples=mine.items[STEP],
+            samples=mine.samples,
             consumer_seconds=sum(mine.seconds),
             waiting_seconds=waiting,
             thread_seconds=sum(threads.seconds),
             idle_seconds=idle,
-            ready=tuple(self._ready),
+            ready=tuple(mine.ready),
         )

@@ -19,6 +19,7 @@ from fastload.batch import Batch, BufferPool
 from fastload.decode import Decoder
 from fastload.errors import ConfigError
 from fastload.faults import FaultLog
+from fastload.meter import Clock
 from fastload.order.cursor import State, Step
 from fastload.order.packing import Pieces, join_pieces
 from fastload.order.shuffle import Ints
@@ -246,9 +247,9 @@ class _SeparateJob:
     def parts(self) -> int:
         return len(self._parts)
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         job, number = self._parts[part]
-        job.run(number)
+        job.run(number, clock)
 
     def result(self) -> Batch:
         batches = {name: job.result() for name, job in self._jobs.items()}

@@ -19,7 +19,7 @@ from fastload.decode.tokens import TokensDecoder, cast_tokens
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault
 from fastload.fields import Field, Tokens
-from fastload.meter import DECODE, READ, here
+from fastload.meter import DECODE, Clock
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.packing import Pieces
@@ -109,15 +109,12 @@ class PackedJob:
     def parts(self) -> int:
         return max(1, -(-len(self.step.rows) // self.part_rows))
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         start = part * self.part_rows
         stop = min(start + self.part_rows, len(self.step.rows))
         if start >= stop:
             return
         first, last = int(self.pieces.bounds[start]), int(self.pieces.bounds[stop])
-        clock = here.clock
-        if clock.now != READ:  # not the first of several that make one batch
-            clock.enter(READ)
         found = self.recipe.reader.read(self.pieces.shards[first:last], self.pieces.rows[first:last])
         clock.passed(last - first, found.raw.values() if found.bytes is None else found.bytes)
         clock.enter(DECODE)

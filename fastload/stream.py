@@ -22,6 +22,7 @@ from fastload.decode import Decoder
 from fastload.errors import ConfigError
 from fastload.faults import Counted, Fault, FaultLog
 from fastload.fields import Bytes, Field, Text
+from fastload.meter import READ, Clock
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
 from fastload.order.cursor import Ordering, Step, batches_left, steps
@@ -271,7 +272,7 @@ class Streamed(torch.utils.data.IterableDataset[dict[str, Any]]):
     def _samples_of(self, step: Step, pool: BufferPool, *, with_valid: bool) -> list[dict[str, Any]]:
         job = self.recipe.job(step, pool, step.size)
         for part in range(job.parts):
-            job.run(part)
+            job.run(part, Clock(READ))
         return take_apart(job.result(), self.fields, with_valid=with_valid)
 
     def _iterate_for_all(

@@ -19,6 +19,7 @@ from fastload.assemble import batch_jobs, scalar_dtype
 from fastload.batch import Batch, BufferPool
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError, ShardIndexError, SourceError
 from fastload.loader import DataLoader
+from fastload.meter import READ, Clock
 from fastload.order.cursor import steps
 from fastload.order.distribute import Share
 from fastload.shards.idx import Idx
@@ -309,6 +310,6 @@ def test_parts_cover_every_row_once_in_any_order(packed: Packed, threads: int) -
     assert [job.parts for job in jobs] == ([1, 1] if threads < 2 else {2: [8, 4], 5: [16, 7]}[threads])
     for job in jobs:
         for part in reversed(range(job.parts)):
-            job.run(part)
+            job.run(part, Clock(READ))
     assert sorted(i for job in jobs for i in ids(job.result())) == list(range(23))
     assert repr(jobs[0]).startswith("batch of 16 rows from train/shard-00000")

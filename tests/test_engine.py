@@ -16,6 +16,7 @@ import pytest
 
 from fastload.engine import Engine
 from fastload.errors import EngineError
+from fastload.meter import Clock
 
 PATIENCE = 20.0  # a test that waits this long for an event has found a hang
 
@@ -31,7 +32,7 @@ class Task:
     def __repr__(self) -> str:
         return f"task {self.number}"
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         self.threads[part] = threading.current_thread().name
         if self._work is not None:
             self._work(part)
@@ -378,9 +379,9 @@ def test_5_results_that_were_handed_over_are_not_kept_alive(threads: int) -> Non
         pass
 
     class Maker(Task):
-        def run(self, part: int) -> None:
+        def run(self, part: int, clock: Clock) -> None:
             self.made = Kept()
-            super().run(part)
+            super().run(part, clock)
 
         def result(self) -> Kept:  # type: ignore[override]
             return self.made

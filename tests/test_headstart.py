@@ -19,6 +19,7 @@ from fastload.augment import Compose, EachText, RandomInvert, aeda, eda
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
+from fastload.meter import READ, Clock
 from fastload.profile.rig import Rig
 
 Packed = Callable[..., Path]
@@ -146,6 +147,6 @@ def test_a_profile_measures_the_same_threads(packed: Packed) -> None:
     rig = Rig(loader(data, num_workers=3, augment=CHAIN))
     assert rig.threads == 1
     job = next(rig.jobs(rig.endless()))
-    job.run(0)
+    job.run(0, Clock(READ))
     assert job.result()["text"] == strings(loader(data, augment=CHAIN))[:4]
     assert torch.equal(job.result().sample_keys, next(iter(loader(data))).sample_keys)

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("order",),
     ("decode", "trainers"),
     ("source", "remote", "shards"),
-    ("batch", "faults", "meter", "prepared", "statistics"),
+    ("_clock", "batch", "clock", "faults", "meter", "prepared", "statistics"),
     ("assemble", "packed"),
     ("engine", "export", "tune"),
     ("device",),

@@ -16,7 +16,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.engine import Engine
 from fastload.loader import DataLoader
-from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, STEP, WAITING, Clock, Meter, here, run_under
+from fastload.meter import ASSEMBLE, DECODE, READ, Clock, Meter
 from fastload.samplers import PackSequences
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.tar import TarShardWriter
@@ -32,41 +32,6 @@ def slow(seconds: float) -> Callable[[Batch], Batch]:
         return batch
 
     return operation
-
-
-def test_a_clock_sums_what_lies_between_changes_of_stage() -> None:
-    clock = Clock(IDLE)
-    for stage, seconds in ((READ, 0.02), (DECODE, 0.01), (READ, 0.02), (IDLE, 0.0)):
-        clock.enter(stage)
-        time.sleep(seconds)
-    total = clock.running()
-    assert total[READ] >= 0.04
-    assert total[DECODE] >= 0.01
-    assert total[STEP] == total[WAITING] == 0
-    assert sum(total) <= time.perf_counter() - clock.started
-
-
-def test_bytes_are_estimated_from_some_of_the_contents() -> None:
-    clock = Clock(IDLE)
-    clock.passed(3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
-    assert (clock.items[READ], clock.bytes[READ]) == (3, 8)
-    clock.passed(1000, [[b"x" * 7] * 1000])
-    clock.passed(7, 70)
-    assert (clock.items[READ], clock.items[DECODE], clock.bytes[READ]) == (1010, 1010, 7078)
-
-
-def test_code_finds_the_clock_of_its_own_thread() -> None:
-    clock, found = Clock(IDLE), []
-    before = run_under(clock)
-    try:
-        thread = threading.Thread(target=lambda: found.append(here.clock))
-        thread.start()
-        thread.join()
-        assert here.clock is clock
-        assert found[0] is not clock
-    finally:
-        run_under(before)
-    assert here.clock is before
 
 
 def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
@@ -106,7 +71,7 @@ def test_planning_is_a_stage_of_its_own(threads: int) -> None:
     class Nothing:
         parts = 1
 
-        def run(self, part: int) -> None: ...
+        def run(self, part: int, clock: Clock) -> None: ...
 
         def result(self) -> Batch:
             return Batch()
@@ -123,6 +88,47 @@ def test_planning_is_a_stage_of_its_own(threads: int) -> None:
     assert stats.plan.busy_seconds >= 0.05
     assert stats.assemble.busy_seconds < 0.01
     assert stats.waiting_seconds >= 0.05
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_part_begins_reading_under_the_clock_of_its_thread(threads: int) -> None:
+    seen: list[tuple[int, Clock, int]] = []
+
+    class Parts:
+        parts = 3
+
+        def run(self, part: int, clock: Clock) -> None:
+            seen.append((threading.get_ident(), clock, clock.now))
+            clock.enter(DECODE)
+            time.sleep(0.001)
+
+        def result(self) -> Batch:
+            return Batch()
+
+    with Engine((Parts() for _ in range(4)), threads=threads, ahead=2) as engine:
+        list(engine)
+        assert {stage for _, _, stage in seen} == {READ}
+        assert len(seen) == 12
+        of_thread = {(thread, id(clock)) for thread, clock, _ in seen}
+        assert len(of_thread) == len({thread for thread, _ in of_thread}) == len({clock for _, clock in of_thread})
+        assert {clock is engine.clock for _, clock, _ in seen} == {not threads}
+
+
+def test_batches_that_are_ready_are_counted_where_threads_make_them() -> None:
+    class Nothing:
+        parts = 2
+
+        def run(self, part: int, clock: Clock) -> None: ...
+
+        def result(self) -> Batch:
+            return Batch()
+
+    meter = Meter()
+    with Engine((Nothing() for _ in range(6)), threads=1, ahead=3, meter=meter) as engine:
+        for _ in engine:
+            while any(ticket.left for ticket in engine._line):
+                time.sleep(0.001)
+    assert meter.stats().ready == (1, 1, 1, 3), "none at the start; three as long as there are; and the rest"
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -238,4 +244,4 @@ def test_a_batch_costs_few_changes_of_stage(packed: Packed, threads: int, most: 
     loader = DataLoader(packed("tar", [40, 40]), 4, fields={"label": fastload.Scalar()}, num_workers=threads)
     loader._meter = Meter(Counting)
     batches = len(list(loader))
-    assert changes <= (most + 0.5) * batches, "each costs 0.16 us, and a batch of labels takes tens"
+    assert changes <= (most + 0.5) * batches, "each is a reading of the time, and a batch of labels takes tens of us"

@@ -23,7 +23,7 @@ from fastload.errors import ConfigError
 from fastload.flow import flow
 from fastload.loader import DataLoader
 from fastload.machine import queued_seconds
-from fastload.meter import Meter, Stats, here
+from fastload.meter import Clock, Meter, Stats
 from fastload.order.cursor import Step, steps
 from fastload.order.shuffle import Ints
 from fastload.profile.gpu import StepsOnStream, events_of
@@ -375,8 +375,8 @@ class ReadJob:
     def parts(self) -> int:
         return max(1, -(-len(self._step.shards) // self._part_rows))
 
-    def run(self, part: int) -> None:
-        rows, clock = slice(part * self._part_rows, (part + 1) * self._part_rows), here.clock
+    def run(self, part: int, clock: Clock) -> None:
+        rows = slice(part * self._part_rows, (part + 1) * self._part_rows)
         found = self._reader.read(self._step.shards[rows], self._step.rows[rows])
         clock.passed(len(found.keys), found.raw.values() if found.bytes is None else found.bytes)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastload.batch import BufferPool
 from fastload.dataset import StreamingDataset
-from fastload.meter import DECODE, IDLE, READ, Clock, run_under
+from fastload.meter import DECODE, IDLE, READ, Clock
 from fastload.order.cursor import Step
 from fastload.profile.capacity import Capacity, passed_in, run_alone
 from fastload.profile.rig import Recording, Rig
@@ -128,14 +128,11 @@ def _cost(rig: Rig, shard: int, size: int) -> tuple[float, float]:
     rows = np.unique(np.linspace(0, size - 1, min(size, ROWS_LOOKED_AT)).astype(np.int64))
     step = Step(size=len(rows), epochs=np.zeros_like(rows), shards=np.full_like(rows, shard), rows=rows, consumed=0)
     job = rig.recipe.job(step, BufferPool(), len(rows))
-    clock = Clock(IDLE)
-    before = run_under(clock)
-    try:
-        job.run(0)
-        clock.enter(IDLE)
-    finally:
-        run_under(before)
-    return clock.seconds[READ] / len(rows), clock.seconds[DECODE] / len(rows)
+    clock = Clock(READ)
+    job.run(0, clock)
+    clock.enter(IDLE)
+    seconds = clock.seconds
+    return seconds[READ] / len(rows), seconds[DECODE] / len(rows)
 
 
 def crowd(
