@@ -25,6 +25,7 @@ from fastload.machine import describe
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--images", type=Path, default=None, help="folder of JPEGs to use instead of made ones")
     parser.addoption("--peers", type=Path, default=None, help="python of an environment that has the peers installed")
+    parser.addoption("--seconds", type=float, default=20.0, help="of each comparison of bench_meter.py")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
