@@ -115,6 +115,17 @@ class Batch(dict[str, Any]):
         batch._host_keys = self._host_keys
         return batch
 
+    def complete(self, source: Batch) -> None:
+        """Take what this batch, made by hand of `source`, lacks: the state and, if it has as many rows, their keys and
+        which are valid."""
+        self.state = source.state if self.state is None else self.state
+        if self is source or self.rows != source.rows:
+            return
+        if self.sample_keys is None:
+            self.sample_keys, self._host_keys = source.sample_keys, source._host_keys
+        if self.valid is None:
+            self.valid = source.valid
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (dict(self), self.valid, self.sample_keys, self.state))
 

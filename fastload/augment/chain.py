@@ -84,7 +84,7 @@ class On:
 
 class _Checked:
     """A function of the user's own, which may give back anything. A batch made by hand gets the place in the run and,
-    where it has as many rows, their keys: what follows draws from them."""
+    where it has as many rows, their keys, which what follows draws from, and which of them are valid."""
 
     def __init__(self, function: Callable[[Batch], Any]) -> None:
         self.function = function
@@ -99,9 +99,7 @@ class _Checked:
                 f"augment: {self.function!r} gave back {type(found).__name__}, not a batch; return it, changed by "
                 f'e.g. batch.replaced({{"image": images}})'
             )
-        found.state = batch.state if found.state is None else found.state
-        if found.sample_keys is None and found.rows == batch.rows:
-            found.sample_keys = batch.sample_keys
+        found.complete(batch)
         return found
 
 

@@ -182,6 +182,19 @@ def test_what_draws_after_a_function_that_makes_a_batch_anew_draws_as_ever(packe
     assert len(set(found)) == len(found), "other rows have no keys of their own, and batches draw apart all the same"
 
 
+def test_a_batch_that_is_made_anew_has_the_same_valid_rows(packed: Packed) -> None:
+    anew = run(packed("tar", SIZES), lambda b: Batch({"label": b["label"]}), batch_size=8, last_batch="pad")
+    assert [None if b.valid is None else int(b.valid.sum()) for b in anew] == [8, 8, 7]
+    own = torch.tensor([True, False])
+    given = Batch({"x": torch.zeros(2)}, valid=torch.ones(2, dtype=torch.bool), sample_keys=torch.tensor([1, 2]))
+    (function,) = make_chain([lambda b: Batch({"x": b["x"]}, valid=own)], {})
+    assert function(given).valid is own, "what the function says itself holds"
+    (function,) = make_chain([lambda b: Batch({"x": b["x"][:1]})], {})
+    assert function(given).valid is None, "of other rows nothing is known"
+    (function,) = make_chain([lambda b: Batch({"x": b["x"]})], {})
+    assert function(given.to("meta")).host_keys is given.sample_keys, "a GPU is not waited for"
+
+
 def test_a_batch_made_by_hand_is_augmented_too() -> None:
     batch = Batch({"x": torch.zeros(2, 3)})
     assert On("x", Noise())(batch)["x"].equal(On("x", Noise())(batch)["x"])
