@@ -203,6 +203,22 @@ def test_columns_of_the_index(packed: Packed, shard_format: str) -> None:
     assert read_columns(index, []) == {}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shards"),
+    [
+        ("uint64", [[2**53, 2**53 + 1], [2**64 - 1]]),
+        ("int64", [[-1], [2**53, 2**53 + 1]]),
+    ],
+)
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_columns_of_large_numbers_are_exact(
+    tmp_path: Path, shard_format: str, dtype: str, shards: list[list[int]]
+) -> None:
+    folder = samples.make_numbers(tmp_path / "d", shard_format, dtype, shards)
+    found = read_columns(open_index(folder), ["x"])["x"]
+    assert found.tolist() == [number for shard in shards for number in shard]
+
+
 @pytest.mark.parametrize("shard_format", FORMATS)
 def test_facts_of_the_packer(clips: Path, tmp_path: Path, shard_format: str) -> None:
     fastload.pack(clips.parent / "in", tmp_path / "out", format=shard_format, workers=1)  # type: ignore[arg-type]

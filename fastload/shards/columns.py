@@ -49,7 +49,16 @@ def read_columns(index: Index, names: Iterable[str]) -> dict[str, Array]:
             parts = list(pool.map(read_file, files))
     if not parts:
         return {name: np.zeros(0, np.int64) for name in wanted}
-    return {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+    return {name: _joined([part[name] for part in parts]) for name in wanted}
+
+
+def _joined(parts: list[Array]) -> Array:
+    """One column of those of the files. Tars hold uint64 as int64 where that will do: of both numpy would make floats,
+    in which large numbers become equal."""
+    joined = np.concatenate(parts)
+    if joined.dtype.kind == "f" and all(part.dtype.kind != "f" for part in parts):
+        return np.concatenate([part.astype(np.uint64) for part in parts])
+    return joined
 
 
 def _of_tar(index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]:
