@@ -114,6 +114,27 @@ def test_an_mp3_that_does_not_say_how_long_it_is(bitrate: int, channels: int, be
     np.testing.assert_allclose(row, whole[:, start : start + 8000], atol=1e-5)
 
 
+@pytest.mark.parametrize(("place", "left_out"), [(4, bytes(4)), (7, b"\x0e"), (8, bytes(4))])  # flags, or the number
+def test_an_mp3_whose_first_frame_tells_other_things(place: int, left_out: bytes) -> None:
+    told = encode(sound(30_000), 16_000, "MP3")
+    at = max(told.find(b"Xing"), told.find(b"Info"))
+    frames = int.from_bytes(told[at + 8 : at + 12], "big") * FRAMES_OF_MPEG_2
+    raw = told[: at + place] + left_out + told[at + place + len(left_out) :]
+    assert audio_info(raw) == (frames, 16_000, 1)
+    whole = ragged(Audio(), raw)
+    assert whole.shape == (1, frames)
+    np.testing.assert_allclose(whole[:, DELAY : DELAY + 30_000], ragged(Audio(), told), atol=1e-6)
+
+
+def test_headers_in_the_middle_of_frames_are_none() -> None:
+    told = encode(sound(30_000), 16_000, "MP3")
+    middle, frames = untold(told, 1)
+    first = middle.index(told[:3], 72) + 72  # in the second
+    for count in (1, 3):
+        raw = middle[:first] + told[:4] * count + middle[first + 4 * count :]
+        assert audio_info(raw)[0] == frames
+
+
 def test_an_mp3_that_does_not_say_how_long_it_is_and_is_damaged_or_cut() -> None:
     middle, frames = untold(encode(sound(30_000), 16_000, "MP3"), 1)
     half = len(middle) // 2
