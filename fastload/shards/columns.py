@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastload.errors import ConfigError, CorruptError, SourceError
-from fastload.shards.access import open_idx, parquet_input, parquet_parts
+from fastload.shards.access import open_idx, parquet_input, parquet_parts, shards_at_hand
 from fastload.shards.index import Index
 
 Array = npt.NDArray[Any]
@@ -37,11 +38,12 @@ def read_columns(index: Index, names: Iterable[str]) -> dict[str, Array]:
         ConfigError: a column that the index lacks; the message names those it has.
         CorruptError: a Parquet column with missing values, or an `.idx` that is not the one that was written.
     """
-    wanted = tuple(dict.fromkeys(names))
+    wanted, files = tuple(dict.fromkeys(names)), range(len(index.files))
     if not wanted:
         return {}
-    read = _of_tar if index.shard_format == "tar" else _of_parquet
-    read_file, files = partial(read, index, wanted), range(len(index.files))
+    turn = threading.Semaphore(shards_at_hand(index))  # of whole files: the cache may have room for few
+    read = _of_tar if index.shard_format == "tar" else partial(_of_parquet, turn)
+    read_file = partial(read, index, wanted)
     if index.cache is None:
         parts = [read_file(file) for file in files]
     else:  # small requests, which wait for their answers
@@ -71,7 +73,7 @@ def _of_tar(index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]
     return {name: np.array(_column(name, idx.numbers, idx.column)) for name in names}  # copied: the map goes with `idx`
 
 
-def _of_parquet(index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]:
+def _of_parquet(turn: threading.Semaphore, index: Index, names: tuple[str, ...], file: int) -> dict[str, Array]:
     parts = parquet_parts(index, file)
     if parts is not None:
         try:
@@ -82,7 +84,8 @@ def _of_parquet(index: Index, names: tuple[str, ...], file: int) -> dict[str, Ar
             raise
         except (OSError, pa.ArrowException, CorruptError):
             pass  # no parts are given, or what came is damaged: of the whole file a checksum tells
-    return _of_columns(index, names, file, pq.ParquetFile(parquet_input(index, file), memory_map=True))
+    with turn:
+        return _of_columns(index, names, file, pq.ParquetFile(parquet_input(index, file), memory_map=True))
 
 
 def _of_columns(index: Index, names: tuple[str, ...], file: int, parquet: pq.ParquetFile) -> dict[str, Array]:

@@ -326,6 +326,15 @@ def test_a_server_that_gives_no_parts_is_asked_for_the_files(large: Path, tmp_pa
         assert remote.fingerprint == fastload.StreamingDataset(large, sampler=Weighted("weight")).fingerprint
 
 
+def test_whole_files_of_columns_need_no_more_room_than_the_loader(large: Path, tmp_path: Path) -> None:
+    sizes = [file.bytes for file in open_index(large).files]
+    with Server(large, ranges=False) as server:
+        server.bytes_per_second = 5e6  # two files at a time would leave the third without room for 0.4 s
+        remote = fastload.Remote(cache_dir=tmp_path / "cache", cache_size=sum(sorted(sizes)[-2:]), give_up_seconds=0.2)
+        stream = fastload.StreamingDataset(server.url, sampler=Weighted("weight"), shuffle=False, remote=remote)
+        assert stream.samples == 96
+
+
 def test_a_column_that_comes_damaged_is_found_by_the_checksum_of_its_file(large: Path, tmp_path: Path) -> None:
     file = large / open_index(large).files[1].name
     group = pq.read_metadata(file).row_group(1)
