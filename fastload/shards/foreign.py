@@ -276,7 +276,7 @@ def _known(path: Path) -> Described | None:
         return Described(file=file, fields=fields)
     about = _stat(path)
     for place in (Path(idx_path(str(path))), cached_idx(path, about)):
-        if place.is_file() and not _is_others(place) and place.stat().st_mtime_ns >= about.st_mtime_ns:
+        if place.is_file() and _may_be_ours(place) and place.stat().st_mtime_ns >= about.st_mtime_ns:
             idx = Idx(str(place))
             if idx.tar_bytes == about.st_size:
                 file = ShardFile(name=path.name, samples=idx.samples, bytes=idx.tar_bytes, xxh3=idx.tar_xxh3)
@@ -303,12 +303,18 @@ def _scan(path: Path, checksum: bool) -> Described:
 
 
 def _is_others(idx: Path) -> bool:
-    """Whether the file beside a tar is another tool's, such as DALI's: ours begins as files of Arrow do."""
+    """Whether the file beside a tar is another tool's, such as DALI's. One that is empty or all zeros is nobody's: such
+    a full disk or a loss of power leaves."""
+    return not _may_be_ours(idx) and bool(idx.read_bytes().strip(b"\0"))
+
+
+def _may_be_ours(idx: Path) -> bool:
+    """Whether a file begins as ours do, which are files of Arrow."""
     try:
         with open(idx, "rb") as file:
-            return file.read(len(ARROW_MAGIC)) != ARROW_MAGIC
+            return file.read(len(ARROW_MAGIC)) == ARROW_MAGIC
     except OSError:  # there is none, or whoever reads it says why that fails
-        return False
+        return True
 
 
 def _not_allowed(error: OSError) -> bool:

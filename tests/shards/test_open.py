@@ -323,6 +323,19 @@ def test_an_idx_of_another_tool_stays_as_it_is(tmp_path: Path, cache: Path) -> N
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["a.idx", "a.tar"]
 
 
+@pytest.mark.parametrize("left", [b"", bytes(4096)])
+def test_an_idx_of_which_nothing_is_left_is_made_again(tmp_path: Path, cache: Path, left: bytes) -> None:
+    tar, idx = foreign(tmp_path / "d/a.tar", samples=3), tmp_path / "d/a.idx"
+    for open_again in (lambda: open_index(tar), lambda: index_folder(tmp_path / "d")):
+        idx.write_bytes(left)
+        open_again()
+        assert Idx(str(idx)).samples == 3
+    idx.write_bytes(left)  # of a finished data set
+    index_folder(tmp_path / "d")
+    assert open_index(tmp_path / "d").samples == 3
+    assert not cache.exists()
+
+
 def test_faults_of_single_files_are_named(tmp_path: Path) -> None:
     tar = foreign(tmp_path / "a.tar")
     tar.write_bytes(tar.read_bytes()[:700])
