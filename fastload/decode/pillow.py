@@ -48,8 +48,8 @@ def decode_with_pillow(raw: Raw, header: PictureHeader, mode: str, *, numbers: b
     Args:
         numbers: pixels are class numbers: in one channel, those of a palette stand for themselves, and none is scaled.
 
-    Raises: DecodeError if the data is truncated or corrupt, or holds what 8- or 16-bit pixels cannot (32-bit and
-    float TIFF).
+    Raises: DecodeError if the data is truncated or corrupt, or holds what pixels cannot be: floats, or integers of 32
+    bits, which are read for "I;16" and as class numbers where they fit.
     """
     try:
         picture = READERS[header.kind](io.BytesIO(raw))
