@@ -212,8 +212,7 @@ class BatchJob:
         clock.enter(DECODE)
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
-            self._check_range(name, start, values)
-            self.scalars[name][start:stop] = values
+            self.scalars[name][start:stop] = self._in_range(name, start, values)
         for name, contents in found.raw.items():
             if not (found.intact and self._decode_whole(name, start, contents)):
                 self._decode(name, start, contents)
@@ -245,26 +244,32 @@ class BatchJob:
         out = column.array[rows]
         return Copying(name, like.head, like.dtype, like.exact, out, lengths if like.ragged else None)
 
-    def _check_range(self, name: str, start: int, values: npt.NDArray[Any]) -> None:
-        """Refuse numbers that the declared dtype would wrap round, or make infinite."""
+    def _in_range(self, name: str, start: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The numbers, without those that the declared dtype would wrap round or make infinite. Integers that wrap
+        round are never masked: the declaration is wrong, and not the sample."""
         dtype = self.scalars[name].dtype
         if values.dtype == dtype or np.can_cast(values.dtype, dtype, "safe"):
-            return
+            return values
         low, high = _range(dtype)
         wrong = np.flatnonzero((values < low) | (values > high))
         if len(wrong) and dtype.kind == "f":
             with np.errstate(over="ignore"):  # some are infinite as they are stored, or rounded down to the largest
                 found = values[wrong].astype(np.float64)
                 wrong = wrong[np.isinf(found.astype(dtype)) & np.isfinite(found)]
-        if len(wrong):
-            row = start + int(wrong[0])
-            raise DecodeError(
-                f"field {name!r}: {values[wrong[0]]} does not fit into {dtype}, which holds {low} to {high}; "
-                "declare a wider dtype",
-                shard=self.recipe.index.shard_name(int(self.step.shards[row])),
-                row=int(self.step.rows[row]),
-                key=self.keys[row],
-            )
+        for at in wrong.tolist():
+            row, holds = start + at, f"{dtype}, which holds {low} to {high}"
+            error = DecodeError(f"{values[at]} does not fit into {holds}; declare a wider dtype")
+            if dtype.kind == "f" and self.recipe.faults is not None:
+                self._fault(name, row, error)
+                continue
+            error.message = f"field {name!r}: {error.message}"
+            shard = self.recipe.index.shard_name(int(self.step.shards[row]))
+            raise error.at(shard=shard, row=int(self.step.rows[row]), key=self.keys[row])
+        if not len(wrong):
+            return values
+        kept = values.copy()
+        kept[wrong] = 0
+        return kept
 
     def _decode_whole(self, name: str, start: int, values: list[Any]) -> bool:
         """Decode a field of rows that were all read; False if it is kept as a list and some row fails."""

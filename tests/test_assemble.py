@@ -290,6 +290,22 @@ def test_a_scalar_that_its_dtype_would_make_infinite_is_refused(tmp_path: Path, 
             read_all(data, fields={"x": fastload.Scalar(declared)})
 
 
+@pytest.mark.parametrize("shard_format", FORMATS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_scalar_that_would_be_infinite_is_masked_as_others_are(
+    tmp_path: Path, shard_format: str, workers: int
+) -> None:
+    data = samples.make_numbers(tmp_path / "d", shard_format, "float64", [[1.5, 1e39], [-1e39, 2.5]])
+    run = DataLoader(data, 4, on_error="mask", max_errors=2, num_workers=workers, shuffle=False)
+    (batch,) = run
+    assert batch["x"].tolist() == [1.5, 0.0, 0.0, 2.5]
+    assert batch.valid.tolist() == [True, False, False, True]
+    assert [fault.key for fault in run.faults] == ["0-1", "1-0"]
+    assert run.faults[0].reason.startswith("field 'x': 1e+39 does not fit into float32, which holds -3.4")
+    with pytest.raises(DecodeError, match="2 samples could not be read, more than max_errors=1"):
+        list(DataLoader(data, 4, on_error="mask", max_errors=1, num_workers=workers))
+
+
 def test_the_dtype_of_scalars() -> None:
     assert scalar_dtype("x", None, "float64") == np.float32
     assert scalar_dtype("x", None, "bool") == np.int64
