@@ -170,9 +170,11 @@ class Passage:
 
 def passage(batches: Callable[[], int]) -> Passage | None:
     """Tell Accelerate, if the program uses it, of a pass of so many batches that begins now. None also where nobody
-    knows how many there will be."""
+    knows how many there will be, and where a loader that Accelerate has wrapped reads from this one: that one tells."""
     states: Any = getattr(sys.modules.get(_ACCELERATE_STATE), "GradientState", None)
     if not getattr(states, "_shared_state", None):  # no Accelerator was made
+        return None
+    if any(frame.f_globals.get("__name__") == _ACCELERATE for frame in _callers()):
         return None
     try:
         return Passage(states(), batches())

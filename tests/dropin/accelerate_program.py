@@ -107,6 +107,20 @@ def accumulated(data: str) -> dict[str, Any]:
     return found
 
 
+def nested(data: str) -> list[int]:
+    """The batches at which an optimizer stepped, of five that are accumulated, over two epochs of a stock loader that
+    reads from a loader of fastload. Its last batch is whole, so that it is not asked whether there is more."""
+    accelerator, steps = Accelerator(cpu=True, gradient_accumulation_steps=5), []
+    inner = fastload.DataLoader(data, 1, fields=FIELDS)
+    model, loader = accelerator.prepare(torch.nn.Linear(1, 1), torch.utils.data.DataLoader(Wrapper(inner), 1))
+    for _ in range(2):
+        for number, batch in enumerate(loader):
+            with accelerator.accumulate(model):
+                accelerator.backward(model(batch["label"].float()).sum())
+                steps += [number] * accelerator.sync_gradients
+    return steps
+
+
 def through(accelerator: Accelerator, loader: Any) -> list[list[list[int]]]:
     """Two epochs of a prepared loader; its length has to be right."""
     prepared = accelerator.prepare(loader)
@@ -161,6 +175,8 @@ def main(out: str, data: str) -> None:
     found["metric"] = metric
     found["saved"], found["accumulated"] = checkpoint(data, out), accumulated(data)
     found["wrapped"], found["gathered"] = wrapped(data), gathered(data)
+    if accelerator.num_processes == 1:
+        found["nested"] = nested(data)
     found["errors"] = []
     for wrong in (
         torch.utils.data.DataLoader(fastload.StreamingDataset(data, rank=0, world_size=8), ROWS),

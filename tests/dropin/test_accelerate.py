@@ -127,3 +127,7 @@ def test_where_the_first_rank_reads_for_all_its_error_ends_the_others(tmp_path: 
     assert re.match("RuntimeError.*Connection (closed|reset) by peer", other["error"]), said
     assert other["batches"] == first["batches"]
     assert other["seconds"] < MARGIN_SECONDS
+
+
+def test_what_reads_inside_of_a_wrapped_loader_does_not_end_its_epoch(found: list[Any]) -> None:
+    assert [rank["nested"] for rank in found if "nested" in rank] == [[4, 9, 14, 19, 22] * 2] * (len(found) == 1)
