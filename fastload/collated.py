@@ -293,7 +293,7 @@ class Iterated(Streamed):
     def batches_left(self, share: Share, consumed: int) -> int:
         try:
             samples = len(self.data)  # type: ignore[arg-type]
-        except TypeError:
+        except (TypeError, NotImplementedError):
             raise TypeError(f"a {type(self.data).__name__} does not tell its length") from None
         return samples if self.whole_batches else Share.batches_left(share, samples, 0)
 

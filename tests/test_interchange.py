@@ -344,6 +344,15 @@ def test_what_a_pipeline_cannot_promise_is_refused_by_name(packed: Packed) -> No
             ask()
     with pytest.raises(TypeError, match="a WebDataset does not tell its length"):
         len(loader)
+
+    class Unwilling(Counting):
+        def __len__(self) -> int:
+            raise NotImplementedError
+
+    unwilling = DataLoader(Unwilling(4), 2)
+    with pytest.raises(TypeError, match="a Unwilling does not tell its length"):
+        len(unwilling)
+    assert [batch.tolist() for batch in unwilling] == [[0, 1], [2, 3]]
     with pytest.raises(
         ConfigError, match=r"a WebDataset on 2 ranks: nothing keeps ranks from reading the same samples"
     ):
