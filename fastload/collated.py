@@ -241,7 +241,7 @@ class Iterated(Streamed):
         super().__init__(rank=rank, world_size=world_size, batch_size=None)
         self.data, self.seed, self._collate = data, integer("seed", seed), collate_fn
         self.fields, self.masks = {}, False
-        self.shape, self._epoch = _Shape(), 0
+        self.shape, self.epoch = _Shape(), 0  # that the next iteration draws for
         self.whole_batches = False  # the loader has batch_size=None
         self.order = self.make_order()
 
@@ -285,7 +285,7 @@ class Iterated(Streamed):
         return 0
 
     def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+        self.epoch = epoch
         tell = getattr(self.data, "set_epoch", None)
         if callable(tell):
             tell(epoch)
@@ -309,7 +309,7 @@ class Iterated(Streamed):
         decoders: Mapping[str, Decoder],
     ) -> Iterator[BatchMaking]:
         stream = _Stream(iter(self.data))
-        epoch, self._epoch = self._epoch, self._epoch + 1
+        epoch, self.epoch = self.epoch, self.epoch + 1
         try:
             while True:
                 yield _StreamJob(self, stream, share, epoch, pool)

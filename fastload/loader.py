@@ -356,10 +356,10 @@ class DataLoader:
 
         Raises:
             StateError: the dataset only gives one sample after the other. Lightning, which asks at every checkpoint,
-                gets an empty state, from which it can go on between epochs.
+                gets the epoch that comes next, for it can go on between epochs.
         """
         if isinstance(self.dataset, Iterated) and lightning_asks():
-            return {}
+            return {"epoch": self.dataset.epoch}
         state = State(consumed=self._consumed, fingerprint=self._fingerprint()).to_dict()
         if lightning_asks():
             state["batches"] = self._before + self._handed_out if self._is_inside_epoch() else 0
@@ -387,6 +387,8 @@ class DataLoader:
                 "load_state_dict while an iteration is running; load before the loop, or close its iterator first"
             )
         if isinstance(self.dataset, Iterated) and lightning_begins_an_epoch():
+            # what it reads is not told of it: Lightning does not either, between the epochs of one run
+            self.dataset.epoch = integer("epoch", state.get("epoch", 0), least=0)
             return
         self._consumed = State.from_dict(state, self._fingerprint()).consumed
         self._resuming, self._began, self._jump, self._before = True, None, None, 0

@@ -25,12 +25,14 @@ class Model(lightning.LightningModule):
         super().__init__()
         self.number = torch.nn.Linear(1, 1)
         self.seen: list[list[int]] = []
+        self.keys: list[list[int]] = []
         self.validated: list[int] = []
 
     def training_step(self, batch: Any, number: int) -> torch.Tensor:
         valid = getattr(batch, "valid", None)
         valid = batch.get("__valid__", torch.ones(len(batch["label"]), dtype=torch.bool)) if valid is None else valid
         self.seen.append(batch["label"][valid].tolist())
+        self.keys += [batch.sample_keys.tolist()] if isinstance(batch, fastload.Batch) else []
         return self.number(batch["label"][:, None].float()).mean()
 
     def validation_step(self, batch: Any, number: int) -> None:
@@ -112,11 +114,14 @@ def pipe(folder: Path) -> dict[str, Any]:
     def loader() -> fastload.DataLoader:
         return fastload.DataLoader(Pipeline(), 2, num_workers=1)
 
-    found: dict[str, Any] = {"whole": fit(loader(), 2, SaveAt(folder, (2, 4))).seen}
+    def saw(model: Model) -> dict[str, Any]:
+        return {"labels": model.seen, "keys": model.keys}
+
+    found: dict[str, Any] = {"whole": saw(fit(loader(), 2, SaveAt(folder, (2, 4))))}
     found["states"] = CombinedLoader(loader())._state_dicts()
     for name, go_on in (
-        ("inside", lambda: fit(loader(), 2, checkpoint=folder / "step2.ckpt").seen),
-        ("between", lambda: fit(loader(), 2, checkpoint=folder / "step4.ckpt").seen),
+        ("inside", lambda: saw(fit(loader(), 2, checkpoint=folder / "step2.ckpt"))),
+        ("between", lambda: saw(fit(loader(), 2, checkpoint=folder / "step4.ckpt"))),
         ("loaded", lambda: CombinedLoader(loader())._load_state_dicts(found["states"])),
     ):
         try:

@@ -93,8 +93,10 @@ def test_a_stock_loader_that_would_begin_the_epoch_anew_is_refused(two: list[Any
 def test_a_pipeline_is_saved_with_the_model_and_resumes_between_epochs(one: Any) -> None:
     found = one["pipeline"]
     epoch = [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert found["whole"] == epoch * 2
-    assert found["between"] == epoch
-    assert found["states"] == [{}]
+    whole, between = found["whole"], found["between"]
+    assert whole["labels"] == epoch * 2
+    assert between == {"labels": epoch, "keys": whole["keys"][4:]}, "augmentation draws as in the second epoch"
+    assert whole["keys"][4:] != whole["keys"][:4]
+    assert found["states"] == [{"epoch": 0}]
     for refused in (found["inside"], found["loaded"]):
         assert refused.startswith("a Pipeline only gives one sample after the other, so that its place cannot be saved")
