@@ -108,6 +108,31 @@ def test_index_json_is_golden_and_round_trips(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
 
 
+names = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('"\\{}[],: \n')), max_size=20)
+shard_files = st.builds(
+    ShardFile,
+    name=st.one_of(names, st.sampled_from(['"row_groups": [1]', "},\n   {", '\n "shards": []', "größe"])),
+    samples=st.integers(0, 2**40),
+    bytes=st.integers(0, 2**40),
+    xxh3=st.one_of(st.none(), st.just("0f" * 8), names),
+    row_groups=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+)
+
+
+@given(st.lists(shard_files, max_size=6), names)
+def test_shards_are_written_as_json_writes_all_of_it(shards: list[ShardFile], name: str) -> None:
+    """To the byte, whatever is in names; 2 entries at a time, so that pieces are joined too."""
+    about = {"shards": [], name: [{"shards": []}]}
+    whole = replace(WHOLE, shards=tuple(shards), splits={"train": (0, len(shards))}, statistics=about, packed=about)
+    plain = json.loads(whole.to_bytes())
+    assert plain["shards"] == [shard.to_json() for shard in shards]
+    expected = (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode()
+    with pytest.MonkeyPatch.context() as patch:
+        for entries in (4096, 2):
+            patch.setattr("fastload.shards.index._ENTRIES", entries)
+            assert whole.to_bytes() == expected
+
+
 def test_parquet_row_groups_round_trip() -> None:
     shard = ShardFile(name="a.parquet", samples=5, bytes=9, xxh3="ab" * 8, row_groups=(2, 3))
     whole = replace(WHOLE, shard_format="parquet", shards=(shard,), splits={"train": (0, 1)})
