@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from fastload.errors import DecodeError, PackError
 from fastload.pack.checks import FACTS, inspector
-from fastload.pack.files import read_files
+from fastload.pack.columns import origin
+from fastload.pack.files import read_files, read_into
 from fastload.pack.table import Files, Inline, Spans, Table, Values
 from fastload.shards.members import scalar_bytes
 
@@ -70,23 +71,16 @@ def _fill_spans(
     table: Table, column: Spans, listed: list[int], view: memoryview, begins: list[int], look: Look
 ) -> list[Any]:
     found = []
-    try:
-        with open(column.path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_mtime_ns != column.mtime:
-                raise PackError(f"{column.path} has changed since packing began; run the command again")
-            for row, begin in zip(listed, begins, strict=True):
-                size = int(column.sizes[row])
-                place = view[begin : begin + size]
-                if _read_into(file.fileno(), place, int(column.starts[row])) != size:
-                    raise PackError(f"{column.path} has become shorter since packing began; run the command again")
-                try:
-                    found.append(look(place))
-                except DecodeError as error:
-                    key = table.keys[row]
-                    raise PackError(f"{column.place(key)}: {error.message}", key=key) from error
-    except OSError as error:
-        why = error.strerror or error
-        raise PackError(f"{column.path} cannot be read: {why}; run the command again once it is back") from error
+    with column.opened() as descriptor:
+        if os.fstat(descriptor).st_mtime_ns != column.mtime:
+            raise PackError(f"{column.path} has changed since packing began; run the command again")
+        for row, begin in zip(listed, begins, strict=True):
+            place = view[begin : begin + int(column.sizes[row])]
+            column.read_into(descriptor, row, place)
+            try:
+                found.append(look(place))
+            except DecodeError as error:
+                raise PackError(f"{origin(table, row)}: {error.message}", key=table.keys[row]) from error
     return found
 
 
@@ -136,20 +130,9 @@ def _read_one(root: int, path: str, place: memoryview) -> None:
 
 def _read_rest(descriptor: int, path: str, place: memoryview) -> None:
     """Read a file that did not come in one piece."""
-    done = _read_into(descriptor, place, 0)
+    done = read_into(descriptor, place, 0)
     if done < len(place) or os.pread(descriptor, 1, done):
         raise PackError(
             f"{path} had {len(place)} bytes when packing began, and now has {os.fstat(descriptor).st_size};"
             " wait until it is complete and run the command again"
         )
-
-
-def _read_into(descriptor: int, place: memoryview, start: int) -> int:
-    """Read from a byte of a file on until the place is full or the file ends; one call gives at most 2 GiB."""
-    done = 0
-    while done < len(place):
-        count = os.preadv(descriptor, (place[done:],), start + done)
-        if count == 0:
-            break
-        done += count
-    return done

@@ -11,6 +11,7 @@ What is out of the ordinary is left to Python: both functions stop there, and te
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -62,3 +63,14 @@ def write_back(descriptor: int, start: int, size: int) -> None:
     MB takes 235 ms instead of 284. Nothing without the extension; what becomes of the bytes, fsync says."""
     if _files is not None:
         _files.write_back(descriptor, start, size)
+
+
+def read_into(descriptor: int, place: memoryview, start: int) -> int:
+    """Read from a byte of a file on until the place is full or the file ends; one call gives at most 2 GiB."""
+    done = 0
+    while done < len(place):
+        count = os.preadv(descriptor, (place[done:],), start + done)
+        if count == 0:
+            break
+        done += count
+    return done

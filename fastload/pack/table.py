@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastload.errors import PackError
+from fastload.pack.files import read_into
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import content_extension, member_prefixes, scalar_bytes
 
@@ -103,12 +105,36 @@ class Spans:
     digests: npt.NDArray[np.uint64] | None = None
 
     def read(self, rows: Int64s) -> list[bytes]:
-        """The pieces at some rows."""
-        with open(self.path, "rb") as file:
-            return [
-                os.pread(file.fileno(), size, start)
-                for start, size in zip(self.starts[rows].tolist(), self.sizes[rows].tolist(), strict=True)
-            ]
+        """The pieces at some rows.
+
+        Raises: PackError for a file that is gone, cannot be read, or has become shorter.
+        """
+        pieces = []
+        with self.opened() as descriptor:
+            for row in rows.tolist():
+                piece = bytearray(int(self.sizes[row]))
+                self.read_into(descriptor, row, memoryview(piece))
+                pieces.append(bytes(piece))
+        return pieces
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of the file; what the system refuses, then or later, is a PackError."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                yield file.fileno()
+        except OSError as error:
+            why = error.strerror or error
+            raise PackError(f"{self.path} cannot be read: {why}; run the command again once it is back") from error
+
+    def read_into(self, descriptor: int, row: int, place: memoryview) -> None:
+        """Put one piece into its place; PackError where the file ends before it."""
+        start = int(self.starts[row])
+        if (found := read_into(descriptor, place, start)) < len(place):
+            raise PackError(
+                f"{self.path} has become shorter since packing began: it has {found:,} of {len(place):,} bytes from"
+                f" byte {start:,} on; run the command again"
+            )
 
     def place(self, key: str) -> str:
         """What errors call one piece: the line of a file whose keys are line numbers."""

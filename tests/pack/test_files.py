@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pack_sources import tree
 
 from fastload.pack import _files, files, pack
-from fastload.pack.files import read_files, stat_files, write_back
+from fastload.pack.files import read_files, read_into, stat_files, write_back
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,17 @@ def test_arguments_that_do_not_fit_are_refused(opened: int) -> None:
         _files.read(opened, ["1", "2"], two, two, bytearray(9), -1)
     with pytest.raises(TypeError):
         _files.read(opened, ["1", "2"], two, two, b"read only", 0)
+
+
+def test_what_comes_in_pieces_is_read_on_until_the_file_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(50)))
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, into, at: whole(file, [one[:7] for one in into], at))
+    with open(tmp_path / "file", "rb", buffering=0) as file:
+        for start, size, there in [(0, 50, 50), (3, 20, 20), (40, 30, 10), (60, 5, 0), (0, 0, 0)]:
+            into = bytearray(size)
+            assert read_into(file.fileno(), memoryview(into), start) == there
+            assert into[:there] == bytes(range(50))[start : start + there]
 
 
 WITHOUT = """
