@@ -29,13 +29,14 @@ import pyarrow.types as pt
 from fastload.decode.sniff import sniff
 from fastload.decode.tensor import read_npy
 from fastload.errors import CorruptError, FastloadError, PackError
-from fastload.pack.streams import Sample
-from fastload.pack.values import Blob, Document, Picture, Sound, Value
+from fastload.pack.streams import Sample, sample_of
+from fastload.pack.values import Blob, Document, Picture, Sound, Unfit, Value, attempted, shown
 from fastload.shards.features import field_of_column, is_encoded
 from fastload.shards.index import FieldInfo
 
 BATCH_ROWS = 64  # decoded at once; pictures of several megabytes stay below a gigabyte
-Convert = Callable[[pa.Array], list[Value | None]]
+Found = list[Value | Unfit | None]  # of a column: a value of each row, why it cannot be read, or null
+_NULL = "is null; fill it, or leave the row or the column out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ class ArrowColumns:
 
 
 def batch_samples(batches: Iterable[pa.RecordBatch], columns: ArrowColumns, name: str) -> Iterator[Sample]:
-    """The rows of some batches as samples; `name` is what errors call the table, rows count from 1.
+    """The rows of some batches as samples; `name` is what errors call the table, rows count from 1. A value that cannot
+    be read is a fault of its sample.
 
     Raises:
         PackError: a column of a type that no field holds.
@@ -74,18 +76,11 @@ def batch_samples(batches: Iterable[pa.RecordBatch], columns: ArrowColumns, name
         found = {column: _values(batch.column(column), column, columns) for column in batch.schema.names}
         for row in range(batch.num_rows):
             where = f"{name}, row {first + row}"
-            values, lacking = {}, {}
-            for column, listed in found.items():
-                value = listed[row]
-                if value is None:
-                    lacking[column] = f"column {column!r} is null; fill it, or leave the row or the column out"
-                else:
-                    values[column] = value
-            yield Sample(where, values, lacking)
+            yield sample_of(where, {column: listed[row] for column, listed in found.items()}, _NULL, "column")
         first += batch.num_rows
 
 
-def _values(array: pa.Array, name: str, columns: ArrowColumns) -> list[Value | None]:
+def _values(array: pa.Array, name: str, columns: ArrowColumns) -> Found:
     """One column of a batch."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -94,47 +89,62 @@ def _values(array: pa.Array, name: str, columns: ArrowColumns) -> list[Value | N
     feature = columns.features.get(name)
     feature = feature if isinstance(feature, Mapping) else {}
     if columns.own is not None and name in columns.own:
-        return _own(array, columns.own[name], columns.folder)
+        return _own(array, name, columns.own[name], columns.folder)
     if is_encoded(array.type) or feature.get("_type") in _MEDIA:
-        return _media(array, _MEDIA.get(str(feature.get("_type"))), columns.folder)
+        return _media(array, name, _MEDIA.get(str(feature.get("_type"))), columns.folder)
     if str(feature.get("_type", "")).startswith("Array"):
-        return _arrays(array, tuple(feature["shape"]), np.dtype(feature["dtype"]))
+        return _arrays(array, name, tuple(feature["shape"]), np.dtype(feature["dtype"]))
     info = field_of_column(array.type, feature)
     if info is None:
         return _documents(array, name)
     if info.kind in ("tokens", "tensor"):
-        return _lists(array, info)
-    return list(array.to_pylist())  # text, numbers, bytes
+        return _lists(array, name, info)
+    return _plain(array, name)
+
+
+def _plain(array: pa.Array, name: str) -> Found:
+    """Text, numbers or bytes; text that is none is found row by row."""
+    try:
+        return list(array.to_pylist())
+    except UnicodeDecodeError:
+        return _each(array.cast(pa.large_binary()), name, bytes.decode)
+
+
+def _each(array: pa.Array, name: str, make: Callable[[Any], Value]) -> Found:
+    """What is made of each value of a column, which may be damaged."""
+    what = f"column {name!r}"
+    return [None if value is None else attempted(what, make, value) for value in array.to_pylist()]
 
 
 _MEDIA: dict[str, Callable[[bytes], Value]] = {"Image": Picture, "Audio": Sound}
 
 
-def _own(array: pa.Array, info: FieldInfo, folder: Path) -> list[Value | None]:
-    if info.kind in ("image", "audio"):
-        return _media(array, Picture if info.kind == "image" else Sound, folder)
-    if info.kind == "tokens":
-        return _lists(array, info)
-    made: dict[str, Callable[[Any], Value]] = {
-        "tensor": read_npy,
-        "json": lambda text: Document(text.encode()),
-        "bytes": Blob,
-    }
-    make = made.get(info.kind)
-    return [value if value is None or make is None else make(value) for value in array.to_pylist()]
+def _own(array: pa.Array, name: str, info: FieldInfo, folder: Path) -> Found:
+    match info.kind:
+        case "image" | "audio":
+            return _media(array, name, Picture if info.kind == "image" else Sound, folder)
+        case "tokens":
+            return _lists(array, name, info)
+        case "tensor":
+            return _each(array, name, read_npy)
+        case "json":
+            return _each(array.cast(pa.large_binary()), name, Document)
+        case "bytes":
+            return _each(array, name, Blob)
+    return _plain(array, name)
 
 
-def _media(array: pa.Array, make: Callable[[bytes], Value] | None, folder: Path) -> list[Value | None]:
+def _media(array: pa.Array, name: str, make: Callable[[bytes], Value] | None, folder: Path) -> Found:
     """Pictures or sounds; `make` None: whichever they begin like."""
-    found: list[Value | None] = []
+    found: Found = []
     for value in array.to_pylist():
         content = value
         if isinstance(value, Mapping):
             content = value["bytes"]
             if content is None and value.get("path"):
-                content = _file(folder / value["path"])
-        if content is None:
-            found.append(None)
+                content = _file(folder / value["path"], name)
+        if content is None or isinstance(content, Unfit):
+            found.append(content)
         elif make is not None:
             found.append(make(content))
         else:
@@ -142,46 +152,55 @@ def _media(array: pa.Array, make: Callable[[bytes], Value] | None, folder: Path)
     return found
 
 
-def _file(path: Path) -> bytes:
+def _file(path: Path, name: str) -> bytes | Unfit:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise PackError(f"{path}, which a row names, cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        return Unfit(f"column {name!r}: {str(path)!r}, which the row names, cannot be read: {why}")
 
 
-def _lists(array: pa.Array, info: FieldInfo) -> list[Value | None]:
+def _lists(array: pa.Array, name: str, info: FieldInfo) -> Found:
     """Lists of numbers; of a fixed size with its shape."""
-    found: list[Value | None] = []
+    shape = info.shape if info.kind == "tensor" else None
+    found: Found = []
     for item in array:
         if not item.is_valid:
             found.append(None)
             continue
-        leaf = item.values
-        while pt.is_list(leaf.type) or pt.is_large_list(leaf.type) or pt.is_fixed_size_list(leaf.type):
-            leaf = leaf.flatten()
-        if leaf.null_count:
-            raise PackError("a list has a null among its numbers; fill it at the source")
+        leaf = _leaf(item)
+        if leaf.null_count or (shape is not None and len(leaf) != math.prod(shape)):
+            why = f"the list {shown(item.as_py())} has a null in it"
+            found.append(Unfit(f"column {name!r}: {why}"))
+            continue
         numbers = leaf.to_numpy(zero_copy_only=False)
-        found.append(numbers.reshape(info.shape) if info.shape is not None and info.kind == "tensor" else numbers)
+        found.append(numbers if shape is None else numbers.reshape(shape))
     return found
 
 
-def _arrays(array: pa.Array, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> list[Value | None]:
+def _arrays(array: pa.Array, name: str, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> Found:
     """Nested lists of an Array2D to Array5D feature, whose first dimension may differ from row to row."""
     tail = [size for size in shape[1:] if size is not None]
-    found: list[Value | None] = []
+    found: Found = []
     for item in array:
         if not item.is_valid:
             found.append(None)
             continue
-        leaf = item.values
-        while pt.is_list(leaf.type) or pt.is_large_list(leaf.type):
-            leaf = leaf.flatten()
-        numbers = leaf.to_numpy(zero_copy_only=False).astype(dtype)
-        if leaf.null_count or len(numbers) % max(math.prod(tail), 1):
-            raise PackError(f"an array of shape {shape} has {len(numbers)} numbers, or a null among them")
-        found.append(numbers.reshape(-1, *tail))
+        leaf = _leaf(item)
+        if leaf.null_count or len(leaf) % max(math.prod(tail), 1):
+            why = f"an array of shape {shape} has {len(leaf)} numbers, or a null among them"
+            found.append(Unfit(f"column {name!r}: {why}: {shown(item.as_py())}"))
+            continue
+        found.append(leaf.to_numpy(zero_copy_only=False).astype(dtype).reshape(-1, *tail))
     return found
+
+
+def _leaf(item: pa.Scalar) -> pa.Array:
+    """The numbers of a list, or of lists in a list; lists that are null have none."""
+    leaf = item.values
+    while pt.is_list(leaf.type) or pt.is_large_list(leaf.type) or pt.is_fixed_size_list(leaf.type):
+        leaf = leaf.flatten()
+    return leaf
 
 
 def is_plain(arrow: pa.DataType) -> bool:
@@ -192,19 +211,20 @@ def is_plain(arrow: pa.DataType) -> bool:
     return bool(numbers or pt.is_string(arrow) or pt.is_large_string(arrow))
 
 
-def _documents(array: pa.Array, name: str) -> list[Value | None]:
+def _documents(array: pa.Array, name: str) -> Found:
     if not pt.is_nested(array.type):
         raise PackError(
             f"column {name!r} is of type {array.type}, which no field holds; make it text or numbers, or leave it out"
             " by naming the others with columns="
         )
+    return [None if value is None else _document(value, name, array.type) for value in array.to_pylist()]
+
+
+def _document(value: Any, name: str, kind: pa.DataType) -> Document | Unfit:
     try:
-        return [
-            None if value is None else Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
-            for value in array.to_pylist()
-        ]
+        return Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
-        raise PackError(f"column {name!r} of type {array.type} cannot be JSON ({error}); leave it out") from error
+        return Unfit(f"column {name!r} of type {kind} has {shown(value)}, which cannot be JSON ({error}); leave it out")
 
 
 @contextmanager

@@ -37,8 +37,9 @@ class Cleaning:
         drop_missing: leave out rows of a manifest, and samples of a stream (Parquet, a data set of Python, ...), with a
             value that is null, empty or NaN.
         fill: field -> what stands for its missing values instead.
-        on_error: "skip" leaves out samples with a content that is missing, empty, truncated or not what its name says;
-            "raise" stops at the first. A shard or an archive that cannot be read at all stops the run in any case.
+        on_error: "skip" leaves out samples with a content that is missing, empty, truncated or not what its name says,
+            or with a value that its field cannot hold: of another type than the first sample's, a list with a null in
+            it; "raise" stops at the first. A shard or an archive that cannot be read at all stops the run in any case.
         max_errors: with "skip": how many are put up with; None: any number.
         decode: "full" decodes every picture and sound for it; "headers" reads their headers and looks for their ends.
         ranges: measure -> range that it must be in, both ends included. Measures: any field of numbers; "bytes",

@@ -37,7 +37,10 @@ def texts(table: Table, field: str, rows: Int64s) -> Sequence[str]:
 
 
 def origin(table: Table, row: int) -> str:
-    """Where a sample is from, for people: the path of its first file, its line or its row."""
+    """Where a sample is from, for people: the path of its first file, its line or its row; of a stream the file and
+    where in it."""
+    if table.places is not None:
+        return table.places[row]
     for column in table.columns.values():
         if isinstance(column, Files) and column.paths[row]:  # an empty cell names none
             return column.paths[row]

@@ -16,7 +16,7 @@ from fastload.pack.checks import FACTS
 from fastload.pack.foreign import Part as ForeignPart
 from fastload.pack.foreign import find_splits, foreign_parts, part_samples
 from fastload.pack.journal import Journal, refuse_foreign
-from fastload.pack.streams import split_key
+from fastload.pack.streams import split_key, whole
 from fastload.pack.values import field_of, store
 from fastload.reshape.parts import check_keys
 from fastload.reshape.recast import recast
@@ -109,7 +109,10 @@ def _fields(parts: list[ForeignPart]) -> dict[str, FieldInfo]:
     """The fields of all samples, from the first one."""
     for part in parts:
         for sample in part_samples(part):
-            return {name: field_of(value) for name, value in split_key(sample.values, 1)[1].items()}
+            try:
+                return {name: field_of(value) for name, value in split_key(whole(sample), 1)[1].items()}
+            except PackError as error:
+                raise PackError(f"{sample.where}: {error.message}") from error
     raise PackError("the data set has no samples")
 
 
@@ -122,7 +125,7 @@ def _records(part: ForeignPart, fields: Mapping[str, FieldInfo], start: int) -> 
     for number, sample in islice(enumerate(part_samples(part), part.first + 1), start, None):
         key = None
         try:
-            key, values = split_key(sample.values, number)
+            key, values = split_key(whole(sample), number)
             contents, scalars, facts = store(values, fields)
         except (PackError, DecodeError) as error:
             raise PackError(f"{sample.where}: {error.message}", key=key) from error

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.types as pt
 
 from fastload.errors import PackError
@@ -19,10 +20,11 @@ from fastload.shards.parquetscan import open_parquet
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _MEDIA = ("image", "audio")
+_LOOK_AT = 64  # rows: files of some may be gone
 
 
 def names_files(source: Path) -> bool:
-    """Whether the first row of a Parquet file names a picture, sound or other file that is there: a manifest."""
+    """Whether a Parquet file is a manifest: one of its first rows names a file of samples that is there."""
     if source.suffix.lower() != ".parquet":
         return False
     with damaged(source):
@@ -32,9 +34,10 @@ def names_files(source: Path) -> bool:
 def _names_files(source: Path) -> bool:
     file = open_parquet(source)
     texts = [c.name for c in file.schema_arrow if pt.is_string(c.type) or pt.is_large_string(c.type)]
-    first = next(file.iter_batches(batch_size=1, columns=texts), None) if texts else None
-    values = first.to_pylist()[0].values() if first is not None and first.num_rows else ()
-    known = [value for value in values if value and file_extension(value) in KIND_OF_EXTENSION]
+    first = next(file.iter_batches(batch_size=_LOOK_AT, columns=texts), None) if texts else None
+    columns = [] if first is None else first.columns
+    values = [value for column in columns for value in column.cast(pa.large_binary()).to_pylist()]
+    known = [name for name in map(os.fsdecode, filter(None, values)) if file_extension(name) in KIND_OF_EXTENSION]
     return any(os.path.isfile(source.parent / value) for value in known)
 
 

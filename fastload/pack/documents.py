@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from fastload.errors import CorruptError, PackError
 from fastload.pack.lines import BYTE_ORDER_MARK
-from fastload.pack.objects import value_of
+from fastload.pack.objects import named_sample
 from fastload.pack.streams import Sample, Stream
 from fastload.pack.tabular import json_row
 from fastload.shards.foreign import names_below, natural_key
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
-_FILL = "fill it (--fill field=value), or leave such lines out with drop_missing=True (--drop-missing)"
+_NULL = "is null; fill it (--fill field=value), or leave such lines out with drop_missing=True (--drop-missing)"
 _JSON, _TEXT = (".jsonl", ".ndjson", ".json"), (".txt",)
 
 
@@ -40,11 +40,11 @@ def is_compressed(name: str) -> bool:
 
 
 def document_stream(source: Path) -> Stream:
-    """The documents of a file, or of all files of a folder in natural order.
+    """The documents of a file, or of all files of a folder in natural order. A line that is not UTF-8, no JSON object,
+    or has a value that no field holds, is a sample with a fault.
 
     Raises:
-        PackError: a folder without such files; when it is read, a value that no field holds. A line that is not UTF-8
-            or no JSON object is a sample with a fault.
+        PackError: a folder without such files.
         CorruptError: when it is read, a compressed file that is cut off or damaged.
     """
     files = [source]
@@ -85,9 +85,4 @@ def _document(text: str, where: str) -> Sample:
     row, why = json_row(text)
     if row is None:
         return Sample(where, {}, fault=why)
-    lacking = {name: f"field {name!r} is null; {_FILL}" for name, value in row.items() if value is None}
-    try:
-        values = {name: value_of(name, value) for name, value in row.items() if name not in lacking}
-    except PackError as error:
-        raise PackError(f"{where}: {error.message}") from error
-    return Sample(where, values, lacking)
+    return named_sample(where, row, _NULL)

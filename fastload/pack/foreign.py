@@ -14,9 +14,12 @@ from typing import Any
 from fastload.errors import CorruptError, PackError
 from fastload.pack.litdata import Chunks
 from fastload.pack.mds import mds_shards, read_mds
-from fastload.pack.streams import Sample, Stream
-from fastload.pack.values import Value
+from fastload.pack.streams import Sample, Stream, sample_of
+from fastload.pack.values import Unfit, Value
 from fastload.shards.index import INDEX_NAME
+
+Found = Mapping[str, Value | Unfit | None]  # of a sample: a value of each field, why it cannot be read, or null
+_NULL = "is null; fill it at the source, or leave such samples out with drop_missing=True (--drop-missing)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class Part:
     path: Path
     first: int
     entry: Mapping[str, Any]
-    read: Callable[[], Iterator[dict[str, Value]]]
+    read: Callable[[], Iterator[Found]]
 
 
 def foreign_stream(source: Path) -> Stream:
@@ -108,7 +111,7 @@ def _parts(split: str, folder: Path) -> Iterator[Part]:
         raise PackError(f"{path} is no index of MDS or LitData ({type(error).__name__}: {error})") from error
 
 
-def _part(split: str, path: Path, entry: Mapping[str, Any], read: Callable[[], Iterator[dict[str, Value]]]) -> Part:
+def _part(split: str, path: Path, entry: Mapping[str, Any], read: Callable[[], Iterator[Found]]) -> Part:
     return Part(split=split, path=path, first=0, entry=entry, read=read)
 
 
@@ -117,7 +120,8 @@ def _starts(parts: list[Part]) -> list[int]:
 
 
 def part_samples(part: Part) -> Iterator[Sample]:
-    """The samples of a part; errors say which part, and samples count from 1 in it.
+    """The samples of a part; errors say which part, and samples count from 1 in it. A damaged value is a fault of its
+    sample.
 
     Raises:
         PackError: something that no field can hold.
@@ -126,7 +130,7 @@ def part_samples(part: Part) -> Iterator[Sample]:
     number = 0
     try:
         for number, values in enumerate(part.read(), 1):
-            yield Sample(f"{part.path}, sample {number}", values)
+            yield sample_of(f"{part.path}, sample {number}", values, _NULL)
     except (CorruptError, PackError) as error:
         error.message = f"{part.path}: {error.message}"
         raise

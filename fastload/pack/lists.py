@@ -24,7 +24,8 @@ def write_lists(out: Path, cleaned: Cleaned) -> None:
 
     Both have the columns key, source, reason and detail, one row per sample and reason, in the order of the keys. The
     source is a path below the folder that is packed, a line or a row; of what was read as a stream (`streams.py`) the
-    path of a file and the place in it, or the key; of medical files their number, and never a name.
+    path of a file and the place in it ("web/000.tar, sample 'a/1'", "t.parquet, row 7"); of medical files their number,
+    and never a name.
     """
     write_atomic(out / REJECTED_NAME, _parquet(cleaned.rejected))
     if cleaned.suspects:

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from fastload.errors import CorruptError, PackError
 from fastload.pack.mds import decompress
-from fastload.pack.values import Document, Picture, Value, raw_picture
+from fastload.pack.values import Document, Picture, Unfit, Value, attempted, raw_picture
 
 Decode = Callable[[memoryview], Value]
 
@@ -60,8 +60,8 @@ class Chunks:
         self._formats: list[str] = self._config["data_format"]
         self._names = leaf_names(self._config["data_spec"], self._formats)
 
-    def read(self, number: int) -> Iterator[dict[str, Value]]:
-        """The samples of one chunk.
+    def read(self, number: int) -> Iterator[dict[str, Value | Unfit | None]]:
+        """The samples of one chunk; a value that is damaged is why it cannot be read.
 
         Raises:
             PackError: a leaf that cannot be stored, or must not be read (pickle runs code).
@@ -85,9 +85,9 @@ class Chunks:
                 at, sizes = 4 * len(decode), np.frombuffer(item[: 4 * len(decode)], "<u4").tolist()
             if at + sum(sizes) != len(item):
                 raise CorruptError(f"an item has {len(item)} bytes, and its header says {at + sum(sizes)}")
-            sample = {}
+            sample: dict[str, Value | Unfit | None] = {}
             for name, one, size in zip(self._names, decode, sizes, strict=True):
-                sample[name] = one(item[at : at + size])
+                sample[name] = attempted(f"field {name!r}", one, item[at : at + size])
                 at += size
             yield sample
         if self._sized and count != entry["chunk_size"]:
@@ -125,24 +125,22 @@ def _framed_items(data: memoryview) -> Iterator[memoryview]:
             yield content[offsets[item] - offsets[first] : offsets[item + 1] - offsets[first]]
 
 
-def _arrow_rows(data: memoryview) -> Iterator[dict[str, Value]]:
+def _arrow_rows(data: memoryview) -> Iterator[dict[str, Value | Unfit | None]]:
     """The rows of the Arrow file at a chunk's end."""
     size = int(np.frombuffer(data[-12:-8], "<u4")[0])
     table = pa.ipc.open_file(pa.BufferReader(data[len(data) - 12 - size : len(data) - 12])).read_all()
     for row in table.to_pylist():
-        yield {_field_name([name]): _plain_value(name, value) for name, value in row.items()}
+        yield {_field_name([name]): _plain_value(value) for name, value in row.items()}
 
 
-def _plain_value(name: str, value: Any) -> Value:
+def _plain_value(value: Any) -> Value | None:
     match value:
-        case bool() | int() | float() | str() | bytes():
+        case None | bool() | int() | float() | str() | bytes():
             return value
         case {"bytes": bytes(content), **rest} if rest.keys() <= {"path"}:  # as `datasets` stores pictures and sounds
             return content
         case list() if value and all(type(item) is type(value[0]) for item in value) and type(value[0]) in (int, float):
             return np.array(value)
-        case None:
-            raise PackError(f"{name!r} is null in one sample; fill it at the source")
     return Document(json.dumps(value).encode())
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import xxhash
 
 from fastload.errors import CorruptError, PackError
-from fastload.pack.values import Document, Picture, Value, raw_picture
+from fastload.pack.values import Document, Picture, Unfit, Value, attempted, raw_picture
 
 Decode = Callable[[memoryview], Value]
 _NUMBERS = {"int": "int64", **{name: name for name in ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")}}
@@ -42,8 +42,8 @@ def mds_shards(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(index["shards"])
 
 
-def read_mds(folder: Path, shard: Mapping[str, Any]) -> Iterator[dict[str, Value]]:
-    """The samples of one shard.
+def read_mds(folder: Path, shard: Mapping[str, Any]) -> Iterator[dict[str, Value | Unfit]]:
+    """The samples of one shard; a value that is damaged is why it cannot be read.
 
     Args:
         folder: where its file is.
@@ -64,10 +64,10 @@ def read_mds(folder: Path, shard: Mapping[str, Any]) -> Iterator[dict[str, Value
         if not 0 <= start + 4 * unsized <= stop <= len(data):
             raise CorruptError("its header does not fit its samples: it was damaged or changed; fetch it again")
         lengths = iter(np.frombuffer(data[start : start + 4 * unsized], "<u4").tolist())
-        at, sample = start + 4 * unsized, {}
+        at, sample = start + 4 * unsized, dict[str, Value | Unfit]()
         for name, size, one in zip(names, sizes, decode, strict=True):
             end = at + (next(lengths) if size is None else size)
-            sample[name] = one(data[at:end])
+            sample[name] = attempted(f"field {name!r}", one, data[at:end])
             at = end
         if at != stop:
             raise CorruptError(f"a sample at byte {start} has {at - start} bytes, and its header says {stop - start}")

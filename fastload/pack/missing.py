@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack.streams import KEY_DIGITS, LEAVE_OUT, Sample
@@ -116,6 +116,7 @@ class StreamMender:
         self._lenience = lenience
         self._known: dict[str, None] = {}  # fields of the source, those to fill apart
         self._seen: dict[str, Any] = {}  # a value of each field, for the type
+        self._first: dict[str, Any] = {}  # those of the last sample
 
     def mended(self, sample: Sample, key: str, values: dict[str, Value], fields: Iterable[str]) -> bool:
         """Fill what `values` lacks; False if the sample is left out.
@@ -127,34 +128,37 @@ class StreamMender:
 
         Raises: PackError for a missing value that is neither filled nor left out, or a fault that is an error.
         """
-        self.retyped = {}
+        self.retyped, self._first = {}, {}
         if sample.fault:
             if not self._lenience.faulty:
                 detail = f": {sample.detail}" if sample.detail else ""
                 raise PackError(f"{sample.fault}{detail}; {LEAVE_OUT}")
-            return self._leave_out(sample, key, sample.fault, "unreadable")
+            return self.leave_out(sample, key, sample.fault)
         fill, drop = self._lenience.fill, self._lenience.drop
         if not fill and not drop:
             for why in sample.lacking.values():
                 raise PackError(why)
             return True
         self._known |= dict.fromkeys([*values, *sample.lacking])
-        first: dict[str, Value] = {}
         for name in dict.fromkeys([*sample.lacking, *fields, *values, *fill]):
             if name in values and not _lacks(values[name]):
                 if name not in self._seen:
-                    first[name] = values[name]
+                    self._first[name] = values[name]
             elif name in fill:
                 values[name] = _like(fill[name], [self._seen[name]] if name in self._seen else [])
             elif drop:
-                return self._leave_out(sample, key, f"field {name!r} is missing", "missing")
+                return self.leave_out(sample, key, f"field {name!r} is missing", "missing")
             elif name in sample.lacking:
                 raise PackError(sample.lacking[name])
-        self._seen |= first
-        self.retyped = {name: _like(fill[name], [value]) for name, value in first.items() if name in fill}
+        self.retyped = {name: _like(fill[name], [value]) for name, value in self._first.items() if name in fill}
         return True
 
-    def _leave_out(self, sample: Sample, key: str, why: str, reason: str) -> bool:
+    def keep(self) -> None:
+        """The last sample stays: what it is the first to have says of what type a field is."""
+        self._seen |= self._first
+
+    def leave_out(self, sample: Sample, key: str, why: str, reason: str = "unreadable") -> Literal[False]:
+        """Leave the last sample out; gives what `mended` gives of such."""
         self.left_out.append(LeftOut(key=key, place=sample.place or sample.where, why=why, reason=reason))
         return False
 

@@ -18,10 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import PIL.Image
 
-from fastload.errors import ConfigError, PackError
+from fastload.errors import ConfigError
 from fastload.pack.huggingface import is_table, table_stream
-from fastload.pack.streams import Sample, Stream, chosen
-from fastload.pack.values import Document, Picture, Value, encode_picture, field_of
+from fastload.pack.streams import Sample, Stream, chosen, sample_of
+from fastload.pack.values import Document, Picture, Unfit, Value, encode_picture, field_of, shown
 from fastload.shards.members import DEFAULT_NAMES
 
 
@@ -38,7 +38,8 @@ Samples = Iterable[Any] | Indexed
 
 
 def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream:
-    """The samples of a data set of dicts, of tuples, or of single values.
+    """The samples of a data set of dicts, of tuples, or of single values. A value that no field can hold is a fault of
+    its sample.
 
     Args:
         dataset: tables (`datasets.Dataset`, DataFrame, Arrow's) give their rows; what has `__len__` and `__getitem__`
@@ -47,7 +48,6 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
 
     Raises:
         ConfigError: an object that is no data set; when it is read, tuples without names or with others.
-        PackError: when it is read, a value that no field can hold.
     """
     if is_table(dataset):
         return chosen(table_stream(dataset), columns)
@@ -61,17 +61,26 @@ def object_stream(dataset: Samples, columns: Mapping[str, str] | None) -> Stream
     def read() -> Iterator[Sample]:
         for number, item in enumerate(_items(dataset), 1):
             where = f"sample {number} of {name}"
-            named = _named(item, columns, where)
             try:
-                values = {field: value_of(field, value) for field, value in named.items() if value is not None}
-            except PackError as error:
-                raise PackError(f"{where}: {error.message}") from error
-            lacking = {
-                f: f"field {f!r} is None; fill it, or leave the sample out" for f, v in named.items() if v is None
-            }
-            yield Sample(where, values, lacking)
+                named = _named(item, columns, where)
+            except Unfit as error:
+                yield Sample(where, {}, fault=error.message)
+                continue
+            yield named_sample(where, named, "is None; fill it, or leave the sample out")
 
     return Stream(name=name, read=read)
+
+
+def named_sample(where: str, named: Mapping[str, Any], null: str) -> Sample:
+    """A sample of named values, which become what `value_of` says; `where` and `null` are those of `sample_of`."""
+    return sample_of(where, {name: _value_or_why(name, value) for name, value in named.items()}, null)
+
+
+def _value_or_why(field: str, value: Any) -> Value | Unfit | None:
+    try:
+        return None if value is None else value_of(field, value)
+    except Unfit as error:
+        return error
 
 
 def _name(dataset: object) -> str:
@@ -112,7 +121,7 @@ def _named(item: Any, columns: Mapping[str, str] | None, where: str) -> Mapping[
 
 
 def value_of(field: str, value: Any) -> Value:
-    """One value as a field can hold it, see the module's table; PackError for what none can hold."""
+    """One value as a field can hold it, see the module's table; Unfit for what none can hold."""
     match value:
         case bool() | bytes() | Picture() | Document():
             return value
@@ -127,12 +136,12 @@ def value_of(field: str, value: Any) -> Value:
         case PIL.Image.Image():
             return encode_picture(value)
         case None:
-            raise PackError(f"field {field!r} is None; fill it, or leave the sample out")
+            raise Unfit(f"field {field!r} is None; fill it, or leave the sample out")
         case Mapping() | list() | tuple():
             return _nested(field, value)
     if hasattr(value, "detach") and hasattr(value, "numpy"):  # a tensor, without importing torch
         return _tensor(field, value)
-    raise PackError(
+    raise Unfit(
         f"field {field!r} is a {type(value).__module__}.{_name(value)}, which no field holds; pass text, bytes,"
         " numbers, arrays, tensors, pictures, or dicts and lists of what JSON holds"
     )
@@ -140,7 +149,7 @@ def value_of(field: str, value: Any) -> Value:
 
 def _array(field: str, array: np.ndarray[Any, Any]) -> Value:
     if array.dtype.kind not in "biuf":
-        raise PackError(f"field {field!r} is an array of {array.dtype}; make it one of booleans, integers or floats")
+        raise Unfit(f"field {field!r} is an array of {array.dtype}; make it one of booleans, integers or floats")
     return array if array.ndim else array.item()
 
 
@@ -148,15 +157,18 @@ def _tensor(field: str, tensor: Any) -> Value:
     try:
         return _array(field, tensor.detach().cpu().numpy())
     except TypeError as error:  # bfloat16, and other types that numpy lacks
-        raise PackError(f"field {field!r}: {error}; cast it first, as with .float()") from error
+        raise Unfit(f"field {field!r}: {error}; cast it first, as with .float()") from error
 
 
 def _nested(field: str, value: Any) -> Value:
     if field == DEFAULT_NAMES["tokens"] and not isinstance(value, Mapping):
         if not all(type(item) is int for item in value):
-            raise PackError(f"field {field!r}: tokens are one list of integers")
-        return np.array(value, np.int64)
+            raise Unfit(f"field {field!r}: tokens are one list of integers, not {shown(value)}")
+        try:
+            return np.array(value, np.int64)
+        except OverflowError:
+            raise Unfit(f"field {field!r}: {shown(max(value, key=abs))} does not fit into 64 bits") from None
     try:
         return Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
-        raise PackError(f"field {field!r} is a {_name(value)} that JSON cannot hold ({error})") from error
+        raise Unfit(f"field {field!r} is a {_name(value)} that JSON cannot hold ({error}): {shown(value)}") from error

@@ -25,7 +25,8 @@ import xxhash
 from fastload.errors import DecodeError, PackError
 from fastload.pack.checks import inspector
 from fastload.pack.missing import STRICT, Lenience, StreamMender
-from fastload.pack.streams import Stream, split_key
+from fastload.pack.places import Places
+from fastload.pack.streams import KEY_DIGITS, LEAVE_OUT, Stream, split_key
 from fastload.pack.table import (
     Column,
     LeftOut,
@@ -39,7 +40,7 @@ from fastload.pack.table import (
     with_extensions,
 )
 from fastload.pack.tasks import Tell
-from fastload.pack.values import Value, encoded, field_of, unlike
+from fastload.pack.values import Unfit, Value, encoded, field_of, unlike
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import DEFAULT_NAMES
 from fastload.shards.tar import write_all
@@ -64,17 +65,20 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
 
     Raises:
         ConfigError: something to fill that is no field.
-        PackError: no samples, one that cannot be read or lacks a value where that is an error, one with other fields or
-            types than the first, damaged contents, keys that clash; or the file cannot be written.
+        PackError: no samples, one with other fields than the first; where that is an error, one that cannot be read or
+            lacks a value, values of other types than the first one's, damaged contents, keys that clash; or the file
+            cannot be written.
     """
     keys: list[str] = []
     numbers = array("q")  # of the samples in the source, from 1
     splits: list[str | None] = []
+    places = Places()
     columns: dict[str, _Collector] = {}
     told = 0
     with open(path, "wb", buffering=0) as opened:
         file, mender = _File(opened, lenience.faulty), StreamMender(lenience)
         for number, sample in enumerate(stream.read(), 1):
+            key = f"{number:0{KEY_DIGITS}d}"
             try:
                 key, values = split_key(sample.values, number)
                 if not mender.mended(sample, key, values, columns):
@@ -82,11 +86,20 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
                 _add(values, columns, file, before=len(keys), retyped=mender.retyped)
             except _Unwritable:
                 raise
-            except (PackError, DecodeError) as error:
+            except (Unfit, DecodeError) as error:
+                if not lenience.faulty:
+                    raise PackError(f"{sample.where}: {error.message}; {LEAVE_OUT}") from error
+                if not keys:
+                    columns.clear()  # which are those of the first sample that is kept
+                mender.leave_out(sample, key, error.message)
+                continue
+            except PackError as error:
                 raise PackError(f"{sample.where}: {error.message}") from error
+            mender.keep()
             keys.append(key)
             numbers.append(number)
             splits.append(sample.split)
+            places.append(sample.place or sample.where)
             if number % _TOLD_SAMPLES == 0:
                 tell(_TOLD_SAMPLES, file.size - told)
                 told = file.size
@@ -98,7 +111,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         raise PackError(f"{stream.name}: its samples have a key and no field")
     mender.check()
     about = path.stat()
-    made = {name: column.finish(path, about, numbers, stream.classes.get(name)) for name, column in columns.items()}
+    made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
     fields = {name: info for name, (_, info) in made.items()}
     contents = {name: column for name, (column, _) in made.items()}
     extended = with_extensions(contents, fields)
@@ -110,9 +123,9 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         numbers=numbers,
         left_out=tuple(mender.left_out),
         splits=[split or "" for split in splits] if any(splits) else None,
+        places=places,
     )
-    source = stream.origin or stream.name  # lists have it too
-    return settled(table, lambda row: f"sample {numbers[row]} of {source}", lenience.faulty)
+    return settled(table, places.__getitem__, lenience.faulty, _unnamed(table))
 
 
 def _add(
@@ -131,12 +144,20 @@ def _add(
         columns.update({name: _collector(name, value, file) for name, value in values.items()})
     if values.keys() != columns.keys():
         raise _other_fields(values, columns)
-    for name, filler in retyped.items():
-        columns[name] = _collector(name, values[name], file)
+    # all are looked at before one is added: a sample that is left out leaves nothing behind
+    anew = {name: _collector(name, values[name], file) for name in retyped}
+    collectors = {**columns, **anew}
+    taken: dict[str, Any] = {name: collectors[name].checked(name, value) for name, value in values.items()}
+    for name, column in anew.items() if before else ():
+        try:
+            filler: Any = column.checked(name, retyped[name])
+        except Unfit as error:
+            raise PackError(f"fill: {error.message}") from error
         for _ in range(before):
-            columns[name].add(name, filler)
-    for name, value in values.items():
-        columns[name].add(name, value)
+            column.add(filler)
+    columns.update(anew)
+    for name, one in taken.items():
+        columns[name].add(one)
 
 
 def _first(left_out: Sequence[LeftOut]) -> str:
@@ -210,12 +231,17 @@ class _Contents:
     types: list[str] = field(default_factory=list)
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
-    def add(self, name: str, value: Value) -> None:
+    def checked(self, name: str, value: Value) -> tuple[str, bytes, tuple[int, ...] | None]:
+        """What `add` takes; Unfit or DecodeError for a value that does not belong here."""
         file_type, content = encoded(name, value, self.info)
         if not self.file.faulty:
             self._inspect(name, content)
-        if isinstance(value, np.ndarray) and len(self.shapes) < 2:
-            self.shapes.add(value.shape)
+        return file_type, content, value.shape if isinstance(value, np.ndarray) else None
+
+    def add(self, checked: tuple[str, bytes, tuple[int, ...] | None]) -> None:
+        file_type, content, shape = checked
+        if shape is not None and len(self.shapes) < 2:
+            self.shapes.add(shape)
         self.starts.append(self.file.size)
         self.sizes.append(len(content))
         self.digests.append(xxhash.xxh3_64_intdigest(content))
@@ -229,9 +255,7 @@ class _Contents:
             error.message = f"field {name!r}: {error.message}"
             raise
 
-    def finish(
-        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
-    ) -> tuple[Column, FieldInfo]:
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
         shape = next(iter(self.shapes)) if self.info.kind == "tensor" and len(self.shapes) == 1 else None
         column = Spans(
             path=os.path.abspath(path),
@@ -251,28 +275,23 @@ class _Numbers:
     numbers: list[_Number] = field(default_factory=list)
     kinds: set[type] = field(default_factory=set)
 
-    def add(self, name: str, value: Value) -> None:
+    def checked(self, name: str, value: Value) -> _Number:
         kind = type(value)
         if kind not in (bool, int, float) or ((kind is bool) != (bool in self.kinds) and self.kinds):
             dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
             raise unlike(name, value, FieldInfo(kind="scalar", dtype=dtype))
         if isinstance(value, int) and value not in _INT64:
-            raise PackError(f"field {name!r}: {value} does not fit into 64 bits")
-        self.kinds.add(kind)
-        self.numbers.append(value)  # type: ignore[arg-type]
+            raise Unfit(f"field {name!r}: {value} does not fit into 64 bits")
+        return value  # type: ignore[return-value]
 
-    def finish(
-        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
-    ) -> tuple[Column, FieldInfo]:
+    def add(self, checked: _Number) -> None:
+        self.kinds.add(type(checked))
+        self.numbers.append(checked)
+
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
         dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
         values = np.array(self.numbers, dtype)
         if classes is not None and dtype == "int64":
-            outside = np.flatnonzero((values < 0) | (values >= len(classes)))
-            if len(outside):
-                raise PackError(
-                    f"sample {numbers[int(outside[0])]} has the class {int(values[outside[0]])}, and there are names of"
-                    f" {len(classes)}; correct it at the source, or leave the field out with columns="
-                )
             return Values(values=values), label_info(classes)
         return Values(values=values), FieldInfo(kind="scalar", dtype=dtype)
 
@@ -283,16 +302,31 @@ class _Classes:
 
     names: list[str] = field(default_factory=list)
 
-    def add(self, name: str, value: Value) -> None:
+    def checked(self, name: str, value: Value) -> str:
         if not isinstance(value, str):
             raise unlike(name, value, FieldInfo(kind="text"))
-        self.names.append(sys.intern(value))
+        return value
 
-    def finish(
-        self, path: Path, about: os.stat_result, numbers: Sequence[int], classes: tuple[str, ...] | None
-    ) -> tuple[Column, FieldInfo]:
+    def add(self, checked: str) -> None:
+        self.names.append(sys.intern(checked))
+
+    def finish(self, path: Path, about: os.stat_result, classes: tuple[str, ...] | None) -> tuple[Column, FieldInfo]:
         names, labels = class_table(self.names)
         return Values(values=labels), label_info(names)
+
+
+def _unnamed(table: Table) -> dict[int, str]:
+    """The samples whose class has no name, and what is to be said of them."""
+    found: dict[int, str] = {}
+    for name, info in table.fields.items():
+        column = table.columns[name]
+        if info.classes is None or not isinstance(column, Values):
+            continue
+        labels, count = column.values.astype(np.int64), len(info.classes)
+        for row in np.flatnonzero((labels < 0) | (labels >= count)).tolist():
+            why = f"field {name!r} has the class {labels[row]}, and there are names of {count}"
+            found.setdefault(row, f"{why}; correct it at the source, or leave the field out with columns=")
+    return found
 
 
 _Collector = _Contents | _Numbers | _Classes

@@ -7,6 +7,7 @@ is refused if their names are not those of splits (`SPLIT_NAMES`): pass one of t
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -60,10 +61,11 @@ def shard_stream(source: Path, columns: Mapping[str, str] | None) -> Stream:
         indexes = {"": open_index([str(path) for path in files])}
     fields = next(iter(indexes.values())).fields
     classes = {name: info.classes for name, info in fields.items() if info.classes is not None}
+    names = {os.path.abspath(path): str(path) for path in files}  # those of an index may be the same in two splits
 
     def read() -> Iterator[Sample]:
         for split, index in indexes.items():
-            for sample in _tar_samples(index):
+            for sample in _tar_samples(index, names):
                 yield sample._replace(split=split or None)
 
     return chosen(Stream(name=str(source), read=read, classes=classes), columns)
@@ -95,16 +97,19 @@ def _shard_files(source: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def _tar_samples(index: Index) -> Iterator[Sample]:
+def _tar_samples(index: Index, names: Mapping[str, str]) -> Iterator[Sample]:
+    """The samples of some tars; `names`: absolute path -> what errors call the file."""
     scalars = [name for name, info in index.fields.items() if info.kind == "scalar"]
     stored = [name for name in index.fields if name not in scalars]
     reader = TarReader(index, scalars, stored, capacity=1)
     for shard, size in enumerate(index.sizes.tolist()):
+        path = index.paths[shard]
+        name = names.get(path, path)
         for start in range(0, size, _TAR_ROWS):
             rows = np.arange(start, min(start + _TAR_ROWS, size))
             found = reader.read(np.full(len(rows), shard), rows)
             for at, key in enumerate(found.keys):
-                yield _tar_sample(f"{index.shard_name(shard)}, sample {key!r}", found, at, index.fields)
+                yield _tar_sample(f"{name}, sample {key!r}", found, at, index.fields)
 
 
 def _tar_sample(where: str, found: Rows, at: int, fields: Mapping[str, FieldInfo]) -> Sample:

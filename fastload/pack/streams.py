@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.values import Value
+from fastload.pack.values import Unfit, Value
 from fastload.shards.members import sample_key
 
 KEY_NAMES = ("key", "__key__")
@@ -26,8 +26,8 @@ class Sample(NamedTuple):
 
     A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
     each is where nothing is to be done about it. `split` is that of the source, where it has several. `fault` is why it
-    cannot be read, and then it has no values but its key. Where names and contents of files may say who somebody is,
-    lists in the output have `place` instead of `where`, and errors alone have `detail` behind `fault`.
+    cannot be read, and then only its key counts. Where names and contents of files may say who somebody is, lists in
+    the output have `place` instead of `where`, and errors alone have `detail` behind `fault`.
     """
 
     where: str
@@ -58,20 +58,54 @@ class Stream:
     origin: str | None = None
 
 
+def sample_of(where: str, found: Mapping[str, Value | Unfit | None], null: str, what: str = "field") -> Sample:
+    """A sample of what was found for each of its fields: a value, None, or why it cannot be read.
+
+    Args:
+        where: it comes from.
+        found: by field.
+        null: what errors say of a value that is None, and what is to be done about it.
+        what: they call a field.
+    """
+    values: dict[str, Value] = {}
+    lacking: dict[str, str] = {}
+    fault = ""
+    for name, value in found.items():
+        if value is None:
+            lacking[name] = f"{what} {name!r} {null}"
+        elif isinstance(value, Unfit):
+            fault = fault or value.message
+        else:
+            values[name] = value
+    return Sample(where, values, lacking, fault=fault)
+
+
+def whole(sample: Sample) -> dict[str, Value]:
+    """The values of a sample that has them all.
+
+    Raises: PackError for one that cannot be read or lacks a value.
+    """
+    if sample.fault:
+        raise PackError(f"{sample.fault}: {sample.detail}" if sample.detail else sample.fault)
+    for why in sample.lacking.values():
+        raise PackError(why)
+    return sample.values
+
+
 def split_key(values: dict[str, Value], number: int) -> tuple[str, dict[str, Value]]:
     """Key and fields of the number-th sample, from 1, of a source; without a field of text that is the key, its number.
 
     Dots in a key become "_", as WebDataset would cut it there.
 
     Raises:
-        PackError: a key that no file could have.
+        Unfit: a key that no file could have.
     """
     name = next((name for name in KEY_NAMES if isinstance(values.get(name), str)), None)
     if name is None:
         return f"{number:0{KEY_DIGITS}d}", values
     given = str(values[name])
     if not given or given.startswith("/") or given.endswith("/"):
-        raise PackError(f"{given!r} cannot be a key")
+        raise Unfit(f"{given!r} cannot be a key")
     return sample_key(given.replace(".", "_") + ".x"), {
         field: value for field, value in values.items() if field != name
     }
@@ -89,11 +123,8 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
 
     def read() -> Iterator[Sample]:
         for sample in stream.read():
-            if sample.fault:
-                yield sample
-                continue
             for name in columns.values():
-                if name not in sample.values and name not in sample.lacking:
+                if name not in sample.values and name not in sample.lacking and not sample.fault:
                     known = ", ".join(map(repr, sample.values))
                     raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {known}")
             key = {} if any(name in columns for name in KEY_NAMES) else {"__key__": sample.values.get("__key__")}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from fastload.errors import PackError
 from fastload.pack.files import read_into
+from fastload.pack.places import Places
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import content_extension, member_prefixes, scalar_bytes
 
@@ -176,6 +177,7 @@ class Table:
         numbers: what errors call the rows, from 1, where some of the source are left out; None: all in order.
         left_out: samples that are left out already; None for a source whose samples cannot lack a value.
         splits: the split that the source has each sample in, [n]; None where its names do not say.
+        places: where each sample of a stream is from, [n]; None where its columns tell.
     """
 
     keys: Sequence[str]
@@ -185,6 +187,7 @@ class Table:
     numbers: Sequence[int] | None = None
     left_out: tuple[LeftOut, ...] | None = None
     splits: Sequence[str] | None = None
+    places: Places | None = None
 
     def take(self, rows: Int64s) -> Table:
         """Some of the samples, in the order of `rows`, with absolute paths: a table that can be sent elsewhere."""
@@ -194,6 +197,7 @@ class Table:
             columns={name: column.take(rows) for name, column in self.columns.items()},
             numbers=None if self.numbers is None else [self.numbers[row] for row in rows.tolist()],
             splits=None if self.splits is None else [self.splits[row] for row in rows.tolist()],
+            places=None if self.places is None else self.places.take(rows.tolist()),
         )
 
     @property
@@ -240,18 +244,31 @@ def check_keys(keys: Sequence[str], place: Callable[[int], str]) -> None:
         raise PackError(f"{_printable(place(row))}: {why}")
 
 
-def settled(table: Table, place: Callable[[int], str], faulty: bool) -> Table:
-    """The table with keys that `check_keys` takes; `faulty`: samples with others are left out, and no error."""
+def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Mapping[int, str] | None = None) -> Table:
+    """The table with keys that `check_keys` takes.
+
+    Args:
+        table: of the source.
+        place: what errors call a row.
+        faulty: samples with other keys, or other faults, are left out, and no error.
+        others: row -> another fault of it.
+
+    Raises: PackError for a fault that is an error, or where no sample is left.
+    """
     if not faulty:
+        for row, why in sorted((others or {}).items()):
+            raise PackError(f"{_printable(place(row))}: {why}")
         check_keys(table.keys, place)
         return table
-    faults = dict(_key_faults(table.keys, place))
+    faults = dict(_key_faults(table.keys, place)) | dict(others or {})
     if not faults:
         return table
     left_out = [
         LeftOut(key=table.keys[row], place=_printable(place(row)), why=why, reason="unreadable")
-        for row, why in faults.items()
+        for row, why in sorted(faults.items())
     ]
+    if len(left_out) == len(table.keys):
+        raise PackError(f"none of {len(left_out):,} samples can be read: {left_out[0].place}: {left_out[0].why}, ...")
     kept = np.array([row for row in range(len(table.keys)) if row not in faults], np.int64)
     return replace(table.take(kept), left_out=(*(table.left_out or ()), *left_out))
 

@@ -8,7 +8,8 @@ array of one dimension of integers -> tokens         other arrays -> tensor
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from fastload.shards.members import file_extension
 
 _IMAGES, _SOUNDS = ("jpeg", "png", "webp", "gif", "bmp", "tiff"), ("wav", "flac", "ogg", "mp3")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_SHOWN = 40  # characters of a value that an error names
+_DAMAGE = (PackError, DecodeError, ValueError, LookupError, OverflowError, struct.error)  # what damaged bytes raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class Document:
 
 
 Value = str | bool | int | float | bytes | Picture | Sound | Blob | Document | npt.NDArray[Any]
+
+
+class Unfit(PackError):
+    """A value that cannot be read, or that its field cannot hold: a fault of its sample alone."""
 
 
 class Stored(NamedTuple):
@@ -96,7 +103,8 @@ def store(values: Mapping[str, Value], fields: Mapping[str, FieldInfo]) -> Store
     """The values of one sample, as fields of these kinds.
 
     Raises:
-        PackError: a field is missing, or is of another kind or dtype than in the sample that the fields are from.
+        PackError: a field is missing.
+        Unfit: a field is of another kind or dtype than in the sample that the fields are from.
         DecodeError: an encoded picture, sound or document is damaged.
     """
     stored = Stored({}, {}, {})
@@ -123,12 +131,12 @@ def _number(name: str, value: Value, info: FieldInfo) -> int | float | bool:
     if type(value) is not kind:
         raise unlike(name, value, info)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise PackError(f"field {name!r}: {value} does not fit into 64 bits")
+        raise Unfit(f"field {name!r}: {value} does not fit into 64 bits")
     return value  # type: ignore[return-value]
 
 
 def encoded(name: str, value: Value, info: FieldInfo) -> tuple[str, bytes]:
-    """File type and stored bytes of a value that is no number; PackError if it is of another kind than the field."""
+    """File type and stored bytes of a value that is no number; Unfit if it is of another kind than the field."""
     match value:
         case str() if info.kind == "text":
             return "", _utf8(name, value)
@@ -152,17 +160,40 @@ def _utf8(name: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         half = text[error.start : error.end]
-        raise PackError(f"field {name!r}: {half!r} is half a character, which no text file holds") from error
+        raise Unfit(f"field {name!r}: {half!r} is half a character, which no text file holds") from error
 
 
 def _file_type(content: bytes) -> str:
     return file_extension(f"a.{sniff(content) or 'bin'}")
 
 
-def unlike(name: str, value: Value, info: FieldInfo) -> PackError:
+def unlike(name: str, value: Value, info: FieldInfo) -> Unfit:
     """The error for a value of another kind than the field has in the first sample."""
     found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    return PackError(f"field {name!r} is {found}, and {info.kind} of {info.dtype or 'any type'} in the first sample")
+    first = f"{info.kind} of {info.dtype or 'any type'} in the first sample"
+    example = f"; it is {shown(value)}" if isinstance(value, str | int | float) else ""
+    return Unfit(f"field {name!r} is {found}, and {first}{example}")
+
+
+def attempted(what: str, make: Callable[[Any], Value], stored: Any) -> Value | Unfit:
+    """What `make` makes of something stored; where that is damaged, why there is no value.
+
+    Args:
+        what: errors call it.
+        make: may raise whatever damage leads to.
+        stored: bytes, or a cell of a table.
+    """
+    try:
+        return make(stored)
+    except _DAMAGE as error:
+        why = error.message if isinstance(error, PackError | DecodeError) else f"not readable ({error})"
+        return Unfit(f"{what}: {why}")
+
+
+def shown(value: object) -> str:
+    """A value as errors name it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def raw_picture(data: memoryview) -> Picture:
@@ -170,7 +201,7 @@ def raw_picture(data: memoryview) -> Picture:
     encoded as PNG, which keeps every pixel.
 
     Raises:
-        PackError: PNG has no such mode.
+        Unfit: PNG has no such mode.
     """
     width, height, mode_bytes = np.frombuffer(data[:12], "<u4").tolist()
     mode = bytes(data[12 : 12 + mode_bytes]).decode()
@@ -181,10 +212,13 @@ def encode_picture(picture: PIL.Image.Image) -> Picture:
     """A picture as PNG, which keeps every pixel.
 
     Raises:
-        PackError: PNG has no such mode.
+        Unfit: PNG has no such mode; or the file that it is from, and that is only read now, is damaged.
     """
     if picture.mode not in _PNG_MODES:
-        raise PackError(f"a picture of mode {picture.mode!r} cannot be stored as PNG; convert it to RGB at the source")
+        raise Unfit(f"a picture of mode {picture.mode!r} cannot be stored as PNG; convert it to RGB at the source")
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    try:
+        picture.save(file, "PNG")
+    except (OSError, SyntaxError) as error:
+        raise Unfit(f"a picture cannot be read ({error})") from error
     return Picture(file.getvalue())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pack_sources import Stopped, jpeg, photo, stop_after, tree
@@ -328,6 +331,42 @@ def test_copies_in_several_splits_on_the_command_line(parts: Path, tmp_path: Pat
     assert (code != 0, "straddling='drop' (--straddling) is of splits by ranges" in said) == (True, True), said
 
 
+def write_part(way: str, folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Some samples as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if way == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    elif way == "documents":
+        texts = "\n\n".join(json.dumps({"key": row["key"], "text": row["text"]}) for row in rows)
+        (folder / f"{name}.jsonl").write_text(texts)
+    else:
+        with tarfile.open(folder / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in rows:
+                for ending, content in (("jpg", row["image"]), ("txt", row["text"].encode())):
+                    info = tarfile.TarInfo(f"{row['key']}.{ending}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("way", ["tar", "parquet", "documents"])
+def test_what_is_wrong_with_a_stream_is_listed_by_file_and_place(tmp_path: Path, way: str, workers: int) -> None:
+    """Two files of one name, with a copy and a picture that is cut off: only looking at the contents finds them."""
+    rows = [{"key": f"k{i}", "image": photo(i), "text": f"t{i}"} for i in range(6)]
+    rows[1]["image"], rows[5]["image"], rows[5]["text"] = rows[1]["image"][:2000], rows[3]["image"], "t3"
+    source = tmp_path / "source"
+    write_part(way, source / "test", "0", rows[:3])
+    write_part(way, source / "train", "0", rows[3:])
+    pack(source, tmp_path / "out", clean=Cleaning(on_error="skip", duplicates="drop"), workers=workers)
+    expected = {
+        "tar": ["test/0.tar, sample 'k1'", "train/0.tar, sample 'k5'"],
+        "parquet": ["test/0.parquet, row 2", "train/0.parquet, row 3"],
+        "documents": ["train/0.jsonl, line 5"],
+    }
+    found = [place for _, place, _ in notes(tmp_path / "out/rejected.parquet")]
+    assert found == [f"{source}/{place}" for place in expected[way]]
+
+
 def raw(out: Path, split: str) -> list[dict[str, Any]]:
     return [
         {**sample, "image": np.frombuffer(sample["image"], np.uint8)}
@@ -445,8 +484,8 @@ def test_samples_of_python_are_cleaned_too(tmp_path: Path) -> None:
     clean = Cleaning(on_error="skip", duplicates="drop", decode="full")
     index = pack([*good, bad, again], tmp_path / "out", clean=clean, workers=2)
     assert notes(tmp_path / "out/rejected.parquet") == [
-        ("bad", "sample 'bad'", "unreadable"),
-        ("z", "sample 'z'", "duplicate"),
+        ("bad", "sample 7 of list", "unreadable"),
+        ("z", "sample 8 of list", "duplicate"),
     ]
     assert index.fields["image"].kind == "image"
     assert {s["__key__"] for s in StreamingDataset(tmp_path / "out")} == {f"k{i}" for i in range(6)}

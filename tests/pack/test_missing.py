@@ -308,4 +308,4 @@ def test_a_text_of_a_stream_may_be_nan(tmp_path: Path) -> None:
 def test_rows_of_a_stream_are_counted_with_those_that_are_left_out(tmp_path: Path) -> None:
     clean = Cleaning(drop_missing=True, ranges="n=..100")
     pack([{"n": None}, {"n": 1}, {"n": 900}], tmp_path / "out", clean=clean, workers=1)
-    assert rejected(tmp_path / "out")[1] == ("000000003", "row 3", "range", "n=900 is not in ..100")
+    assert rejected(tmp_path / "out")[1] == ("000000003", "sample 3 of list", "range", "n=900 is not in ..100")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ import fastload
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
 from fastload.pack.missing import Lenience
+from fastload.pack.objects import object_stream
 from fastload.pack.spool import spool
 from fastload.pack.streams import Sample, Stream
-from fastload.pack.table import Spans
+from fastload.pack.table import Spans, Values
 from fastload.shards.index import FieldInfo
 
 
@@ -257,6 +259,61 @@ def test_faulty_samples_are_named(tmp_path: Path, data: Any, options: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"n": "x"}, "field 'n' is str, and scalar of int64 in the first sample; it is 'x'"),
+        ({"n": True}, "field 'n' is bool, and scalar of int64"),
+        ({"n": 1 << 63}, "field 'n': 9223372036854775808 does not fit into 64 bits"),
+        ({"n": {1}}, "field 'n' is a builtins.set, which no field holds; pass text, bytes"),
+        ({"text": "\ud800"}, "field 'text': '\\ud800' is half a character"),
+        ({"key": "/"}, "'/' cannot be a key"),
+        ({"v": np.zeros(2, "f4")}, "field 'v' is an array of float32, and tensor of float64"),
+        ({"tokens": [1, None]}, "field 'tokens': tokens are one list of integers, not [1, None]"),
+        ({"tokens": [1 << 63]}, "field 'tokens': 9223372036854775808 does not fit into 64 bits"),
+        ({"about": [float("nan")]}, "field 'about' is a list that JSON cannot hold"),
+    ],
+)
+def test_samples_with_values_that_no_field_holds_are_left_out(tmp_path: Path, bad: dict[str, Any], why: str) -> None:
+    whole = [{"text": f"t{i}", "n": i, "v": np.zeros(2), "tokens": [i], "about": [i]} for i in range(3)]
+    source = [whole[0], whole[1] | bad, whole[2]]
+    tables = []
+    for samples in (source, [whole[0], whole[2]]):
+        opened = object_stream(samples, None)
+        tables.append(spool(opened, tmp_path / "spool", lambda *counts: None, Lenience(faulty=True)))
+    table, alone = tables
+    ((place, found),) = [(left.place, left.why) for left in table.left_out or ()]
+    assert (place, found[: len(why)]) == ("sample 2 of list", why)
+    assert (table.fields, list(table.keys)) == (alone.fields, ["000000001", "000000003"])
+    contents = [[c.read(np.arange(2)) for c in t.columns.values() if isinstance(c, Spans)] for t in tables]
+    assert contents[0] == contents[1]
+    assert table.places is not None
+    assert table.places[1] == "sample 3 of list"
+    with pytest.raises(
+        PackError, match=re.escape(f"sample 2 of list: {why}") + ".*; mend it, or leave such samples out"
+    ):
+        spool(object_stream(source, None), tmp_path / "spool", lambda *counts: None)
+
+
+def test_the_first_sample_that_is_kept_says_what_the_fields_are(tmp_path: Path) -> None:
+    """Also where one before it was found unfit only when it was to be added, or was the first to have a value."""
+    rows = [{"n": 1 << 63, "gone": 1}, {"n": "x", "m": None}, {"n": "y", "m": 1 << 63}, {"n": "z", "m": 7}]
+    lenience = Lenience(faulty=True, fill={"m": "0"})
+    table = spool(object_stream(rows, None), tmp_path / "spool", lambda *counts: None, lenience)
+    assert [left.key for left in table.left_out or ()] == ["000000001", "000000003"]
+    assert {name: info.kind for name, info in table.fields.items()} == {"n": "text", "m": "scalar"}
+    column = table.columns["m"]
+    assert isinstance(column, Values)
+    assert column.values.tolist() == [0, 7]
+    with pytest.raises(PackError, match="sample 2 of list: fill: field 'm' is str, and scalar of int64"):
+        spool(
+            object_stream(rows[1:2] + rows[3:], None),
+            tmp_path / "spool",
+            lambda *counts: None,
+            Lenience(fill={"m": "x"}),
+        )
+
+
+@pytest.mark.parametrize(
     ("data", "options", "message"),
     [
         (7, {}, "a int is no source: pass a path, or a data set whose samples are dicts"),
@@ -290,11 +347,13 @@ def test_the_spool_is_the_contents_one_after_the_other(tmp_path: Path) -> None:
 def test_a_class_beyond_the_names_is_named(tmp_path: Path) -> None:
     samples = [Sample(f"row {i}", {"label": i}) for i in (0, -1)]
     source = Stream(name="rows", read=lambda: iter(samples), classes={"label": ("a", "b")})
-    with pytest.raises(PackError, match="sample 2 has the class -1, and there are names of 2; correct it at"):
+    with pytest.raises(PackError, match="row -1: field 'label' has the class -1, and there are names of 2; correct"):
         spool(source, tmp_path / "spool", lambda *counts: None)
     samples.insert(0, Sample("row", {}, lacking={"label": "no label"}))
-    with pytest.raises(PackError, match="sample 3 has the class -1"):
+    with pytest.raises(PackError, match="row -1: field 'label' has the class -1"):
         spool(source, tmp_path / "spool", lambda *counts: None, Lenience(drop=True))
+    table = spool(source, tmp_path / "spool", lambda *counts: None, Lenience(drop=True, faulty=True))
+    assert (list(table.keys), [left.place for left in table.left_out or ()]) == (["000000002"], ["row", "row -1"])
 
 
 def test_contents_that_come_in_several_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import tqdm
 from pack_sources import check_alike, jpeg, photo, png, wav
-from test_convert import GOLDEN, check_common, unpack
+from test_convert import GOLDEN, check_common, edit_index, unpack
 
 import fastload
 from fastload import Cleaning
@@ -198,6 +199,22 @@ def test_mds_and_litdata_are_packed_as_they_are_converted(tmp_path: Path, name: 
     assert index.packed["source"] == "source"
 
 
+@pytest.mark.parametrize("name", ["mds", "litdata"])
+def test_values_of_mds_and_litdata_that_are_damaged(tmp_path: Path, name: str) -> None:
+    source = unpack(name, tmp_path / "source")
+    edit_index(source, lambda index: [s["raw_data"].update(hashes={}) for s in index.get("shards", [])])
+    path = next(path for path in sorted(source.iterdir()) if "größe 1".encode() in path.read_bytes())
+    path.write_bytes(path.read_bytes().replace("größe 1".encode(), b"gr\xff\xb6\xc3\x9fe 1"))
+    with pytest.raises(PackError, match=rf"{path.name}, sample \d: field 'text': not readable \('utf-8' codec.*; mend"):
+        pack(source, tmp_path / "out", workers=1)
+    with pytest.raises(PackError, match=rf"{path.name}, sample \d: field 'text': not readable \('utf-8' codec"):
+        fastload.convert(source, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert pack(source, tmp_path / "out", workers=1, clean=Cleaning(on_error="skip")).samples("train") == 2
+    ((_, place, reason, _),) = rejected(tmp_path / "out")
+    assert (place.partition(",")[0], reason) == (path.name, "unreadable")
+
+
 def test_the_splits_of_a_source_are_kept_unless_others_are_asked_for(tars: Path, tmp_path: Path) -> None:
     packed = pack(tars, tmp_path / "both", split="train=0.5,val=0.5", workers=1)
     again = pack(tmp_path / "both", tmp_path / "again", workers=1)
@@ -345,7 +362,7 @@ def test_sounds_of_datasets(tmp_path: Path) -> None:
     assert index.fields["clip"] == FieldInfo(kind="audio", extension="clip.wav")
     assert [sample["clip"].shape[-1] for sample in stream(tmp_path / "out")] == [40, 50]
     (tmp_path / "x.wav").unlink()
-    with pytest.raises(PackError, match=r"x.wav, which a row names, cannot be read: No such file or directory"):
+    with pytest.raises(PackError, match=r"row 2: column 'clip': '.*x.wav', which the row names, cannot be read: No"):
         pack(data, tmp_path / "two", workers=1)
 
 
@@ -384,8 +401,8 @@ def test_parquet_of_others(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"a": ["x", None]}, r"t.parquet, row 2: column 'a' is null; fill it, or leave the row or the column out"),
-        ({"a": pa.array([[1, None]])}, "a list has a null among its numbers"),
-        ({"a": pa.array([{"x": float("nan")}])}, "column 'a' of type struct.* cannot be JSON"),
+        ({"a": pa.array([[1], [1, None]])}, r"t.parquet, row 2: column 'a': the list \[1, None\] has a null in it"),
+        ({"a": pa.array([{"x": float("nan")}])}, "row 1: column 'a' of type struct.* cannot be JSON"),
     ],
 )
 def test_faulty_rows_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -393,6 +410,51 @@ def test_faulty_rows_are_named(tmp_path: Path, columns: dict[str, Any], message:
     with pytest.raises(PackError, match=message):
         pack(tmp_path / "t.parquet", tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def unsound(values: list[bytes | None]) -> pa.Array:
+    """Texts of a file whose writer did not look at what it wrote."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+SOUND = {"bytes": wav(40), "path": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (
+            pa.array([SOUND, {"bytes": None, "path": "gone.wav"}, SOUND]),
+            "gone.wav', which the row names, cannot be read",
+        ),
+        (pa.array([SOUND, {"bytes": None, "path": "a\0.wav"}, SOUND]), "which the row names, cannot be read: embedded"),
+        (pa.array([[1], [1, None], [3]]), "column 'a': the list [1, None] has a null in it"),
+        (pa.array([[[1]], [None], [[3]]], pa.list_(pa.list_(pa.int64(), 1), 1)), "the list [None] has a null in it"),
+        (
+            pa.array([{"x": 1.0}, {"x": float("nan")}, {"x": 3.0}]),
+            "column 'a' of type struct<x: double> has {'x': nan}",
+        ),
+        (unsound([b"a", b"\xff", b"c"]), "column 'a': not readable ('utf-8' codec can't decode byte 0xff"),
+        (pa.array([1, (1 << 64) - 1, 3], pa.uint64()), "field 'a': 18446744073709551615 does not fit into 64 bits"),
+    ],
+)
+def test_rows_of_parquet_with_a_value_that_no_field_holds_are_left_out(
+    tmp_path: Path, column: pa.Array, why: str
+) -> None:
+    keys = ["k1", "k2", "k3"]
+    pq.write_table(pa.table({"a": column, "__key__": keys}), tmp_path / "t.parquet")
+    with pytest.raises(PackError, match=rf"t.parquet, row 2: .*{re.escape(why)}.*; mend it, or leave such samples"):
+        pack(tmp_path / "t.parquet", tmp_path / "out", workers=1)
+    clean = Cleaning(on_error="skip", max_errors=1)
+    index = pack(tmp_path / "t.parquet", tmp_path / "out", workers=1, shuffle=False, clean=clean)
+    assert [sample["__key__"] for sample in stream(tmp_path / "out")] == ["k1", "k3"]
+    assert index.statistics["cleaning"]["rejected"] == {"unreadable": 1}
+    (row,) = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
+    assert (row["key"], row["source"]) == ("k2", f"{tmp_path}/t.parquet, row 2")
+    assert why in row["detail"]
+    clean = Cleaning(on_error="skip", max_errors=0)
+    with pytest.raises(PackError, match=r"1 samples cannot be read, more than max_errors=0: .*t.parquet, row 2: "):
+        pack(tmp_path / "t.parquet", tmp_path / "two", workers=1, clean=clean, columns="b:a,key:__key__")
 
 
 def test_damaged_parquet_is_named(tmp_path: Path) -> None:
@@ -428,6 +490,17 @@ def test_parquet_manifests(gallery: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": names[:1], "blob": [b"x"]}), gallery / "list.parquet")
     with pytest.raises(PackError, match="column 'blob' is of type binary, which a manifest cannot hold beside names"):
         pack(gallery / "list.parquet", tmp_path / "two", workers=1)
+
+
+def test_files_of_a_parquet_manifest_may_be_gone(gallery: Path, tmp_path: Path) -> None:
+    """Also the first one's, which would make the names texts."""
+    (gallery / "a/0.jpg").unlink()
+    names = [f"{'ab'[i % 2]}/{i}.jpg" for i in range(4)]
+    pq.write_table(pa.table({"path": names}), gallery / "list.parquet")
+    with pytest.raises(PackError, match=r"list.parquet, row 1: column 'path': 'a/0.jpg' cannot be read: No such file"):
+        pack(gallery / "list.parquet", tmp_path / "out", workers=1)
+    pack(gallery / "list.parquet", tmp_path / "out", workers=1, clean=Cleaning(on_error="skip"))
+    assert rejected(tmp_path / "out") == [("a/0", "0.jpg", "unreadable", "image: there is no such file")]
 
 
 def test_metadata_of_an_imagefolder(gallery: Path, tmp_path: Path) -> None:
