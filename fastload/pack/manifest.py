@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from fastload.errors import ConfigError, PackError
-from fastload.pack.missing import Lenience, mend
-from fastload.pack.npyfiles import array_field, array_info, npy_bytes
-from fastload.pack.streams import KEY_DIGITS, KEY_NAMES
+from fastload.pack import cells
+from fastload.pack.missing import Cells, Lenience, mend
+from fastload.pack.npyfiles import array_field
+from fastload.pack.streams import KEY_DIGITS, KEY_NAMES, LEAVE_OUT
 from fastload.pack.table import (
     Column,
     Files,
-    Inline,
+    LeftOut,
     Table,
-    Values,
-    class_table,
-    label_info,
     one_or_all,
     settled,
     with_extensions,
 )
 from fastload.pack.tabular import read_cells
+from fastload.pack.values import Unfit
 from fastload.shards.index import FieldInfo, Kind
 from fastload.shards.members import DEFAULT_NAMES, file_extension, sample_key
 from fastload.shards.members import KIND_OF_EXTENSION as KINDS
@@ -83,33 +81,39 @@ def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) ->
         lenience: what is no error; with `lenience.mends`, JSON rows may also lack columns.
 
     Raises:
-        PackError: no rows, a row that is cut or lacks a value, a file that is missing or empty, keys that clash.
+        PackError: no rows, or one that lacks a value; where that is an error, a row that is cut or has a value that its
+            field cannot hold, a file that is missing or empty, keys that clash.
         ConfigError: an unknown column or kind.
     """
-    cells = read_cells(source, lenience)
-    if not cells.numbers:
-        more = f" that can be read ({cells.left_out[0].place}: {cells.left_out[0].why})" if cells.left_out else ""
+    read = read_cells(source, lenience)
+    if not read.numbers:
+        more = f" that can be read ({read.left_out[0].place}: {read.left_out[0].why})" if read.left_out else ""
         raise PackError(f"{source} has no rows{more}")
-    key_column, wanted = _wanted(parse_columns(columns), cells.data, source)
-    mended = mend(cells, {want.field: want.column for want in wanted}, key_column, lenience)
-    data = mended.data
+    key_column, wanted = _wanted(parse_columns(columns), read.data, source)
+    mended = mend(read, {want.field: want.column for want in wanted}, key_column, lenience)
     if not mended.numbers:
         first = mended.left_out[0]
         raise PackError(f"{source}: every row lacks a value ({first.why} in {first.place})")
     rows = _Rows(source, mended.numbers, lenience.faulty)
+    made = [rows.made(want, mended.data[want.column]) for want in wanted]
+    if rows.faults:
+        mended, kept = rows.without_faults(mended, key_column and mended.data[key_column])
+        made = [(kind, [values[row] for row in kept], of_files) for kind, values, of_files in made]
+        rows = _Rows(source, mended.numbers, lenience.faulty)
     found: dict[str, Column] = {}
     fields: dict[str, FieldInfo] = {}
-    for want in wanted:
-        column, info = rows.column(want, data[want.column])
-        name = (
-            info.kind if columns is None and want.field in _PATH_COLUMNS and isinstance(column, Files) else want.field
-        )
+    for want, (kind, values, of_files) in zip(wanted, made, strict=True):
+        if of_files:
+            column, info = rows.files(want, kind, values)  # type: ignore[arg-type]
+        else:
+            column, info = cells.column_of(kind, values)
+        name = info.kind if columns is None and want.field in _PATH_COLUMNS and of_files else want.field
         if name in fields:
             raise PackError(
                 f"{source}: two columns become the field {name!r}; say which with columns={{field: column}}"
             )
         found[name], fields[name] = column, info
-    keys = rows.keys(key_column and data[key_column], found)
+    keys = rows.keys(key_column and mended.data[key_column], found)
     table = Table(
         keys=keys,
         columns=found,
@@ -117,7 +121,7 @@ def manifest_table(source: Path, columns: Columns | None, lenience: Lenience) ->
         numbers=mended.numbers,
         left_out=mended.left_out,
     )
-    return settled(table, rows.place, lenience.faulty)
+    return settled(table, rows.place, lenience.faulty, rows.faults)
 
 
 def _wanted(columns: dict[str, str] | None, data: Mapping[str, Any], source: Path) -> tuple[str | None, list[_Wanted]]:
@@ -147,40 +151,81 @@ class _Rows:
     Args:
         source: the manifest.
         numbers: what errors call each row.
-        faulty: files may be empty or missing.
+        faulty: files may be empty or missing, and rows that a field cannot hold are no error.
+
+    Attributes:
+        faults: row -> why it is to be left out.
     """
 
     def __init__(self, source: Path, numbers: Sequence[int], faulty: bool) -> None:
+        self.faults: dict[int, str] = {}
         self._numbers = numbers
         self._faulty = faulty
         self._source = source
         self._root = str(source.parent)
 
-    def column(self, want: _Wanted, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
+    def made(self, want: _Wanted, values: Sequence[Any]) -> tuple[str, Sequence[Any], bool]:
+        """The kind of a field; what becomes of its cells, None for those of `faults`; whether they name files."""
         for row, value in enumerate(values):
             if value is None:
                 raise self._error(row, f"column {want.column!r} is null; fill it or leave the row out")
         kind = want.kind or self._infer(want, values)
-        strings = all(isinstance(value, str) for value in values)
-        if kind == "label":
-            for row, value in enumerate(values):
-                if not isinstance(value, str) and not (want.kind is not None and isinstance(value, int)):
-                    raise self._error(row, f"column {want.column!r} has {value!r} among class names; write it as text")
-            classes, labels = class_table([str(value) for value in values])
-            return Values(values=labels), label_info(classes)
+        make = self._maker(want, kind, values)
+        if make is None:
+            return kind, values, True
+        made: list[Any] = []
+        for row, value in enumerate(values):
+            try:
+                made.append(make(value))
+            except Unfit as error:
+                self._refuse(row, error.message)
+                made.append(None)
         if kind == "scalar":
-            return self._scalars(want, values)
-        if kind == "text" and (want.kind is not None or not self._names_files(want, values)):
-            return Inline(contents=[self._text(row, want, v).encode() for row, v in enumerate(values)]), FieldInfo(
-                kind="text"
+            for row, why in cells.beyond_64_bits(want.column, made).items():
+                self._refuse(row, why)
+        return kind, made, False
+
+    def _maker(self, want: _Wanted, kind: str, values: Sequence[Any]) -> Callable[[Any], Any] | None:
+        """What makes a value of a cell; None where cells name files."""
+        match kind:
+            case "label":
+                return partial(cells.class_name, want.column, want.kind is not None)
+            case "scalar":
+                return partial(cells.number, want.column)
+            case "json":
+                return partial(cells.document, want.column, want.kind == "json")
+            case "text" if want.kind is not None or not self._names_files(want, values):
+                return partial(cells.text, want.column)
+            case "tensor" | "tokens" if not all(isinstance(value, str) for value in values):
+                return partial(cells.array, want.column, kind)
+        return None
+
+    def _refuse(self, row: int, why: str) -> None:
+        if not self._faulty:
+            raise self._error(row, f"{why}; {LEAVE_OUT}")
+        self.faults.setdefault(row, why)
+
+    def without_faults(self, mended: Cells, keys: Sequence[Any] | None) -> tuple[Cells, list[int]]:
+        """The other rows, and which they are; PackError where there are none."""
+        left_out = [
+            LeftOut(
+                key=str(keys[row]) if keys is not None and keys[row] else self._numbered(row),
+                place=self.place(row),
+                why=why,
+                reason="unreadable",
             )
-        if kind == "json":
-            return Inline(contents=[self._json(row, want, v) for row, v in enumerate(values)]), FieldInfo(kind="json")
-        if not strings and kind in ("tensor", "tokens"):
-            arrays = [self._array(row, want, v, kind) for row, v in enumerate(values)]
-            info = array_info(kind, {(array.shape, array.dtype.name) for array in arrays})
-            return Inline(contents=[npy_bytes(array) for array in arrays]), info
-        return self._files(want, kind, values)  # type: ignore[arg-type]
+            for row, why in sorted(self.faults.items())
+        ]
+        kept = [row for row in range(len(self._numbers)) if row not in self.faults]
+        if not kept:
+            first = left_out[0]
+            raise PackError(f"{self._source} has no rows that can be read ({first.place}: {first.why})")
+        found = Cells(
+            data={name: [values[row] for row in kept] for name, values in mended.data.items()},
+            numbers=[self._numbers[row] for row in kept],
+            left_out=(*mended.left_out, *left_out),
+        )
+        return found, kept
 
     def keys(self, given: Sequence[Any] | None, columns: Mapping[str, Column]) -> list[str]:
         files = next((column for column in columns.values() if isinstance(column, Files)), None)
@@ -188,7 +233,8 @@ class _Rows:
             keys = [str(value).replace(".", "_") for value in given]
             for row, key in enumerate(keys):
                 if not key or key.startswith("/") or key.endswith("/"):
-                    raise self._error(row, f"{given[row]!r} cannot be a key")
+                    self._refuse(row, f"{given[row]!r} cannot be a key")
+                    keys[row] = self._numbered(row)
         elif files is not None and not any(path.startswith(("/", "../")) for path in files.paths):
             keys = [sample_key(path) if path else self._numbered(row) for row, path in enumerate(files.paths)]
         else:
@@ -210,11 +256,11 @@ class _Rows:
         return self._numbers[row]
 
     def _infer(self, want: _Wanted, values: Sequence[Any]) -> str:
-        if all(isinstance(v, bool) for v in values) or all(_is_number(v) for v in values):
+        if all(isinstance(v, bool) for v in values) or all(cells.is_number(v) for v in values):
             return "scalar"
         if any(isinstance(v, list | dict) for v in values):
             return "tokens" if want.field == "tokens" else "json"
-        if all(_is_number(v) or v == "" for v in values) and any(v != "" for v in values):
+        if all(cells.is_number(v) or v == "" for v in values) and any(v != "" for v in values):
             what = f"column {want.column!r} is empty, among numbers; fill it (--fill {want.field}=0), leave such rows"
             what += f" out (--drop-missing), or make it text ({want.field}:{want.column}:text)"
             raise self._error(list(values).index(""), what)
@@ -251,44 +297,8 @@ class _Rows:
             if looks and "\0" not in value
         )
 
-    def _scalars(self, want: _Wanted, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
-        if all(isinstance(v, bool) for v in values):
-            return Values(values=np.array(values, np.bool_)), FieldInfo(kind="scalar", dtype="bool")
-        numbers = [v if isinstance(v, int | float) else _number(v) for v in values]
-        for row, number in enumerate(numbers):
-            if number is None:
-                raise self._error(row, f"column {want.column!r} has {values[row]!r}, which is no number")
-        if all(isinstance(number, int) for number in numbers):
-            try:
-                return Values(values=np.array(numbers, np.int64)), FieldInfo(kind="scalar", dtype="int64")
-            except OverflowError:
-                raise PackError(f"{self._source}: column {want.column!r} has integers beyond 64 bits") from None
-        return Values(values=np.array(numbers, np.float64)), FieldInfo(kind="scalar", dtype="float64")
-
-    def _text(self, row: int, want: _Wanted, value: Any) -> str:
-        if isinstance(value, list | dict):
-            raise self._error(row, f"column {want.column!r} has {str(value)[:40]!r}, which is no text")
-        return str(value)
-
-    def _json(self, row: int, want: _Wanted, value: Any) -> bytes:
-        if isinstance(value, str) and want.kind == "json":
-            try:
-                json.loads(value)
-            except ValueError as error:
-                raise self._error(row, f"column {want.column!r} is not JSON ({error})") from error
-            return value.encode()
-        return json.dumps(value, ensure_ascii=False).encode()
-
-    def _array(self, row: int, want: _Wanted, value: Any, kind: str) -> np.ndarray[Any, Any]:
-        try:
-            array = np.asarray(value, np.int64 if kind == "tokens" else np.float32)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise self._error(row, f"column {want.column!r} is no array of numbers ({error})") from error
-        if kind == "tokens" and (array.ndim != 1 or any(isinstance(v, float) for v in value)):
-            raise self._error(row, f"column {want.column!r}: tokens are one list of integers")
-        return array
-
-    def _files(self, want: _Wanted, kind: Kind, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
+    def files(self, want: _Wanted, kind: Kind, values: Sequence[Any]) -> tuple[Column, FieldInfo]:
+        """The column of files that cells name."""
         sizes, mtimes, paths = [], [], []
         for row, value in enumerate(values):
             path, size, mtime, wrong = self._file(value)
@@ -323,22 +333,3 @@ class _Rows:
         if not stat.S_ISREG(about.st_mode):
             return path, -1, 0, "is not a file"
         return path, about.st_size, about.st_mtime_ns, "" if about.st_size else "is empty (0 bytes)"
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and (isinstance(value, int | float) or _number(value) is not None)
-
-
-def _number(value: Any) -> int | float | None:
-    """The number that a cell holds; no underscores, no hexadecimal, no infinities spelt out."""
-    if not isinstance(value, str) or not value or not value.isascii() or "_" in value:
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        pass
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) or value.lower() == "nan" else None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pt
 
 from fastload.errors import PackError
 from fastload.pack.arrow import is_plain
@@ -31,7 +34,7 @@ def read_cells(source: Path, lenience: Lenience) -> Cells:
         case ".csv" | ".tsv":
             return _read_csv(source, lenience.faulty)
         case ".parquet":
-            return _read_parquet(source)
+            return _read_parquet(source, lenience.faulty)
     return _read_jsonl(source, lenience)
 
 
@@ -70,7 +73,7 @@ def _read_csv(source: Path, faulty: bool) -> Cells:
         elif not why and not whole:
             why = _not_utf8("".join(cells))
         if why:
-            left_out.append(_left_out(source, number, reader.line_num, why, faulty))
+            left_out.append(_left_out(source, number, f"line {reader.line_num}", why, faulty))
             continue
         numbers.append(number)
         for append, cell in zip(appends, cells, strict=True):
@@ -116,11 +119,11 @@ def _delimiter(source: Path, text: io.StringIO) -> str:
     return next((mark for mark in (",", ";", "\t") if mark in first), ",")
 
 
-def _left_out(source: Path, number: int, line: int, why: str, faulty: bool) -> LeftOut:
+def _left_out(source: Path, number: int, place: str, why: str, faulty: bool) -> LeftOut:
     """A row that cannot be read; PackError where that is an error."""
     if not faulty:
-        raise PackError(f"{source}, line {line}: {why}; {LEAVE_OUT}")
-    return LeftOut(key=f"{number:0{KEY_DIGITS}d}", place=f"line {line}", why=why, reason="unreadable")
+        raise PackError(f"{source}, {place}: {why}; {LEAVE_OUT}")
+    return LeftOut(key=f"{number:0{KEY_DIGITS}d}", place=place, why=why, reason="unreadable")
 
 
 def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
@@ -133,7 +136,7 @@ def _read_jsonl(source: Path, lenience: Lenience) -> Cells:
         wrong = "" if whole else _not_utf8(text)
         row, why = (None, wrong) if wrong else json_row(text.rstrip("\r\n"))
         if row is None:
-            left_out.append(_left_out(source, number, line, why, lenience.faulty))
+            left_out.append(_left_out(source, number, f"line {line}", why, lenience.faulty))
             continue
         if lenience.mends:
             for name in row:  # in its order: that of a set of names changes from run to run
@@ -167,7 +170,7 @@ def json_row(text: str) -> tuple[dict[str, Any] | None, str]:
     return row, ""
 
 
-def _read_parquet(source: Path) -> Cells:
+def _read_parquet(source: Path, faulty: bool) -> Cells:
     table = open_parquet(source, verify_pages=True).read()
     for column in table.schema:
         if not is_plain(column.type):
@@ -175,5 +178,28 @@ def _read_parquet(source: Path) -> Cells:
                 f"{source}: column {column.name!r} is of type {column.type}, which a manifest cannot hold beside names"
                 " of files; pack the contents from files, or without the names (kind='shards')"
             )
-    data = {name: table.column(name).to_pylist() for name in table.schema.names}
-    return Cells(data=data, numbers=range(1, table.num_rows + 1))
+    data: dict[str, list[Any]] = {}
+    left_out: dict[int, LeftOut] = {}
+    for name in table.schema.names:
+        try:
+            data[name] = table.column(name).to_pylist()
+        except UnicodeDecodeError:
+            data[name] = _half_texts(table.column(name), f"{source}: column {name!r}")
+            for row, value in enumerate(data[name]):
+                if row not in left_out and value is not None and (why := _not_utf8(value)):
+                    why = f"column {name!r} is {why}"
+                    left_out[row] = _left_out(source, row + 1, f"row {row + 1}", why, faulty)
+    numbers: Sequence[int] = range(1, table.num_rows + 1)
+    if left_out:
+        kept = [row for row in range(table.num_rows) if row not in left_out]
+        numbers = [row + 1 for row in kept]
+        data = {name: [values[row] for row in kept] for name, values in data.items()}
+    return Cells(data=data, numbers=numbers, left_out=tuple(left_out[row] for row in sorted(left_out)))
+
+
+def _half_texts(column: pa.ChunkedArray, where: str) -> list[str | None]:
+    """The texts of a column, of which some are not UTF-8, as `_open` gives them."""
+    if pt.is_nested(column.type):
+        raise PackError(f"{where} has texts that are not UTF-8; convert them")
+    stored = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in stored]

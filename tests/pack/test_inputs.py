@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pack_sources import jpeg, png, wav
 
@@ -336,9 +339,9 @@ def test_rows_without_files_are_numbered(tmp_path: Path) -> None:
         ("path\ni/a.jpg\n", "key:path", "names no field"),
         ("path,file\ni/a.jpg,i/b.jpg\n", None, "two columns become the field 'image'"),
         ("path,n\ni/a.jpg,x\n", "image:path,n:n:scalar", "row 1: column 'n' has 'x', which is no number"),
-        ("n\n99999999999999999999\n", "n:n:scalar", "integers beyond 64 bits"),
+        ("n\n99999999999999999999\n", "n:n:scalar", "row 1: column 'n' has 9{20}, beyond the integers of 64 bits"),
         ("path\nn.txt\n", "v:path:tensor", "row 1: 'n.txt' is not a .npy file of numbers"),
-        ("j\n{\n", "j:j:json", "row 1: column 'j' is not JSON"),
+        ("j\n{\n", "j:j:json", "row 1: column 'j' has '{', which is not JSON"),
         ("a b,label\n1,2\n", None, "a field cannot be called 'a b'"),
         ("path,n\ngone.jpg,1\ni/a.jpg,2\n,3\n", None, "row 1: column 'path': 'gone.jpg' cannot be read"),
         ("picture,n\ngone,1\ni/a.jpg,2\n", None, "row 1: column 'picture': 'gone' .*; if these are no names of files"),
@@ -364,7 +367,7 @@ def test_faulty_manifests_are_named(media: Path, text: str, columns: str | None,
         ('{"a": 1}\n{"a":\n', "m.jsonl, line 2: not JSON"),
         ('{"a": "x"}\n{"a": "\\ud800 y"}\n', r"m.jsonl, line 2: '\\ud800' is half a character"),
         ('{"a": "x"}\n{"a": null}\n', "m.jsonl, row 2: column 'a' is null"),
-        ('{"tokens": [1]}\n{"tokens": [1.5]}\n', "row 2: column 'tokens': tokens are one list of integers"),
+        ('{"tokens": [1]}\n{"tokens": [1.5]}\n', r"row 2: column 'tokens' has \[1.5\]: tokens are one list of"),
     ],
 )
 def test_faulty_json_lines_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -396,6 +399,54 @@ def test_rows_that_cannot_be_read_are_left_out(media: Path) -> None:
         read_source(manifest(media, "{\n", "m.jsonl"), lenience=skip)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "why"),
+    [
+        (["1", '"x"', "3"], "v:v:scalar", "column 'v' has 'x', which is no number"),
+        (["1", "100000000000000000000", "3"], None, "column 'v' has 100000000000000000000, beyond the integers of 64"),
+        (["[1]", "[1, null]", "[3]"], "tokens:v", "column 'v' has [1, None], which is no array of numbers ("),
+        (["[1]", "[1.5]", "[3]"], "tokens:v", "column 'v' has [1.5]: tokens are one list of integers"),
+        (["[1]", "[null]", "[3]"], "v:v:tensor", "column 'v' has [None], a list with a null in it"),
+        (['"a"', "[1]", '"c"'], "v:v:text", "column 'v' has [1], which is no text"),
+        (['"1"', '"{"', '"3"'], "v:v:json", "column 'v' has '{', which is not JSON ("),
+        (['"a"', "1", '"c"'], "label:v:label", ""),
+        (['"a"', "0.5", '"c"'], "label:v:label", "column 'v' has 0.5 among class names; write it as text"),
+    ],
+)
+def test_values_that_their_field_cannot_hold_are_left_out(
+    tmp_path: Path, rows: list[str], columns: str | None, why: str
+) -> None:
+    lines = [f'{{"key": "k{row}", "v": {value}}}\n' for row, value in enumerate(rows)]
+    source = manifest(tmp_path, "".join(lines), "m.jsonl")
+    told = columns and f"key,{columns}"
+    table = read_source(source, columns=told, lenience=Lenience(faulty=True))
+    assert table.left_out is not None
+    if not why:
+        assert table.left_out == ()
+        return
+    ((key, place, found),) = [(left.key, left.place, left.why) for left in table.left_out]
+    assert (key, place, found[: len(why)]) == ("k1", f"{source}, row 2", why)
+    alone = read_source(manifest(tmp_path, lines[0] + lines[2], "m.jsonl"), columns=told)
+    assert (table.keys, table.fields, table.numbers) == (alone.keys, alone.fields, [1, 3])
+    with pytest.raises(PackError, match=re.escape(f"m.jsonl, row 2: {why}") + ".*; mend it, or leave such samples out"):
+        read_source(manifest(tmp_path, "".join(lines), "m.jsonl"), columns=told)
+    if columns is None:
+        return  # alone it would be a text
+    with pytest.raises(PackError, match=r"m.jsonl has no rows that can be read \(.*row 1: column 'v' has"):
+        read_source(manifest(tmp_path, lines[1], "m.jsonl"), columns=told, lenience=Lenience(faulty=True))
+
+
+def test_rows_without_a_key_that_could_be_one_are_left_out(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "key,n\na,1\nb/,2\n/,3\nd,4\n")
+    with pytest.raises(PackError, match=r"m.csv, row 2: 'b/' cannot be a key; mend it, or leave such samples out"):
+        read_source(source)
+    table = read_source(source, lenience=Lenience(faulty=True))
+    assert (table.keys, values(table, "n")) == (["a", "d"], [1, 4])
+    assert [left.key for left in table.left_out or ()] == ["000000002", "000000003"]
+    with pytest.raises(PackError, match=r"none of 1 samples can be read: .*m.csv, row 1: '/' cannot be a key, ..."):
+        read_source(manifest(tmp_path, "key,n\n/,3\n"), lenience=Lenience(faulty=True))
+
+
 def test_lines_that_are_no_text_or_no_csv_are_left_out(tmp_path: Path) -> None:
     skip = Lenience(faulty=True)
     content = b'\xef\xbb\xbft,n\n\xc3\xa4,1\n\n\xff,2\n"x"y,3\n"a\nb",4\n'
@@ -423,6 +474,19 @@ def test_line_breaks_in_quoted_cells_stay(tmp_path: Path) -> None:
     table = read_source(tmp_path / "m.csv")
     assert inline(table, "text") == [b"a\r\nb", b"c\rd\ne"]
     assert values(table, "n") == [1, 2]
+
+
+def test_rows_of_a_parquet_manifest_that_are_no_text_are_left_out(media: Path) -> None:
+    texts = pa.array([b"a", b"\xff", None, b"d"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"path": ["i/a.jpg", "i/b.jpg", "i/a.png", "i/b.jpg"], "t": texts}), media / "m.parquet")
+    with pytest.raises(PackError, match=r"m.parquet, row 2: column 't' is not UTF-8 \(byte 0xff\); mend it, or leave"):
+        read_source(media / "m.parquet")
+    table = read_source(media / "m.parquet", lenience=Lenience(faulty=True, drop=True))
+    assert (table.keys, inline(table, "t"), list(table.numbers or ())) == (["i/a", "i/b"], [b"a", b"d"], [1, 4])
+    assert [(left.place, left.reason) for left in table.left_out or ()] == [
+        ("row 2", "unreadable"),
+        ("row 3", "missing"),
+    ]
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
