@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.engine import Engine
 from fastload.loader import DataLoader
-from fastload.meter import ASSEMBLE, DECODE, READ, Clock, Meter
+from fastload.meter import ASSEMBLE, DECODE, READ, Clock, Meter, Stats
 from fastload.samplers import PackSequences
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.tar import TarShardWriter
@@ -196,6 +197,37 @@ def test_stats_may_be_read_while_running_and_subtracted(packed: Packed) -> None:
     for _ in loader:
         pass
     assert loader.stats().batches == 10
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_stats_may_be_read_before_the_first_batch_and_by_another_thread(packed: Packed, threads: int) -> None:
+    loader = DataLoader(packed("tar", [40]), 8, fields=FIELDS, num_workers=threads, augment=[slow(0.002)])
+    none = loader.stats()
+    assert (none.batches, none.consumer_seconds, none.thread_seconds, none.ready) == (0, 0.0, 0.0, ())
+    assert set(none.stages) == {"plan", "read", "decode", "assemble", "copy", "augment", "step"}
+    batches, over = iter(loader), threading.Event()
+    seen: list[Stats] = []
+    assert loader.stats().batches == 0, "an iterator that nobody has asked"
+
+    def watch() -> None:
+        while not over.wait(0.0005):
+            seen.append(loader.stats())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        while not seen:
+            time.sleep(0.001)
+        for batch in batches:
+            assert len(batch["label"]) == 8
+    finally:
+        over.set()
+        watching.join(20)
+    counts = [each.batches for each in seen]
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert sum(loader.stats().ready) == loader.stats().batches == 5
+    assert all(later.consumer_seconds >= earlier.consumer_seconds - 1e-6 for earlier, later in pairwise(seen))
 
 
 def test_an_iteration_that_was_dropped_counts_no_further(packed: Packed) -> None:
