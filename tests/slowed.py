@@ -26,7 +26,8 @@ from fastload.decode import Decoder, Raw
 from fastload.loader import DataLoader
 from fastload.order.cursor import Step
 from fastload.profile import Profile, profile
-from fastload.profile.verdict import Advice, Verdict
+from fastload.profile.advice import Advice
+from fastload.profile.verdict import Verdict
 from fastload.shards.read import Ints, Reader, Rows
 
 ROWS = 8

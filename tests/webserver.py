@@ -5,6 +5,8 @@ with Server(folder) as server:
     server.faults["a.tar"] = ["reset", "503"]    the next requests for it, one after the other
     server.always["a.tar"] = "hang"              every request for it
     server.chance = (0.2, seed)                  of every request, one of the faults that pass
+    server.latency_seconds                       before every answer
+    server.bytes_per_second                      of each connection; all_bytes_per_second: of all together
     server.requests                              (method, path, first byte, bytes sent) of each
 """
 
@@ -40,7 +42,8 @@ class Server:
         self.conditions = "kept"  # If-None-Match of PUT; or "ignored", or refused with "501"
         self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[tuple[str, str, int, int]] = []
-        self.bytes_per_second = 0.0
+        self.bytes_per_second = self.all_bytes_per_second = self.latency_seconds = 0.0
+        self.free_at = 0.0  # when what all connections were given is sent
         self.closing = threading.Event()
         self.answering: dict[threading.Thread, socket.socket] = {}
         self.lock = threading.Lock()
@@ -72,6 +75,13 @@ class Server:
                 return self.chance[1].choice(PASSING)
             return None
 
+    def turn(self, size: int) -> float:
+        """Seconds until so many bytes more are sent, where all connections together have a limit."""
+        with self.lock:
+            now = time.monotonic()
+            self.free_at = max(self.free_at, now) + size / self.all_bytes_per_second
+            return self.free_at - now
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -92,6 +102,7 @@ class Server:
 def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # a body waits 40 ms for its head to be acknowledged
 
         def setup(self) -> None:
             super().setup()
@@ -164,6 +175,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(text.encode())
 
         def _answer(self, *, with_body: bool) -> None:
+            server.closing.wait(server.latency_seconds)
             try:
                 self._send(with_body)
             except (BrokenPipeError, ConnectionResetError):
@@ -229,11 +241,13 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                 return self._cut()
             if fault == "slow":
                 time.sleep(0.05)
-            rate = server.bytes_per_second
+            rate = server.bytes_per_second or server.all_bytes_per_second
             step = len(body) if not rate else max(1, int(rate / 50))
             for at in range(0, len(body), max(1, step)):
+                if server.all_bytes_per_second:
+                    server.closing.wait(server.turn(min(step, len(body) - at)))
                 self.wfile.write(body[at : at + step])
-                if rate:
+                if server.bytes_per_second:
                     self.wfile.flush()
                     if server.closing.wait(0.02):
                         return self._cut()

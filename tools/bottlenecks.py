@@ -29,8 +29,8 @@ from slowed import CASES, MORE_CASES, SHARDS, Case, rate
 
 import fastload
 from fastload.machine import describe
+from fastload.profile.advice import Advice
 from fastload.profile.model import Model
-from fastload.profile.verdict import Advice
 
 NEAR, ENOUGH = 0.15, 0.95
 ROUNDS = 3  # of measuring without the advice and with it, in turn

@@ -5,12 +5,15 @@
 rig.py        runs parts of a loader's path, from files, memory or nothing
 capacity.py   each stage alone, at several numbers of threads
 ladder.py     the step, fed from further and further up the path
+network.py    of shards behind URLs: what a server gives, and what measurements need of it
 timeline.py   a few batches as they went, thread by thread
 gpu.py        what the GPU's own clock says
 trials.py     pictures stored differently, tried
 groups.py     row groups of Parquet that are decoded for few of their rows
 suspects.py   shards that take longer than others, threads that do less than fewer would
 model.py      what a batch takes, and would take if something were otherwise
+advice.py     a change and its gain, and what came of it
+fetching.py   what would have shards come faster
 verdict.py    what limits and why, and what would help
 subject.py    data set, machine and time
 findings.py   what was found, as values

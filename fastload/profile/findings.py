@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastload.meter import Stats
+from fastload.profile.advice import Tried
 from fastload.profile.capacity import Capacity, Ceilings
 from fastload.profile.ladder import Rung
 from fastload.profile.model import Model
+from fastload.profile.network import Network
 from fastload.profile.timeline import Timeline
-from fastload.profile.verdict import Tried, Verdict
+from fastload.profile.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Findings:
         capacities: of each stage alone.
         ceilings: of the machine.
         rungs: of the ladder.
-        setting: batch_size, num_workers, prefetch_factor, device and cores.
+        setting: batch_size, num_workers, prefetch_factor, device and cores; downloads, where a server was measured.
         tried: each advice that was tried, and what came of it.
         about: data set, machine and time (`fastload.profile.subject`).
         stored: by folder, or by source of a mixture: classes, sizes and lengths of what is packed, as
@@ -33,6 +35,7 @@ class Findings:
         between_share: of the GPU's time, what lies between steps, 0 to 1; None without one.
         timeline: of a few batches.
         stepped: there was a step; without one, batches were dropped as they came.
+        network: what a server gives of shards behind URLs; None where nothing has to be fetched.
     """
 
     verdict: Verdict
@@ -49,3 +52,4 @@ class Findings:
     between_share: float | None = None
     timeline: Timeline | None = None
     stepped: bool = True
+    network: Network | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastload.profile.advice import Advice
 from fastload.profile.ladder import Rung
 from fastload.profile.model import IN_THREADS, Model
 
@@ -65,3 +66,18 @@ def held(model: Model, rungs: Sequence[Rung]) -> Held | None:
         return None
     stage = max(IN_THREADS, key=lambda name: model.stage_ms[name])
     return Held(stage=stage, beside_ms=beside, alone_ms=alone, free_ms=max(alone, (busy + alone) / model.cores))
+
+
+def letting_go(model: Model, holder: Held) -> list[Advice]:
+    """Threads that run at the same time, at best on all processors."""
+    gain = model.batch_ms / max(holder.free_ms, 1e-6)
+    return [
+        Advice(
+            change=holder.change,
+            why=f"one thread at a time has the interpreter; {model.cores} processors need {holder.free_ms:.1f} ms",
+            gain=gain,
+            samples_per_second=gain * model.measured_rate,
+            stage=holder.stage,
+            bound=True,
+        )
+    ]

@@ -5,7 +5,7 @@ what it adds, as far as prefetching does not hide it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -51,7 +51,8 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
     if recording.reads:
         run = yield from rig.running(rig.jobs(recording.plan(), recording.recipe), each)
         rungs.append(("stored bytes in memory", "decode and assemble", run.batch_ms))
-    warm = ("files in the page cache", "read and check") if recording.reads else ("the data set", "read and decode")
+    files = "files in the page cache" if rig.at_hand is None else "shards in the cache"
+    warm = (files, "read and check") if recording.reads else ("the data set", "read and decode")
     run = yield from rig.running(rig.jobs(rig.endless()), each)
     rungs.append((*warm, run.batch_ms))
     if rig.drop_page_cache():
@@ -63,6 +64,15 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
         Rung(source=source, adds=adds, batch_ms=ms, cost_ms=ms - less)
         for (source, adds, ms), less in zip(rungs, before, strict=False)
     ]
+
+
+def from_server(rungs: Sequence[Rung], fetch_ms: float) -> list[Rung]:
+    """The rungs, and one more: what a server takes for a batch, beside all else. Worked out, for nobody can wait for an
+    epoch of it."""
+    last = rungs[-1].batch_ms
+    more = max(0.0, fetch_ms - last)
+    rung = Rung(source="the server, by the model", adds="the network", batch_ms=last + more, cost_ms=more)
+    return [*rungs, rung]
 
 
 def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> Steps[float]:

@@ -1,11 +1,12 @@
 """What a batch takes, and what it would take if something were otherwise.
 
 A batch takes as long as the slower of two sides that run at the same time, and no less than the processors need for
-all of its work.
+all of its work, and than a server takes to give its shards.
 
     threads    (read + decode) / threads, by the fitted scaling
     consumer   plan + assemble + copy + augment + step, one after the other
     processors CPU time of the whole process / cores
+    server     stored bytes that have to be fetched / bytes per second, of shards behind URLs
 
 Without threads, read and decode are the consumer's too.
 """
@@ -38,6 +39,7 @@ class Model:
         threads: threads of the loader.
         queued_ms: a batch, that threads of the process were ready to run and had no processor, summed.
         scaling: how read and decode scale together.
+        fetch_ms: that a server takes for what has to be fetched for a batch; beside all that was measured.
     """
 
     rows: float
@@ -49,6 +51,7 @@ class Model:
     cores: int
     scaling: Scaling = field(default_factory=Scaling)
     queued_ms: float = 0.0
+    fetch_ms: float = 0.0
 
     @property
     def queued_share(self) -> float:
@@ -75,9 +78,24 @@ class Model:
         n = self.threads if threads is None else threads
         return sum(ms for name, ms in self.stage_ms.items() if n == 0 or name not in IN_THREADS)
 
+    def local_ms(self, threads: int | None = None) -> float:
+        """Wall time a batch once its shards are here."""
+        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores)
+
     def predict_ms(self, threads: int | None = None) -> float:
         """Wall time a batch."""
-        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores)
+        return max(self.local_ms(threads), self.fetch_ms)
+
+    @property
+    def fetch_limits(self) -> bool:
+        """A server gives shards more slowly than all else takes."""
+        return self.fetch_ms > max(self.local_ms(), self.batch_ms)
+
+    @property
+    def waiting_share(self) -> float:
+        """Of the time, what is spent waiting for batches and putting them together, 0 to 1."""
+        whole = max(self.batch_ms, self.fetch_ms)
+        return min(1.0, (self.waiting_ms + whole - self.batch_ms) / max(whole, 1e-9))
 
     def rate(self, threads: int | None = None) -> float:
         """Samples/s."""
@@ -85,8 +103,8 @@ class Model:
 
     @property
     def measured_rate(self) -> float:
-        """Samples/s as they were measured."""
-        return 1e3 * self.rows / max(self.batch_ms, 1e-9)
+        """Samples/s as they were measured; no more than a server gives."""
+        return 1e3 * self.rows / max(self.batch_ms, self.fetch_ms, 1e-9)
 
     def changed(self, factors: Mapping[str, float]) -> Model:
         """With stages that take so many times as long.
@@ -106,9 +124,11 @@ class Model:
         return {name: ms / over if name in IN_THREADS else ms for name, ms in self.stage_ms.items()}
 
     def ranked(self) -> list[str]:
-        """The stages, the one that limits first, then those behind it."""
+        """The stages, the one that limits first, then those behind it; fetching is part of reading."""
         path = self.path_ms()
         by_time = sorted(path, key=lambda name: -path[name])
+        if self.fetch_limits:
+            return ["read", *(name for name in by_time if name != "read")]
         in_threads = self.threads > 0 and self.threads_ms() >= self.consumer_ms()
         side = [name for name in by_time if self.threads == 0 or (name in IN_THREADS) == in_threads]
         return [side[0], *(name for name in by_time if name != side[0])]

@@ -12,8 +12,10 @@ from fastload.profile.words import (
     about,
     adds,
     calm,
+    measured,
     ms,
     of_ceiling,
+    of_server,
     on_gpu,
     predicted,
     queued,
@@ -34,7 +36,7 @@ def to_html(profile: Findings) -> str:
 
 def _values(profile: Findings) -> dict[str, Any]:
     path, verdict, asked = profile.model.path_ms(), profile.verdict, max(1, sum(profile.stats.ready))
-    longest = max([*path.values(), profile.model.batch_ms, 1e-9])
+    longest = max([*path.values(), profile.model.batch_ms, profile.model.fetch_ms, 1e-9])
     top = max([rung.batch_ms for rung in profile.rungs] + [1e-9])
     rungs = [
         {
@@ -65,7 +67,9 @@ def _values(profile: Findings) -> dict[str, Any]:
         "stored": [
             (name, each, list(class_bars(each)), list(histograms(each))) for name, each in profile.stored.items()
         ],
-        "openly": (verdict.first_epoch, *on_gpu(profile), *profile.notes),
+        "openly": (verdict.first_epoch, *of_server(profile), *on_gpu(profile), *profile.notes),
+        "measured": measured(profile),
+        "fetching": 100 * profile.model.fetch_ms / longest,
         "predicted": predicted,
         "about": about(profile),
         "adds": adds,
@@ -96,7 +100,7 @@ _STYLE = """
 .wide { grid-template-columns: 13rem 1fr 5rem; }
 .row.lane { grid-template-columns: 7rem 1fr; } .key { display: inline-block; width: .7em; height: .7em; }
 .told { white-space: nowrap; } .limit { font-weight: 700; }
-ol { padding-left: 1.25rem; } li { margin: .5rem 0; }
+ol { padding-left: 1.25rem; } li { margin: .5rem 0; overflow-wrap: anywhere; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; } .charts figure { margin: 0; flex: 1 1 18rem; max-width: 22rem; }
 .charts svg { width: 100%; height: auto; }
 @media (max-width: 34rem) { .wide { grid-template-columns: 1fr 5rem; }
@@ -114,7 +118,7 @@ _TITLE = "fastload profile: {{ verdict.limit }} limits"
 _PAGE = """
 <h1>{{ verdict.sentence }}</h1>
 <div class="numbers">
-<div><b>{{ rate(verdict.samples_per_second) }}</b>samples/s measured</div>
+<div><b>{{ rate(verdict.samples_per_second) }}</b>{{ measured }}</div>
 <div><b>{{ rate(verdict.predicted) }}</b>by the model, {{ "%+.0f"|format(100 * verdict.model_error) }}%</div>
 {% if p.stepped and not verdict.doubt %}
 <div><b>{{ rate(verdict.loader_alone) }}</b>if your step took no time</div>{% endif %}
@@ -151,9 +155,13 @@ came × {{ "%.3g"|format(each.came / each.now) }}
 {% endfor %}
 <div class="row quiet"><span>waiting</span>{{ bar(waiting, "#8a93a1") }}
 <span>{{ ms(p.model.waiting_ms) }} ms</span></div>
+{% if p.network %}<div class="row{{ " limit" if p.model.fetch_limits else "" }}"><span>server</span>
+{{ bar(fetching, colours["read"]) }}<span>{{ ms(p.model.fetch_ms) }} ms</span></div>{% endif %}
 <p class="quiet">{% if p.model.threads %}Read and decode: busy time over the number of threads, {{ p.model.threads }};
 they run beside the other stages, which follow one another.{% else %}Without threads, all stages follow one another,
-and waiting is the first four.{% endif %} Waiting: for a batch, planning it, and putting it together.</p></section>
+and waiting is the first four.{% endif %} Waiting: for a batch, planning it, and putting it together.
+{%- if p.network %} The server: giving the stored bytes of a batch that have to be fetched, beside all else.
+{%- endif %}</p></section>
 
 {% if p.timeline %}<section><h2>A few batches, as they went</h2>
 {% for lane in p.timeline.lanes %}<div class="row lane"><span>{{ lane.name }}</span>

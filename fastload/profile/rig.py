@@ -25,6 +25,7 @@ from fastload.loader import DataLoader
 from fastload.machine import queued_seconds
 from fastload.meter import Clock, Meter, Stats
 from fastload.order.cursor import Step, steps
+from fastload.order.distribute import Share
 from fastload.order.shuffle import Ints
 from fastload.profile.gpu import StepsOnStream, events_of
 from fastload.shards.read import Reader, Rows
@@ -125,8 +126,28 @@ class _Moment(NamedTuple):
         return cls(meter.stats(), time.perf_counter(), time.process_time(), queued_seconds())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtHand:
+    """Of shards behind URLs, those that were fetched to be measured.
+
+    Attributes:
+        consumed: samples over all ranks of the steps, from the first on, that need no others.
+        shards: by number.
+        objects: what the first step needed: files of shards, and the indexes beside them.
+        seconds: until they were there; next to nothing where the cache had them.
+    """
+
+    consumed: int
+    shards: frozenset[int]
+    objects: int
+    seconds: float
+
+
 class Rig:
     """The stages of a loader.
+
+    Attributes:
+        at_hand: to what measurements keep; None where all shards are local.
 
     Raises:
         ConfigError: the loader has no samples, or they can only be gone through once.
@@ -138,6 +159,7 @@ class Rig:
                 "profile: an iterable data set cannot be taken apart; its loader's stats() say where the time goes"
             )
         self.loader = loader
+        self.at_hand: AtHand | None = None
         self.device, self.chain, self.share = loader.device, loader._chain, loader._share()
         self._pool = BufferPool(pinned=loader.pin_memory, limit=64)
         self.reopen()
@@ -157,10 +179,21 @@ class Rig:
         self.recipe = replace(recipe, decoders={**recipe.decoders, **self.loader._decoders()})
 
     def endless(self, batch_size: int | None = None) -> Iterator[Step]:
-        """Steps, epoch after epoch; None: of the loader's batch size."""
+        """Steps, epoch after epoch; None: of the loader's batch size. Those whose shards are at hand, again and again,
+        where not all may be."""
         share = self.share if batch_size is None else replace(self.share, batch_size=batch_size, schedule=())
         for epoch in count():
-            yield from steps(self.order, share, epoch * self.order.samples)
+            yield from self._steps_at_hand(share, 0 if self.at_hand else epoch * self.order.samples)
+
+    def first_steps(self) -> Iterator[Step]:
+        """An epoch, or as much of it as is at hand, one step at least."""
+        yield from self._steps_at_hand(self.share, 0)
+
+    def _steps_at_hand(self, share: Share, start: int) -> Iterator[Step]:
+        for step in steps(self.order, share, start):
+            yield step
+            if self.at_hand is not None and step.consumed >= self.at_hand.consumed:
+                return
 
     def jobs(
         self, plan: Iterator[Step], recipe: Recipe | None = None, threads: int | None = None
@@ -350,7 +383,7 @@ def record(rig: Rig, seconds: float) -> Recording:
     taken: list[Step] = []
     hosts: list[Batch] = []
     started = time.perf_counter()
-    for step in steps(rig.order, rig.share, 0):
+    for step in rig.first_steps():
         if taken and step.size < taken[0].size:
             break
         taken.append(step)

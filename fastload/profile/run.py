@@ -17,11 +17,13 @@ from fastload.fields import Audio, Image, Tensor, Tokens
 from fastload.loader import DataLoader
 from fastload.machine import free_bytes
 from fastload.meter import Stats
+from fastload.profile.advice import Advice, Tried
 from fastload.profile.capacity import READ_AND_DECODE, Capacity, Scaling, capacities, ceilings
 from fastload.profile.findings import Findings
 from fastload.profile.groups import fewer_rows
-from fastload.profile.ladder import climb
-from fastload.profile.model import IN_THREADS, model_of
+from fastload.profile.ladder import climb, from_server
+from fastload.profile.model import IN_THREADS, Model, model_of
+from fastload.profile.network import Network, fetch_first, measure, served
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, Steps, Train, another_round, drive, drop, record
 from fastload.profile.subject import stored, subject
@@ -29,14 +31,17 @@ from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text
 from fastload.profile.timeline import trace
 from fastload.profile.trials import try_changes
-from fastload.profile.verdict import Advice, Tried, Verdict, judge
+from fastload.profile.verdict import Verdict, judge
 
-_TRIED = {"num_workers", "prefetch_factor", "batch_size"}  # arguments that are tried
+_TRIED = {"num_workers", "prefetch_factor", "batch_size", "downloads"}  # arguments that are tried
 _TRIED_RUNS = 6  # of each advice, with it and without
 _WARM = "Files on disk were not measured: they stay in memory while somebody has them open, as a loader that was used"
+_ALL_CACHED = "Nothing is told of the server: all shards are in the cache, or it could not be measured"
 
-# Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings, and each suspicion.
+# Shares of the time: the loader as it is, stages alone, the ladder, recording, ceilings, and each suspicion. Of shards
+# behind URLs, and beyond that time: measuring the server, and fetching what is measured on.
 _LIVE, _ALONE, _LADDER, _RECORD, _CEILINGS, _SUSPECTS = 0.33, 0.2, 0.29, 0.08, 0.04, 0.05
+_SERVER, _FETCH = 0.1, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
         raise ConfigError(f"profile: seconds={seconds!r}: must be a positive number")
     rig = Rig(loader)
+    network = _network(rig, seconds)
     live = yield from rig.running(rig.jobs(rig.endless()), _LIVE * seconds)
     seen = yield from trace(rig)
     recording = record(rig, _RECORD * seconds)
@@ -100,6 +106,9 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
     shards = slow_shards(rig, _SUSPECTS * seconds)
     rungs = yield from climb(rig, recording, _LADDER * seconds)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))
+    if network is not None:
+        model = replace(model, fetch_ms=network.fetch_ms(model.rows))
+        rungs = from_server(rungs, model.fetch_ms)
     queued = model.queued_ms / max(1e-9, sum(model.stage_ms[name] for name in IN_THREADS))
     verdict = judge(
         model,
@@ -115,8 +124,9 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         samples=rig.order.samples,
         fits=_stored_bytes(loader) < free_bytes(),
         stepped=stepped,
+        network=network,
     )
-    tried = (yield from _try(rig, verdict.advice, seconds)) if try_advice else []
+    tried = (yield from _try(rig, verdict.advice, seconds, model, network)) if try_advice else []
     return Profile(
         verdict=verdict,
         model=model,
@@ -130,6 +140,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
             "prefetch_factor": loader.prefetch_factor,
             "device": str(loader.device),
             "cores": model.cores,
+            **({} if network is None else {"downloads": network.downloads}),
         },
         tried=tuple(tried),
         between_share=live.between_share,
@@ -137,12 +148,24 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         stepped=stepped,
         about=subject(loader.dataset),
         stored=stored(loader.dataset),
-        notes=_notes(rig, verdict, _ragged(loader)),
+        notes=_notes(rig, verdict, _ragged(loader), network),
+        network=network,
     )
 
 
-def _notes(rig: Rig, verdict: Verdict, ragged: Sequence[str]) -> tuple[str, ...]:
+def _network(rig: Rig, seconds: float) -> Network | None:
+    """What a server gives, if shards are behind URLs; and those that are measured, fetched."""
+    network = measure(rig, _SERVER * seconds)
+    first = fetch_first(rig, _FETCH * seconds)
+    if network is None or first is None:
+        return None
+    return replace(network, first_objects=first.objects, first_seconds=first.seconds)
+
+
+def _notes(rig: Rig, verdict: Verdict, ragged: Sequence[str], network: Network | None = None) -> tuple[str, ...]:
     said = [_WARM] if rig.files and verdict.cold_ms is None else []
+    if rig.at_hand is not None and network is None:
+        said.append(_ALL_CACHED)
     if ragged and verdict.limit == "decode":
         lists = ", ".join(ragged)
         said.append(f"Decoded whole, for no size is declared: {lists}. A size, and a crop, may take far less")
@@ -160,8 +183,14 @@ def _ragged(loader: DataLoader) -> list[str]:
     return [name for name, each in fields if type(each) in sizes and getattr(each, sizes[type(each)]) is None]
 
 
-def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried]]:
-    """Each advice that other arguments of the loader follow, in turn with runs without it."""
+def _try(
+    rig: Rig, advice: Sequence[Advice], seconds: float, model: Model | None = None, network: Network | None = None
+) -> Steps[list[Tried]]:
+    """Each advice that other arguments of the loader follow, in turn with runs without it.
+
+    Args:
+        model, network: of the loader, where shards have to be fetched.
+    """
     found = []
     can = sum(_can_try(each) for each in advice)
     for each in advice:
@@ -170,6 +199,9 @@ def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried
             rates: list[tuple[float, float]] = []
             share, started = seconds / can, time.perf_counter()
             while another_round(len(rates), started, share):
+                if model is not None and network is not None and "downloads" in each.setting:
+                    rates.append(_rates_fetched(rig, each, model, network, share / _TRIED_RUNS))
+                    continue
                 before = yield from _tried_rate(rig, {}, tried.alone, share / _TRIED_RUNS)
                 after = yield from _tried_rate(rig, each.setting, tried.alone, share / _TRIED_RUNS)
                 rates.append((before, after))
@@ -181,6 +213,16 @@ def _try(rig: Rig, advice: Sequence[Advice], seconds: float) -> Steps[list[Tried
 
 def _can_try(advice: Advice) -> bool:
     return bool(advice.setting) and set(advice.setting) <= _TRIED
+
+
+def _rates_fetched(rig: Rig, advice: Advice, model: Model, network: Network, seconds: float) -> tuple[float, float]:
+    """Samples/s with as many downloads as there are, and as are advised: the server is asked for that many objects at a
+    time, and what comes is dropped, for an epoch of it takes too long."""
+    rates = []
+    for downloads in (network.downloads, int(advice.setting["downloads"])):
+        speed = served(rig, network, network.at_a_time(downloads), seconds)
+        rates.append(replace(model, fetch_ms=network.fetch_ms(model.rows, speed)).measured_rate)
+    return rates[0], rates[1]
 
 
 def _tried_rate(rig: Rig, setting: Mapping[str, Any], alone: bool, seconds: float) -> Steps[float]:

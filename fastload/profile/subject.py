@@ -12,7 +12,7 @@ from fastload.describe.numbers import describe_index
 from fastload.errors import ConfigError
 from fastload.machine import describe
 from fastload.mixture import Mix
-from fastload.remote.urls import is_url
+from fastload.remote.urls import is_url, shown
 from fastload.shards.index import Index
 from fastload.statistics import index_file_of
 
@@ -84,5 +84,5 @@ def _place(dataset: Any) -> str:
     index = getattr(dataset, "index", None)
     if index is None:
         return type(getattr(dataset, "data", dataset)).__name__
-    folders = {os.path.dirname(path) for path in index.paths}
+    folders = {os.path.dirname(shown(path) if is_url(path) else path) for path in index.paths}
     return ", ".join(sorted(folders)) or "no shards"

@@ -75,6 +75,8 @@ def slow_shards(rig: Rig, seconds: float) -> list[SlowShard]:
         return []
     sizes = dataset.index.sizes
     chosen = np.argsort(-sizes, kind="stable")[: int((sizes > 0).sum())]
+    if rig.at_hand is not None:  # others would have to be fetched
+        chosen = chosen[np.isin(chosen, list(rig.at_hand.shards))]
     chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), SHARDS_LOOKED_AT)).astype(int))]
     costs: dict[int, tuple[float, float]] = {}  # shard -> seconds a sample of reading, of decoding
     started = time.perf_counter()

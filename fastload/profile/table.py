@@ -16,8 +16,10 @@ from fastload.profile.words import (
     about,
     adds,
     calm,
+    measured,
     ms,
     of_ceiling,
+    of_server,
     on_gpu,
     predicted,
     queued,
@@ -44,7 +46,7 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
     verdict, setting = profile.verdict, profile.setting
     yield Text(verdict.sentence, style="bold")
     yield Text(
-        f"{rate(verdict.samples_per_second)} samples/s, {rate(verdict.predicted)} by the model "
+        f"{rate(verdict.samples_per_second)} {measured(profile)}, {rate(verdict.predicted)} by the model "
         f"({verdict.model_error:+.0%})"
         + ("" if verdict.doubt or not profile.stepped else f"; {rate(verdict.loader_alone)} if your step took no time")
     )
@@ -52,7 +54,7 @@ def _parts(profile: Findings) -> Iterator[RenderableType]:
         yield Text("; ".join(calm(profile)), style="dim")
     yield Text(about(profile), style="dim")
     yield Text(", ".join(f"{name}={value}" for name, value in setting.items()), style="dim")
-    for said in (verdict.first_epoch, *on_gpu(profile), *profile.notes):
+    for said in (verdict.first_epoch, *of_server(profile), *on_gpu(profile), *profile.notes):
         if said:
             yield Text(said)
     if verdict.doubt:
@@ -110,6 +112,9 @@ def _stages(profile: Findings) -> RenderableType:
         flow = speed(stage.bytes / stage.busy_seconds if stage.busy_seconds else None)
         table.add_row(name, ms(model.stage_ms[name]), ms(path[name]), flow, style=style)
     table.add_row("waiting", ms(model.waiting_ms), "", "", style="dim")
+    if profile.network is not None:
+        speed_now = speed(profile.network.pace.bytes_per_second(profile.network.at_a_time()))
+        table.add_row("server", "", ms(model.fetch_ms), speed_now, style="dim")
     return table
 
 

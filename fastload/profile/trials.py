@@ -33,19 +33,20 @@ def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded) -> list[Tri
     for name, decoder in decoders.items():
         if not isinstance(decoder, ImageDecoder) or decoder.field.size is None:
             continue
-        stored = (raw for rows in recorded.rows.values() for raw in rows.raw.get(name, ()))
-        raws = _affordable(decoder, [raw for raw in stored if isinstance(raw, bytes) and raw[:3] == _JPEG][:TRIED])
+        stored = [raw for rows in recorded.rows.values() for raw in rows.raw.get(name, ()) if isinstance(raw, bytes)]
+        of_all = sum(map(len, stored)) / max(1, recorded.bytes)
+        raws = _affordable(decoder, [raw for raw in stored if raw[:3] == _JPEG][:TRIED])
         if not raws:
             continue
         if decoder.field.crop is not None and all(read_layout(raw) is None for raw in raws):
             made = [seekable.data or raw for raw, seekable in ((raw, make_seekable(raw)) for raw in raws)]
             change = "pack anew with crop-seekable JPEGs (fastload pack --jpeg seekable)"
-            found.append(_trial(change, f"{name}: lossless, only the crop is decoded", decoder, raws, made))
+            found.append(_trial(change, f"{name}: lossless, only the crop is decoded", decoder, raws, made, of_all))
         least = round(ROOM * min(decoder.field.height_width))
         small = [_shrunk(raw, least) for raw in raws]
         if any(len(a) < len(b) for a, b in zip(small, raws, strict=True)):
             change = f"store pictures of {least} pixels on the shorter side (fastload pack --resize-shorter {least})"
-            found.append(_trial(change, f"{name}: crops lose detail beyond that", decoder, raws, small))
+            found.append(_trial(change, f"{name}: crops lose detail beyond that", decoder, raws, small, of_all))
     return found
 
 
@@ -74,12 +75,15 @@ def _shrunk(raw: Raw, least: int) -> Raw:
     return bytes(simplejpeg.encode_jpeg(out, quality=QUALITY, colorspace="RGB", colorsubsampling="420"))
 
 
-def _trial(change: str, why: str, decoder: ImageDecoder, now: Sequence[Raw], then: Sequence[Raw]) -> Trial:
+def _trial(
+    change: str, why: str, decoder: ImageDecoder, now: Sequence[Raw], then: Sequence[Raw], of_all: float = 1.0
+) -> Trial:
+    """`of_all`: of the bytes of samples, what the field has."""
     pairs = [(_seconds(decoder, now), _seconds(decoder, then)) for _ in range(_PAIRS)]
     factor = statistics.median(after / max(before, 1e-9) for before, after in pairs)
     size = sum(map(len, then)) / sum(map(len, now))
     why = f"{why}; tried on {len(now)} pictures: {factor:.2f} of the decoding time, {size:.2f} of the bytes"
-    return Trial(change=change, why=why, factor=factor)
+    return Trial(change=change, why=why, factor=factor, size=1 - of_all * (1 - size))
 
 
 def _seconds(decoder: ImageDecoder, raws: Sequence[Raw]) -> float:

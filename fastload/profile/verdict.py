@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from fastload.profile.advice import WORTH_SAYING, Advice, advise, bound
 from fastload.profile.capacity import MOST_THREADS, WAITS
-from fastload.profile.interpreter import Held, held
+from fastload.profile.fetching import cause as fetching_cause
+from fastload.profile.fetching import more_from_the_server
+from fastload.profile.interpreter import Held, held, letting_go
 from fastload.profile.ladder import Rung
 from fastload.profile.model import IN_THREADS, Model
+from fastload.profile.network import Network
 from fastload.profile.suspects import Crowd, SlowShard
 
-WORTH_SAYING = 0.05  # gains below this are noise
 _STORAGE_SHARE = 0.15  # of a step; two runs of a loader on a busy machine differ by as much as 10%
 _DOUBT = 0.15  # what the model, or a second run, is off by: from here on its figures are no predictions
 _LARGER = (2, 4)  # times as many rows, for batches that cost by the batch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
-    """A change, and what it would bring.
-
-    Attributes:
-        change: what to do.
-        why: what it rests on.
-        gain: predicted throughput over that of now, e.g. 1.8; 1.0 where it only saves.
-        samples_per_second: what was measured, times the gain.
-        stage: the stage that it changes.
-        setting: arguments of the loader that make the change, by name; empty where it is none of these.
-        bound: the gain is what it would be at most: how much less the stage would take, nobody knows; or other programs
-            take the processors, and a change brings out waits for them that something slower hides now.
-    """
-
-    change: str
-    why: str
-    gain: float
-    samples_per_second: float
-    stage: str
-    setting: Mapping[str, int | str] = field(default_factory=dict)
-    bound: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """An advice, and what it brought.
-
-    Attributes:
-        came: samples/s with the change; None where trying it would take more than other arguments of the loader.
-        now: samples/s without it, measured in turn with it.
-    """
-
-    advice: Advice
-    now: float | None
-    came: float | None
-
-    @property
-    def alone(self) -> bool:
-        """Both without your step, which may have no memory for larger batches."""
-        return "batch_size" in self.advice.setting
-
-    @property
-    def off(self) -> float | None:
-        """What came over what was predicted, less 1; with the machine's speed of the moment taken out. None where the
-        prediction was a bound."""
-        if self.came is None or self.now is None or self.advice.bound:
-            return None
-        return self.came / self.now / self.advice.gain - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +28,15 @@ class Verdict:
         limit: the stage that limits.
         behind: the one that would limit next.
         waiting_share: of the time, what is spent waiting for batches and putting them together, 0 to 1.
-        samples_per_second: measured.
+        samples_per_second: measured; no more than a server gives of shards that have to be fetched.
         predicted: samples/s by the model, to judge it by.
         loader_alone: samples/s if your step took no time: what was measured, times the gain by the model.
         advice: the largest gain first, and those that are bounds last.
-        cause: what is behind the limit, where it is one thing: "slow shard", "too many threads" or "interpreter"; else
-            "".
+        cause: what is behind the limit, where it is one thing: "slow shard", "too many threads" or "interpreter"; of
+            shards that a server gives too slowly "latency" or "bandwidth"; else "".
         why: the cause in words.
-        again: time of a batch when the loader ran again, over that of the run that was judged; None: it did not.
+        again: time of a batch when the loader ran again, over that of the run that was judged, both no less than a
+            server takes; None: it did not.
         cold_ms: what a batch takes longer where files come from the disk; None where it was not measured.
         cold_share: of the time of such a batch.
     """
@@ -142,6 +95,7 @@ class Trial:
         factor: time of the stage over that of now.
         stage: "decode" or "read".
         bound: as of `Advice`.
+        size: stored bytes over those of now.
     """
 
     change: str
@@ -149,6 +103,12 @@ class Trial:
     factor: float
     stage: str = "decode"
     bound: bool = False
+    size: float = 1.0
+
+    def on(self, model: Model) -> Model:
+        """What a batch takes then."""
+        after = model.changed({self.stage: self.factor})
+        return replace(after, fetch_ms=model.fetch_ms * self.size)
 
 
 def judge(
@@ -166,6 +126,7 @@ def judge(
     fits: bool = True,
     samples: int | None = None,
     stepped: bool = True,
+    network: Network | None = None,
 ) -> Verdict:
     """The verdict on a loader.
 
@@ -183,46 +144,49 @@ def judge(
         samples: of an epoch, which no batch can have more rows than; None: not known.
         fits: the stored data fits into memory, so that later epochs find it there.
         stepped: there was a step; without one, it limits nothing.
+        network: what an epoch has to fetch; its time is in the model.
     """
     own = model if stepped else replace(model, stage_ms={**model.stage_ms, "step": 0.0})
-    holder = held(own, rungs)
+    holder = None if own.fetch_limits else held(own, rungs)
     limit = own.ranked()[0] if holder is None else holder.stage
-    behind = next(name for name in own.changed({limit: 0.0}).ranked() if name != limit and (stepped or name != "step"))
+    rest = replace(own, fetch_ms=0.0) if own.fetch_limits else own.changed({limit: 0.0})
+    behind = next(name for name in rest.ranked() if name != limit and (stepped or name != "step"))
     cause, why = _cause(model, limit, shards, crowd, holder)
+    if network is not None and own.fetch_limits:
+        cause, why = fetching_cause(network)
     found = [*_slow_shards(model, shards), *(_crowd(model, crowd) if crowd else _threads(model, parallel))]
     found += [
-        *_prefetch(model, limit, prefetch),
+        *([] if model.fetch_limits else _prefetch(model, limit, prefetch)),
         *_consumer(model, limit, ragged, samples),
         *_augment(model, limit, device, gpu),
     ]
     found += [
-        replace(
-            _advice(trial.change, trial.why, model, model.changed({trial.stage: trial.factor}), trial.stage),
-            bound=trial.bound,
-        )
+        replace(advise(trial.change, trial.why, model, trial.on(model), trial.stage), bound=trial.bound)
         for trial in trials
-        if trial.factor < 1
+        if trial.factor < 1 or trial.size < 1
     ]
     if not fits:
         found += _storage(model, rungs)
     if cause == "interpreter" and holder is not None:
-        found += _letting_go(model, holder)
+        found += letting_go(model, holder)
+    if network is not None:
+        found += more_from_the_server(model, network)
     worth = [_at_most(each, model) for each in found if each.gain > 1 + WORTH_SAYING]
-    worth += [] if crowd else _spare_threads(model)
+    worth += [] if crowd or model.fetch_limits else _spare_threads(model)  # later epochs may come from a cache
     alone = model.changed({"step": 0.0})
     again = next((rung.batch_ms for rung in rungs if rung.adds in ("read and check", "read and decode")), None)
     cold = next((rung for rung in rungs if rung.adds == "storage"), None)
     return Verdict(
         limit=limit,
         behind=behind,
-        waiting_share=min(1.0, model.waiting_ms / max(model.batch_ms, 1e-9)),
+        waiting_share=model.waiting_share,
         samples_per_second=model.measured_rate,
         predicted=model.rate(),
         loader_alone=alone.rate() / model.rate() * model.measured_rate,
         advice=tuple(sorted(worth, key=lambda each: (each.bound, -each.gain))),
         cause=cause,
         why=why,
-        again=None if again is None else again / max(model.batch_ms, 1e-9),
+        again=None if again is None else max(again, model.fetch_ms) / max(model.batch_ms, model.fetch_ms, 1e-9),
         cold_ms=None if cold is None else cold.cost_ms,
         cold_share=0.0 if cold is None else cold.cost_ms / max(cold.batch_ms, 1e-9),
     )
@@ -230,7 +194,7 @@ def judge(
 
 def _at_most(advice: Advice, model: Model) -> Advice:
     """A bound, if the waits for processors that other programs have are no small part of what a batch would take."""
-    after_ms = model.batch_ms / advice.gain
+    after_ms = max(model.batch_ms, model.fetch_ms) / advice.gain
     return replace(advice, bound=advice.bound or model.taken_ms > _DOUBT * after_ms)
 
 
@@ -259,28 +223,13 @@ def _slow_shards(model: Model, shards: Sequence[SlowShard]) -> list[Advice]:
     why = f"{shards[0].name}: {shards[0].milliseconds:.2f} ms a sample, others {shards[0].others_ms:.2f}"
     change = f"pack {names} anew, or store where the others are"
     stage = min(IN_THREADS, key=lambda name: factors[name] * model.stage_ms[name] - model.stage_ms[name])
-    return [_advice(change, why, model, model.changed(factors), stage)]
-
-
-def _letting_go(model: Model, holder: Held) -> list[Advice]:
-    """Threads that run at the same time, at best on all processors."""
-    gain = model.batch_ms / max(holder.free_ms, 1e-6)
-    return [
-        Advice(
-            change=holder.change,
-            why=f"one thread at a time has the interpreter; {model.cores} processors need {holder.free_ms:.1f} ms",
-            gain=gain,
-            samples_per_second=gain * model.measured_rate,
-            stage=holder.stage,
-            bound=True,
-        )
-    ]
+    return [advise(change, why, model, model.changed(factors), stage)]
 
 
 def _crowd(model: Model, crowd: Crowd) -> list[Advice]:
     """As many threads as do the most."""
     after = model.changed(dict.fromkeys(IN_THREADS, 1 / crowd.gain))
-    advice = _advice(
+    advice = advise(
         f"num_workers={crowd.threads}, from {model.threads}",
         f"threads get into each other's way: {crowd.stage} alone does {crowd.gain:.2f} times as much with fewer",
         model,
@@ -288,18 +237,6 @@ def _crowd(model: Model, crowd: Crowd) -> list[Advice]:
         crowd.stage,
     )
     return [replace(advice, setting={"num_workers": crowd.threads})]
-
-
-def _advice(change: str, why: str, model: Model, after: Model, stage: str, threads: int | None = None) -> Advice:
-    gain = after.rate(threads) / model.rate()
-    return Advice(
-        change=change,
-        why=why,
-        gain=gain,
-        samples_per_second=gain * model.measured_rate,
-        stage=stage,
-        setting={} if threads is None else {"num_workers": threads},
-    )
 
 
 def _threads(model: Model, parallel: bool) -> list[Advice]:
@@ -315,7 +252,7 @@ def _threads(model: Model, parallel: bool) -> list[Advice]:
     stage = max(IN_THREADS, key=lambda name: model.stage_ms[name])
     if rates[n] > (1 + WORTH_SAYING) * model.rate():
         return [
-            _advice(
+            advise(
                 f"num_workers={n}, from {model.threads}",
                 f"{'reading and decoding wait' if waits else 'reading and decoding take the processors'} "
                 f"{busy:.1f} ms a batch; {n} threads would need {model.threads_ms(n):.1f} ms",
@@ -365,17 +302,13 @@ def _prefetch(model: Model, limit: str, prefetch: int) -> list[Advice]:
     ]
 
 
-def _bound(change: str, why: str, model: Model, after: Model, stage: str, **setting: int | str) -> Advice:
-    return replace(_advice(change, why, model, after, stage), setting=setting, bound=True)
-
-
 def _consumer(model: Model, limit: str, ragged: Sequence[str], samples: int | None) -> list[Advice]:
     """What takes less of the consumer's own time."""
     without = model.changed({limit: 0.0})
     if limit == "copy":
         why = f"copying to the device takes {model.stage_ms[limit]:.1f} ms a batch"
         change = "fewer bytes a sample: uint8 that is normalised on the device, smaller crops"
-        return [_bound(change, why, model, without, limit)]
+        return [bound(change, why, model, without, limit)]
     if limit not in ("assemble", "plan"):
         return []
     doing = "putting a batch together" if limit == "assemble" else "planning a batch"
@@ -387,10 +320,10 @@ def _consumer(model: Model, limit: str, ragged: Sequence[str], samples: int | No
             break
         after = model.changed({name: 1 / times for name in model.stage_ms if name not in IN_THREADS})
         change = f"batch_size={rows}, from {round(model.rows)}"
-        found.append(_bound(change, f"{why}, if larger ones take no longer", model, after, limit, batch_size=rows))
+        found.append(bound(change, f"{why}, if larger ones take no longer", model, after, limit, batch_size=rows))
     if ragged and limit == "assemble":
         change = f"a declared size for {', '.join(ragged)}, in place of lists"
-        found.append(_bound(change, why, model, without, limit))
+        found.append(bound(change, why, model, without, limit))
     return found
 
 
@@ -400,9 +333,9 @@ def _augment(model: Model, limit: str, device: str, gpu: bool) -> list[Advice]:
         return []
     took = f"augmenting takes {model.stage_ms['augment']:.1f} ms a batch"
     if device == "cpu" and gpu:
-        return [_bound('device="cuda"', f"{took} on the CPU", model, without, "augment", device="cuda")]
+        return [bound('device="cuda"', f"{took} on the CPU", model, without, "augment", device="cuda")]
     where = "on the device" if device != "cpu" else "on the CPU, where there is no GPU to do it"
-    return [_bound("fewer or cheaper operations", f"{took} {where}", model, without, "augment")]
+    return [bound("fewer or cheaper operations", f"{took} {where}", model, without, "augment")]
 
 
 def _storage(model: Model, rungs: Sequence[Rung]) -> list[Advice]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastload.inspect import size_text
+from fastload.profile.advice import Advice
 from fastload.profile.findings import Findings
 from fastload.profile.model import Model
-from fastload.profile.verdict import Advice, Verdict
+from fastload.profile.verdict import Verdict
 
 QUEUED_WORTH_SAYING = 0.2  # of the time that threads could have run; below, figures are of the program alone
+FIRST_WORTH_SAYING = 1.0  # seconds that the first batch waits for a server
 
 
 def rate(value: float) -> str:
@@ -64,6 +68,42 @@ def on_gpu(found: Findings) -> list[str]:
                 f"{each.stage}: {ms(each.device_ms)} ms a batch on the GPU, {ms(each.queue_ms)} ms to queue{slow}"
             )
     return said
+
+
+def of_server(found: Findings) -> list[str]:
+    """What a server gives, and what later epochs and the first batch have of it; nothing where nothing is fetched."""
+    network, model = found.network, found.model
+    if network is None:
+        return []
+    pace, number = network.pace, network.at_a_time()
+    speed = pace.bytes_per_second(number)
+    enough = 1e3 * model.rows / max(network.fetch_ms(model.rows), 1e-9)
+    first = (
+        f"The server takes {ms(1e3 * pace.latency_seconds)} ms for a request, and gives "
+        f"{size_text(round(pace.connection_bytes_per_second))}/s over a connection; {number} objects at a time are "
+        f"{size_text(round(speed))}/s, which is {rate(enough)} samples/s ({network.missing:.0%} of the bytes were not "
+        "in the cache)"
+    )
+    local = rate(replace(model, fetch_ms=0.0).measured_rate)
+    said = [first]
+    if network.missing_later == 0:
+        said.append(f"From the second epoch on the cache has them all: {local} samples/s")
+    else:
+        said.append(
+            f"Once they are in the cache it is {local} samples/s; in {size_text(round(network.room_bytes))} it has "
+            f"{1 - network.missing_later:.0%} of them from the epoch before"
+        )
+    if network.first_seconds >= FIRST_WORTH_SAYING:
+        fewer = f", which a window smaller than {network.window} makes fewer" if (network.window or 0) > 1 else ""
+        said.append(
+            f"The first batch waited {network.first_seconds:.1f} s for {network.first_objects:,} objects{fewer}"
+        )
+    return said
+
+
+def measured(found: Findings) -> str:
+    """What the rate of a verdict is."""
+    return "samples/s as the server gives them" if found.model.fetch_limits else "samples/s measured"
 
 
 def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:

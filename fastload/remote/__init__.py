@@ -7,4 +7,5 @@ forked.py     the same in a process of its own, for a process that was forked fr
 fetch.py      a whole object, tried again and checked
 cache.py      objects as files: each fetched once, kept under a limit, shared by all processes of a machine
 folder.py     the files of a cache: names, locks, room
+pace.py       how fast a server gives objects, and what a cache has of them in the next epoch
 """

@@ -131,6 +131,10 @@ class Cache:
         """Whether an object lies there now."""
         return self.place(blob).is_file()
 
+    def room(self) -> int:
+        """The most bytes that its objects may take: `cache_size`, or what the disk has for them. Raises SourceError."""
+        return self._process().folder.room()
+
     def close_readers(self) -> None:
         """Have everything closed that is not being read this moment, in this process; it is opened again at need."""
         self.readers.let_go()

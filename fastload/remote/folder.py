@@ -214,6 +214,13 @@ class Folder:
         """Bytes of all files, those on their way as large as they will be."""
         return sum(entry.size for entry in self._entries(_NAME)) + sum(entry.size for entry in self._entries(_PART))
 
+    def room(self) -> int:
+        """The most bytes that all files may take: the limit, or what the disk has for them."""
+        if self.limit is not None:
+            return self.limit
+        with self.naming():
+            return max(0, self.taken() - self._excess(0, 0))
+
     def has_others(self) -> bool:
         """Whether some objects are other users', who alone may remove them from a sticky folder."""
         return any(entry.owner != os.getuid() for entry in self._entries(_NAME))

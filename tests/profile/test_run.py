@@ -29,10 +29,10 @@ from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile, table
 from fastload.profile import run as profile_run
+from fastload.profile.advice import Advice, Tried
 from fastload.profile.capacity import Capacity
 from fastload.profile.rig import Rig, drive
 from fastload.profile.run import _notes
-from fastload.profile.verdict import Advice, Tried
 
 Packed = Callable[..., Path]
 
@@ -232,6 +232,12 @@ def test_the_report_says_the_verdict_first_and_as_json_and_html(data: Path, tmp_
     assert read["stats"]["samples"] == found.stats.samples
     found.save_html(tmp_path / "p.html")
     page = (tmp_path / "p.html").read_text()
+    sources = ["synthetic batch", "one cached batch", "decoded batches in memory", "stored bytes in memory"]
+    sources += ["files in the page cache"]  # and, where the file system can forget them, "files on disk"
+    assert [rung["source"] for rung in read["rungs"]][:5] == sources
+    for rung in found.rungs:
+        assert f"<span>{rung.source}</span>" in page
+    assert "@media print" in page, "sections are not torn apart on paper, and colours are kept"
     assert f"<h1>{found.verdict.sentence}</h1>" in page
     assert found.verdict.advice[0].change in page
     assert page.count('samples per second by threads"') == 2, "a curve for read and one for decode"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,3 +51,11 @@ def test_of_very_many_samples_files_that_are_spread_over_all_are_told(
     monkeypatch.setattr(subject, "MOST_SAMPLES", 25)
     (found,) = subject.stored(fastload.StreamingDataset(packed("tar", [10] * 5))).values()
     assert (found["files"], found["samples"]) == (3, 30)
+
+
+def test_a_url_is_named_without_what_may_be_secret() -> None:
+    class Behind:
+        samples = 1
+        index = SimpleNamespace(paths=["http://me:secret@host/a/b.tar?token=1/2"], sizes=[1], files=[])
+
+    assert subject.data_of(Behind())["data"] == "http://host/a"

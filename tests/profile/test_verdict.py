@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.meter import STAGES
+from fastload.profile.advice import Advice, Tried
 from fastload.profile.capacity import Scaling, fit, steady_rates, thread_counts
 from fastload.profile.ladder import Rung
 from fastload.profile.model import Model
 from fastload.profile.suspects import Crowd, SlowShard
-from fastload.profile.verdict import Advice, Trial, Tried, judge
+from fastload.profile.verdict import Trial, judge
 
 shares = st.floats(0, 0.5)
 

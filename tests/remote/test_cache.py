@@ -490,3 +490,16 @@ def test_a_resume_reads_no_more_than_the_rest(packed: Packed, tmp_path: Path) ->
             remote.load_state_dict(state)
             assert [batch["__key__"] for batch in remote] == expected
             assert len([path for path in server.gets() if path.endswith(".tar")]) == 12 - place
+
+
+def test_the_room_of_a_cache_is_its_limit_or_what_the_disk_has(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make(tmp_path, cache_size="300kB").room() == 300_000
+    cache = make(tmp_path)
+    cache.open(blob(server, 0))
+    disk = SimpleNamespace(f_bavail=50, f_frsize=4096, f_blocks=1000)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    assert cache.room() == SIZE, "5% of the disk stay free, and that is all that is left"
+    disk.f_bavail = 150
+    assert cache.room() == SIZE + 100 * 4096
