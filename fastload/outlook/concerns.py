@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fastload.errors import FastloadError
 from fastload.inspect import many, size_text
 from fastload.outlook.findings import Concern, Outlook, Severity
+from fastload.remote.pace import kept_share
 
 PADDING_SHARE = 0.05  # of the rows of an epoch: what a mean over rows, taken without `valid`, is off by at most
 DOMINANT_TIMES = 5.0  # the mean shard: it then alone makes up the batches of most of its window
@@ -15,6 +16,7 @@ FEW_SHARDS = 16.0  # in a batch: with fewer, samples that were stored side by si
 MIXES_MORE = 1.25  # times as many shards by a wider window: less is not worth its memory
 UNEVEN_LANES = 1.2  # the largest lane in shards over the smallest
 MEMORY_SHARE = 0.5  # of the machine's, for one rank's loader: the model and the page cache want the rest
+FIRST_SECONDS = 10.0  # for a first batch of a server: as long as one waits without wondering
 
 
 def concerns(outlook: Outlook, *, threads_help: bool) -> list[Concern]:
@@ -26,7 +28,8 @@ def concerns(outlook: Outlook, *, threads_help: bool) -> list[Concern]:
     if not outlook.data.samples:
         return [_concern("no-samples", "the data has no samples", "pack some, or name another split", "error")]
     found = [*_epoch(outlook), *_shards(outlook), *_window(outlook), *_lanes(outlook)]
-    return [*found, *_workers(outlook, threads_help), *_cache(outlook), *_memory(outlook)]
+    found += [*_workers(outlook, threads_help), *_cache(outlook), *_disk(outlook), *_first_batch(outlook)]
+    return [*found, *_memory(outlook)]
 
 
 def refused(error: FastloadError) -> Concern:
@@ -139,7 +142,7 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
     plan, cache, window, data = outlook.plan, outlook.plan.cache_bytes, outlook.window, outlook.data
     if cache is None:
         return
-    of_node = data.bytes if plan.world_size % plan.lanes else data.bytes // plan.lanes
+    of_node = _of_node(outlook)
     least = size_text(max(window.room, 2 * window.bytes))  # this window and the next
     if cache < window.room:
         yield _concern(
@@ -162,9 +165,44 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
         yield _concern(
             "cache-below-data",
             f"a cache of {size_text(cache)} is smaller than a node's part of the data, "
-            f"{size_text(of_node)}: every epoch fetches what it lacks again",
+            f"{size_text(of_node)}: every epoch fetches what it lacks again, {_again(outlook, cache)} of it",
             "a larger cache, or one lane a node",
         )
+
+
+def _of_node(outlook: Outlook) -> int:
+    """Bytes that a node reads of the data."""
+    plan, data = outlook.plan, outlook.data
+    return data.bytes if plan.world_size % plan.lanes else data.bytes // plan.lanes
+
+
+def _again(outlook: Outlook, room: int) -> str:
+    """Of what a node reads in an epoch, what a cache of so many bytes has not kept from the one before."""
+    return f"{1 - kept_share(room, _of_node(outlook), shuffled=outlook.plan.window > 0):.0%}"
+
+
+def _disk(outlook: Outlook) -> Iterator[Concern]:
+    room, of_node = outlook.plan.disk_bytes, _of_node(outlook)
+    if room is not None and room < of_node:
+        yield _concern(
+            "disk-below-data",
+            f"the disk of the cache has room for {size_text(room)}, and a node's part of the data is "
+            f"{size_text(of_node)}: every epoch fetches what it lacks again, {_again(outlook, room)} of it",
+            "cache_dir on a larger disk, or one lane a node",
+        )
+
+
+def _first_batch(outlook: Outlook) -> Iterator[Concern]:
+    first, plan = outlook.first_batch, outlook.plan
+    if first is None or not first.objects or first.seconds < FIRST_SECONDS:
+        return
+    less = "smaller shards" + (" or a smaller window" if plan.window > 1 else "")
+    yield _concern(
+        "slow-first-batch",
+        f"the first batch comes after {first.seconds:.0f} s: {many(first.objects, 'object')} of a server, "
+        f"{size_text(first.fetched_bytes)}, are fetched for it",
+        f"{less}; if the server is slow to answer (`fastload profile` tells), remote=fastload.Remote(downloads=16)",
+    )
 
 
 def _memory(outlook: Outlook) -> Iterator[Concern]:

@@ -14,6 +14,7 @@ class Plan:
 
     Attributes:
         cache_bytes: of the cache of each node, where shards are fetched; None: none is meant, or no limit.
+        disk_bytes: what a cache without a limit has room for on this machine, of shards behind URLs; else None.
         cores: processors that this process may use.
         machine_bytes: memory of this machine, or what its container may use of it.
     """
@@ -26,6 +27,7 @@ class Plan:
     window: int
     lanes: int
     cache_bytes: int | None
+    disk_bytes: int | None
     cores: int
     machine_bytes: int
 
@@ -96,10 +98,19 @@ class FirstBatch:
     Attributes:
         seconds: from making the loader to the batch, on this machine; files may have been in the page cache.
         bytes: what it takes in memory, keys apart.
+        objects, fetched_bytes: of shards behind URLs, what it needed that the cache lacked: files, and indexes beside
+            them, whose bytes are not counted.
     """
 
     seconds: float
     bytes: int
+    objects: int = 0
+    fetched_bytes: int = 0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """That the server gave at the least: what comes for later batches meanwhile is not counted."""
+        return self.fetched_bytes / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

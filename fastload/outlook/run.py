@@ -20,11 +20,13 @@ from fastload.loader import DataLoader
 from fastload.machine import cores, memory_bytes
 from fastload.order.arguments import integer
 from fastload.order.buckets import BoundBuckets
+from fastload.order.cursor import steps
 from fastload.order.distribute import LastBatch, Share
 from fastload.order.quality import blocks_of, mixing
 from fastload.order.shuffle import Ints, Order
 from fastload.outlook.concerns import concerns, refused, unreadable
 from fastload.outlook.findings import Concern, Data, Epoch, FirstBatch, Memory, Outlook, Plan, Window
+from fastload.remote.cache import Cached
 from fastload.shards.access import room_sizes
 from fastload.shards.index import Index
 from fastload.shards.open import Data as Where
@@ -64,6 +66,9 @@ def check(
     ranks = integer("world_size", world_size, least=1)
     found = _dataset(data, dataset, ranks)
     share, wrong = _share(batch_size, ranks, last_batch)
+    cache = found.index.cache
+    limit = None if cache is None else cache.limit  # of a data set that is made already
+    cache_bytes = limit if cache_size is None else parse_size(cache_size, "cache_size")
     plan = Plan(
         batch_size=share.batch_size,
         world_size=ranks,
@@ -72,7 +77,8 @@ def check(
         last_batch=share.last_batch,
         window=found.window,
         lanes=found.lanes,
-        cache_bytes=None if cache_size is None else parse_size(cache_size, "cache_size"),
+        cache_bytes=cache_bytes,
+        disk_bytes=cache.room() if cache is not None and cache_bytes is None else None,
         cores=cores(),
         machine_bytes=memory_bytes(),
     )
@@ -189,12 +195,28 @@ def _first(dataset: StreamingDataset, plan: Plan) -> FirstBatch:
         prefetch_factor=plan.prefetch_factor,
         last_batch=plan.last_batch,  # type: ignore[arg-type]
     )
+    lacking = _lacking(dataset, loader)
     with closing(iter(loader)) as batches:
         batch: Batch = next(batches)
         seconds = time.perf_counter() - started
     texts = (value for name, values in batch.items() if isinstance(values, list) and name != KEY for value in values)
     size = sum(len(value) for value in texts if isinstance(value, str | bytes | memoryview))
-    return FirstBatch(seconds=seconds, bytes=tensor_bytes(batch) + size)
+    return FirstBatch(
+        seconds=seconds,
+        bytes=tensor_bytes(batch) + size,
+        objects=len(lacking),
+        fetched_bytes=sum(each.blob.size or 0 for each in lacking),
+    )
+
+
+def _lacking(dataset: StreamingDataset, loader: DataLoader) -> list[Cached]:
+    """What the first batch has to have fetched."""
+    if not dataset.index.caches:
+        return []
+    step = next(steps(dataset.order, loader._share(), 0))
+    shards = dict.fromkeys(dataset.recipe.shards(step).tolist())
+    objects = dict.fromkeys(each for shard in shards for each in dataset.index.objects(shard))
+    return [each for each in objects if not each.cache.has(each.blob)]
 
 
 def _memory(dataset: StreamingDataset, plan: Plan, first: FirstBatch) -> Memory:

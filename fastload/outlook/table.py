@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastload.inspect import many, size_text
-from fastload.outlook.findings import Outlook
+from fastload.outlook.findings import FirstBatch, Outlook
 
 
 def render(outlook: Outlook) -> RenderableType:
@@ -63,5 +63,19 @@ def _costs(outlook: Outlook) -> Iterator[tuple[str, str]]:
             f"about {size_text(memory.bytes)}: {memory.batches} batches of {size_text(first.bytes)}{groups}",
         )
         yield "first batch", f"after {first.seconds:.2f} s on this machine"
+        if first.objects:
+            yield "fetched for it", _fetched(outlook, first)
     cache = f", of a cache of {size_text(plan.cache_bytes)}" if plan.cache_bytes is not None else ""
+    if plan.disk_bytes is not None:
+        cache = f", of a disk with room for {size_text(plan.disk_bytes)}"
     yield "disk of a node", f"{size_text(outlook.window.bytes)} at hand at a time{cache}"
+
+
+def _fetched(outlook: Outlook, first: FirstBatch) -> str:
+    speed = first.bytes_per_second
+    said = f"{many(first.objects, 'object')} of a server, {size_text(first.fetched_bytes)}"
+    if not speed:
+        return said
+    whole = outlook.data.bytes / speed
+    time = f"{whole:,.0f} s" if whole < 600 else f"{whole / 60:,.0f} min"
+    return f"{said}: at least {size_text(round(speed))}/s, at which all of the data takes {time}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from samples import flip_byte, make
 from typer.testing import CliRunner
 from webserver import Server
@@ -24,7 +26,10 @@ from fastload.machine import cores
 from fastload.order.cursor import steps
 from fastload.order.distribute import Share
 from fastload.outlook import Outlook, check
+from fastload.outlook import concerns as outlook_concerns
 from fastload.outlook.run import shard_bytes
+from fastload.outlook.table import render
+from fastload.remote.cache import Cache
 from fastload.samplers import LengthBuckets
 
 Packed = Callable[..., Path]
@@ -246,6 +251,52 @@ def test_a_cache_that_the_loader_refuses_is_an_error_and_one_that_it_takes_is_no
         assert [ok(size) for size in (window.room - 1, window.room)] == [False, True]
         assert [taken(size) for size in (window.room - 1, window.room)] == [False, True]
         assert window.room > window.bytes if lanes == 1 else window.room < window.bytes
+
+
+def test_what_the_first_batch_fetches_is_counted_and_a_slow_one_is_a_concern(
+    tmp_path: Path, packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(packed("tar", EVEN)) as server:
+        server.latency_seconds = 0.01
+        about = check(server.url, 10, window=2, fields=IMAGE, cache_dir=tmp_path / "a")
+        assert about.first_batch is not None
+        assert about.first_batch.objects == 2 * 2, "of two shards, each a tar and its index"
+        assert about.first_batch.fetched_bytes == pytest.approx(about.data.bytes / 10, rel=0.1)
+        assert about.first_batch.seconds > 0.01
+        assert names(about) == {"small-window"}
+        assert "fetched for it 4 objects of a server, " in text_of(about)
+        monkeypatch.setattr(outlook_concerns, "FIRST_SECONDS", 0.01)
+        slow = said(check(server.url, 10, window=2, fields=IMAGE, cache_dir=tmp_path / "b"), "slow-first-batch")
+        assert "4 objects of a server, " in slow
+        assert "are fetched for it; smaller shards or a smaller window; if the server is slow to answer" in slow
+        again = check(server.url, 10, window=2, fields=IMAGE, cache_dir=tmp_path / "b")
+        assert (names(again), again.first_batch and again.first_batch.objects) == ({"small-window"}, 0)
+        assert "fetched for it" not in text_of(again)
+
+
+def text_of(outlook: Outlook) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(render(outlook))
+    return " ".join(out.getvalue().split())
+
+
+def test_a_disk_that_is_too_small_for_the_data_is_told_before(
+    tmp_path: Path, packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(packed("tar", EVEN)) as server:
+        about = check(server.url, 10, window=1, fields=LABEL, cache_dir=tmp_path)
+        assert about.plan.disk_bytes is not None
+        assert about.plan.disk_bytes > about.data.bytes
+        monkeypatch.setattr(Cache, "room", lambda self: about.data.bytes // 2)
+        small = check(server.url, 10, window=1, fields=LABEL, cache_dir=tmp_path)
+        assert "every epoch fetches what it lacks again, 85% of it" in said(small, "disk-below-data")
+        assert "disk-below-data" not in names(
+            check(server.url, 10, world_size=2, lanes=2, window=1, fields=LABEL, cache_dir=tmp_path)
+        )
+        half = about.data.bytes // 2
+        limited = StreamingDataset(server.url, window=1, fields=LABEL, cache_dir=tmp_path, cache_size=half)
+        assert "cache-below-data" in names(check(limited, 10)), "a data set's own cache_size counts"
+    assert check(packed("tar", EVEN), 10, fields=LABEL).plan.disk_bytes is None
 
 
 def test_a_loader_that_takes_the_machines_memory(packed: Packed) -> None:
