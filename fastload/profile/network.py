@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from fastload.ahead import ROOM
 from fastload.engine import Engine
+from fastload.meter import Clock
 from fastload.order.cursor import steps
 from fastload.profile.rig import AtHand, Rig
 from fastload.remote import transfer
@@ -169,7 +170,7 @@ class _Fetch:
     def __init__(self, objects: Sequence[Cached]) -> None:
         self._objects, self.parts = objects, len(objects)
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         each = self._objects[part]
         each.cache.open(each.blob)
 
@@ -196,7 +197,7 @@ class _Requests:
         self._number, self._came = count(), list[_Came]()
         self._given: set[int] = set()  # parts that something came for
 
-    def run(self, part: int) -> None:
+    def run(self, part: int, clock: Clock) -> None:
         with suppress(Transient, Missing, Refused, NoRange):
             _ask_little(self._objects[part % len(self._objects)])  # makes a connection, which those behind it use
         requests = size = 0
