@@ -7,8 +7,11 @@ Tests may import the helpers of this folder (`conformance`, `samples`).
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -22,6 +25,8 @@ sys.path.insert(0, str(HERE))
 SHARED = ("dropin/", "profile/test_run.py", "test_distributed.py")  # what all tests of these share takes long
 SHORT_SECONDS = 0.05  # of a test that long.txt does not name
 LAST = ("remote/", "pack/test_target.py")  # fsspec's thread stays, beside which packing cannot fork its workers
+IN_MEMORY = ("pack/", "reshape/")  # write many small files, and would wait for the disk at each
+ROOM_BYTES = 1 << 30  # that is left in memory for one test; the largest take some 100 MB
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--claim"):
         took = seconds_of(items, long)  # the longest first, so that all end at about once
         items.sort(key=lambda item: (name_of(item).startswith(LAST), -took[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: neither this process nor those that it forks need look through it again
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -104,6 +113,25 @@ def seconds_of(items: list[pytest.Item], long: dict[str, float]) -> dict[Path, f
     for path, name in sorted({(item.path, name_of(item)) for item in items}):
         took[path] += long.get(name, SHORT_SECONDS)
     return took
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """As that of pytest; for tests of IN_MEMORY, where there is room for it, a folder in memory that is removed. A
+    process that is killed loses nothing there that a disk would have kept."""
+    memory = Path("/dev/shm")
+    wanted = request.path.relative_to(HERE).as_posix().startswith(IN_MEMORY)
+    if not wanted or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < ROOM_BYTES:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def disk_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is not in memory, wherever the test is."""
+    return tmp_path_factory.mktemp("disk")
 
 
 @pytest.fixture(scope="session")

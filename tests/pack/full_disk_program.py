@@ -24,6 +24,7 @@ from fastload.pack import pack
 from fastload.shards.index import ShardFormat
 
 PAGE = 4096
+STEPS = {"tmpfs": PAGE, "limit": PAGE // 2}
 OPTIONS = {"shard_size": 12_000, "workers": 1}
 
 
@@ -45,7 +46,7 @@ def main(way: str, source: Path, scratch: Path, shard_format: ShardFormat) -> No
     clean = tree(out)
     shutil.rmtree(out)
     messages = []
-    for size in range(PAGE, 100 * PAGE, PAGE):
+    for size in range(PAGE, 100 * PAGE, STEPS[way]):
         bound(way, scratch, size)
         try:
             pack(source, out, format=shard_format, **OPTIONS)  # type: ignore[arg-type]

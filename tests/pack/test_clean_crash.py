@@ -90,8 +90,7 @@ def test_a_disk_that_is_full_is_said_and_the_next_run_goes_on(images: Path, tmp_
     assert tree(out) == tree(tmp_path / "clean")
 
 
-def test_killed_between_any_two_system_calls_that_change_files(memory_path: Path) -> None:
-    tmp_path = memory_path
+def test_killed_between_any_two_system_calls_that_change_files(tmp_path: Path) -> None:
     source = tmp_path / "t.txt"
     source.write_text("one line\none line\nno\none line!\n" + "".join(f"no {i * 7919}\n" for i in range(9)))
 

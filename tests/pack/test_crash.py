@@ -78,8 +78,8 @@ def check_what_is_there(out: Path, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["seekable", "keep", "parquet"])
-def test_killed_at_random_moments(images: Path, tmp_path: Path, memory_path: Path, way: str) -> None:
-    tmp_path = tmp_path if way == "keep" else memory_path  # one of them waits for a disk, and is killed while it waits
+def test_killed_at_random_moments(images: Path, tmp_path: Path, disk_path: Path, way: str) -> None:
+    tmp_path = disk_path if way == "keep" else tmp_path  # one of them waits for a disk, and is killed while it waits
     for number in range(12):  # some that take their time
         (images / f"class{number % 3}" / f"large{number}.jpg").write_bytes(photo(number))
     run(images, tmp_path / "clean", 1, way)
@@ -140,9 +140,9 @@ def tiny_pictures(folder: Path) -> Path:
     ids=["in place", "placed later", "parquet", "read first", "processes"],
 )
 def test_killed_between_any_two_system_calls_that_change_files(
-    memory_path: Path, make: Callable[[Path], Path], workers: int, options: dict[str, Any]
+    tmp_path: Path, make: Callable[[Path], Path], workers: int, options: dict[str, Any]
 ) -> None:
-    tmp_path, source = memory_path, make(memory_path)
+    source = make(tmp_path)
 
     def run_into(out: Path) -> None:
         pack(source, out, workers=workers, **options)

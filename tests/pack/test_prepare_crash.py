@@ -31,7 +31,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
     for number in range(24):
         (tmp_path / "photos" / f"{number:02d}.jpg").write_bytes(photo(number, width=240 + number, height=180))
     rng = np.random.default_rng(1)
-    texts = ["word " * int(n) for n in rng.integers(1, 400, 300)]
+    texts = ["word " * int(n) for n in rng.integers(1, 400, 60)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return {"pictures": tmp_path / "photos", "rows": tmp_path / "t.jsonl"}
 
