@@ -16,8 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 from pack_sources import photo, tree
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from typer.testing import CliRunner
 from webserver import Server
 
@@ -40,16 +42,35 @@ OPTIONS: dict[str, Any] = {"shard_size": "40KiB", "split": {"train": 0.6, "val":
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A cluster of one node with one processor; tests add others."""
+    """A cluster of one node with one processor; `second` adds another."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": FAST_CHECKS}
+        unused = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "_system_config": FAST_CHECKS, **unused}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster
         finally:
             cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def driver(nodes: Cluster) -> Iterator[None]:
+    """From here on this process stays connected, so that workers that have begun serve all tests."""
+    with module._nothing_changed():
+        ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def second(nodes: Cluster, driver: None) -> Any:
+    """Another node with one processor and a worker that has begun; a test that kills it removes it."""
+    node = next(iter(nodes.worker_nodes), None) or nodes.add_node(num_cpus=1, object_store_memory=STORE)
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    ray.get(ray.remote(module.own_version).options(scheduling_strategy=there).remote())
+    return node
 
 
 @pytest.fixture
@@ -60,146 +81,21 @@ def source(images: Path) -> Path:
     return images
 
 
-def kill(node: Any) -> None:
-    """End a node as a power cut does: its raylet and all workers at once, by their process ids."""
-    for processes in node.all_processes.values():
-        for one in processes:
-            raylet = psutil.Process(one.process.pid)
-            for process in (raylet, *raylet.children(recursive=True)):
-                process.send_signal(signal.SIGKILL)
-            one.process.wait()
-
-
-@pytest.mark.parametrize("options", [{}, {"jpeg": "keep", "format": "parquet"}], ids=["seekable", "keep-parquet"])
-def test_a_node_lost_on_the_way_changes_no_byte(
-    nodes: Cluster, source: Path, tmp_path: Path, options: dict[str, Any]
-) -> None:
-    node = nodes.add_node(num_cpus=1, object_store_memory=STORE)
-    calls: list[tuple[int, int]] = []
-
-    def progress(done: int, total: int, written: int) -> None:
-        calls.append((done, total))
-        if len(calls) == 3:  # contents are looked at first, for the splits
-            kill(node)
-
-    try:
-        index = pack(
-            source, tmp_path / "ray", engine="ray", address=nodes.address, progress=progress, **OPTIONS, **options
-        )
-    finally:
-        nodes.remove_node(node, allow_graceful=False)
-    assert len(calls) - 1 == len(index.shards) > 10
-    assert calls[0] == calls[-1] == (90, 90)
-    assert pack(source, tmp_path / "local", workers=1, **OPTIONS, **options) == index
-    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
-
-
-KILLED = """
-import json, os, signal, sys
-from fastload.pack import pack
-looked = []
-def progress(done, total, written):
-    if looked and done > 20:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if done == total:
-        looked.append(True)
-pack(sys.argv[1], sys.argv[2], progress=progress, **json.loads(sys.argv[3]))
-"""
-
-
-@pytest.mark.parametrize("first", ["ray", "local"])
-def test_either_engine_goes_on_with_what_the_other_began(
-    nodes: Cluster, source: Path, tmp_path: Path, first: str
-) -> None:
-    ray, local = {"engine": "ray", "address": nodes.address}, {"engine": "local", "workers": 1}
-    begun, ended = (ray, local) if first == "ray" else (local, ray)
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, "source", str(out), json.dumps(OPTIONS | begun)]
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
-    kept = {path: path.stat().st_ino for path in out.rglob("*.tar")}
-    assert 2 <= len(kept) < 20
-    pack(source, out, **OPTIONS, **ended)  # type: ignore[arg-type]
-    assert {path: path.stat().st_ino for path in kept} == kept
-    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
-    assert tree(out) == tree(tmp_path / "clean")
-
-
-def test_shards_of_a_cluster_go_to_an_object_store(nodes: Cluster, source: Path, tmp_path: Path) -> None:
-    node = nodes.add_node(num_cpus=1, object_store_memory=STORE)
-    with Server(tmp_path / "store") as server:
-        store = {"endpoint": server.url, "skip_signature": True, "region": "us-east-1"}
-        url, scratch, remote = "s3://bucket/data", tmp_path / "scratch", Remote(options=store, give_up_seconds=0.01)
-        ray = {"engine": "ray", "address": nodes.address, "scratch": scratch, "remote": remote}
-        server.always["bucket/data/val/shard-000003.tar"] = "503"
-        try:
-            with pytest.raises(SourceError, match=r"val/shard-000003.tar cannot be written"):
-                pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
-        finally:
-            nodes.remove_node(node, allow_graceful=False)
-        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.tar")}
-        assert len(kept) > 5
-        server.always.clear()
-        pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
-    assert tree(tmp_path / "store/bucket/data") == tree(tmp_path / "clean")
-    assert not scratch.exists()
-
-
-def test_what_a_task_refuses_ends_the_run_and_leaves_no_attempt(nodes: Cluster, source: Path, tmp_path: Path) -> None:
-    bad = source / "class1" / "large1.jpg"
-    bad.write_bytes(photo(1)[:-400])
-    out = tmp_path / "out"
-    with pytest.raises(PackError, match=r"large1.jpg: JPEG of \d+ bytes has no end: it was cut off; remove or mend"):
-        pack(source, out, engine="ray", address=nodes.address, workers=1, shard_size="40KiB")
-    assert not list(out.rglob("*.partial"))
-    finished = len(list(out.rglob("*.tar")))
-    bad.write_bytes(photo(1))
-    done = CliRunner().invoke(
-        app,
-        ["pack", str(source), str(out), "--shard-size", "40KiB", "--engine", "ray"],
-        env={"RAY_ADDRESS": nodes.address},
-    )
-    assert done.exit_code == 0, done.output
-    assert finished < len(list(out.rglob("*.tar")))
-    pack(source, tmp_path / "clean", workers=1, shard_size="40KiB")
-    assert tree(out) == tree(tmp_path / "clean")
-
-
-ALONE = """
-import os, signal, sys
-from pathlib import Path
-import psutil
-from fastload.pack import pack
-
-def state():
-    return dict(os.environ), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.excepthook
-
-before = state()
-pack(sys.argv[1], sys.argv[2], engine="ray", workers=2, shard_size=200_000)
-assert state() == before
-assert psutil.Process().children(recursive=True) == []
-import ray
-assert not ray.is_initialized()
-ray.init(sys.argv[4], log_to_driver=False)
-pack(sys.argv[1], sys.argv[3], engine="ray", shard_size=200_000)
-assert ray.is_initialized()  # the caller's own stays
-ray.shutdown()
-"""
-
-
-def test_a_cluster_of_its_own_ends_with_the_run_and_the_callers_stays(
-    nodes: Cluster, source: Path, tmp_path: Path
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | ENVIRONMENT
-    with tempfile.TemporaryDirectory() as folder:  # where no cluster of others is found; sockets need a short path
-        environment["RAY_TMPDIR"] = folder
-        command = [sys.executable, "-c", ALONE, str(source), str(tmp_path / "a"), str(tmp_path / "b"), nodes.address]
-        subprocess.run(command, env=environment, check=True)
-        left = [process.info for process in psutil.process_iter(["cmdline"]) if folder in str(process.info["cmdline"])]
-        assert left == []
-    pack(source, tmp_path / "clean", workers=1, shard_size=200_000)
-    assert tree(tmp_path / "a") == tree(tmp_path / "b") == tree(tmp_path / "clean")
+def killed_at_work(node: Any) -> bool:
+    """End a node as a power cut does, its raylet and all workers at once, by their process ids; if one of its workers
+    has a task in hand, else it goes on."""
+    raylets = [psutil.Process(one.process.pid) for processes in node.all_processes.values() for one in processes]
+    family = [*raylets, *(child for raylet in raylets for child in raylet.children(recursive=True))]
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    lost = any(process.cmdline()[:1] == ["ray::carry_out"] for process in family)
+    for process in family:
+        process.send_signal(signal.SIGKILL if lost else signal.SIGCONT)
+    if lost:
+        for processes in node.all_processes.values():
+            for one in processes:
+                one.process.wait()
+    return lost
 
 
 # What is refused, without a cluster
@@ -265,3 +161,138 @@ def test_tasks_of_a_run_that_ends_end_too(tmp_path: Path) -> None:
             assert str(error) == "the run was stopped"
         assert done == [0, 1, 2]
     assert not (tmp_path / "out").exists()
+
+
+# Runs that connect by themselves
+
+
+def test_what_a_task_refuses_ends_the_run_and_leaves_no_attempt(nodes: Cluster, source: Path, tmp_path: Path) -> None:
+    bad = source / "class1" / "large1.jpg"
+    bad.write_bytes(photo(1)[:-400])
+    out = tmp_path / "out"
+    with pytest.raises(PackError, match=r"large1.jpg: JPEG of \d+ bytes has no end: it was cut off; remove or mend"):
+        pack(source, out, engine="ray", address=nodes.address, workers=1, shard_size="40KiB")
+    assert not list(out.rglob("*.partial"))
+    finished = len(list(out.rglob("*.tar")))
+    bad.write_bytes(photo(1))
+    done = CliRunner().invoke(
+        app,
+        ["pack", str(source), str(out), "--shard-size", "40KiB", "--engine", "ray"],
+        env={"RAY_ADDRESS": nodes.address},
+    )
+    assert done.exit_code == 0, done.output
+    assert finished < len(list(out.rglob("*.tar")))
+    pack(source, tmp_path / "clean", workers=1, shard_size="40KiB")
+    assert tree(out) == tree(tmp_path / "clean")
+
+
+ALONE = """
+import os, signal, sys
+from pathlib import Path
+import psutil
+from fastload.pack import pack
+
+def state():
+    return dict(os.environ), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.excepthook
+
+before = state()
+pack(sys.argv[1], sys.argv[2], engine="ray", workers=2, shard_size=200_000)
+assert state() == before
+assert psutil.Process().children(recursive=True) == []
+import ray
+assert not ray.is_initialized()
+ray.init(sys.argv[4], log_to_driver=False)
+pack(sys.argv[1], sys.argv[3], engine="ray", shard_size=200_000)
+assert ray.is_initialized()  # the caller's own stays
+ray.shutdown()
+"""
+
+
+def test_a_cluster_of_its_own_ends_with_the_run_and_the_callers_stays(
+    nodes: Cluster, source: Path, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | ENVIRONMENT
+    with tempfile.TemporaryDirectory() as folder:  # where no cluster of others is found; sockets need a short path
+        environment["RAY_TMPDIR"] = folder
+        command = [sys.executable, "-c", ALONE, str(source), str(tmp_path / "a"), str(tmp_path / "b"), nodes.address]
+        subprocess.run(command, env=environment, check=True)
+        left = [process.info for process in psutil.process_iter(["cmdline"]) if folder in str(process.info["cmdline"])]
+        assert left == []
+    pack(source, tmp_path / "clean", workers=1, shard_size=200_000)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b") == tree(tmp_path / "clean")
+
+
+# Runs of a process that stays connected
+
+
+KILLED = """
+import json, os, signal, sys
+from fastload.pack import pack
+looked = []
+def progress(done, total, written):
+    if looked and done > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if done == total:
+        looked.append(True)
+pack(sys.argv[1], sys.argv[2], progress=progress, **json.loads(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("first", ["ray", "local"])
+def test_either_engine_goes_on_with_what_the_other_began(
+    nodes: Cluster, driver: None, source: Path, tmp_path: Path, first: str
+) -> None:
+    ray, local = {"engine": "ray", "address": nodes.address}, {"engine": "local", "workers": 1}
+    begun, ended = (ray, local) if first == "ray" else (local, ray)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, "source", str(out), json.dumps(OPTIONS | begun)]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    kept = {path: path.stat().st_ino for path in out.rglob("*.tar")}
+    assert 2 <= len(kept) < 20
+    pack(source, out, **OPTIONS, **ended)  # type: ignore[arg-type]
+    assert {path: path.stat().st_ino for path in kept} == kept
+    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
+    assert tree(out) == tree(tmp_path / "clean")
+
+
+@pytest.mark.usefixtures("second")
+def test_shards_of_a_cluster_go_to_an_object_store(source: Path, tmp_path: Path) -> None:
+    with Server(tmp_path / "store") as server:
+        store = {"endpoint": server.url, "skip_signature": True, "region": "us-east-1"}
+        url, scratch, remote = "s3://bucket/data", tmp_path / "scratch", Remote(options=store, give_up_seconds=0.01)
+        ray = {"engine": "ray", "scratch": scratch, "remote": remote}
+        server.always["bucket/data/val/shard-000003.tar"] = "503"
+        with pytest.raises(SourceError, match=r"val/shard-000003.tar cannot be written"):
+            pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.tar")}
+        assert len(kept) > 5
+        server.always.clear()
+        pack(source, url, **OPTIONS, **ray)  # type: ignore[arg-type]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    pack(source, tmp_path / "clean", workers=1, **OPTIONS)
+    assert tree(tmp_path / "store/bucket/data") == tree(tmp_path / "clean")
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"jpeg": "keep", "format": "parquet"}], ids=["seekable", "keep-parquet"])
+def test_a_node_lost_on_the_way_changes_no_byte(
+    nodes: Cluster, second: Any, source: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    calls: list[tuple[int, int]] = []
+    lost = 0
+
+    def progress(done: int, total: int, written: int) -> None:
+        nonlocal lost
+        calls.append((done, total))
+        if len(calls) > 2 and not lost and any(killed_at_work(second) for _ in range(5)):  # first come the splits
+            lost = len(calls)
+
+    try:
+        index = pack(source, tmp_path / "ray", engine="ray", progress=progress, **OPTIONS, **options)
+    finally:
+        nodes.remove_node(second, allow_graceful=False)
+    assert 2 < lost < len(calls) - 2, "with tasks before and after"
+    assert len(calls) - 1 == len(index.shards) > 10
+    assert calls[0] == calls[-1] == (90, 90)
+    assert pack(source, tmp_path / "local", workers=1, **OPTIONS, **options) == index
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
