@@ -21,6 +21,7 @@ def batches_of(data: str, kind: str, state: Path) -> Any:
     """An iterator in mid-epoch, its loader, and workers at work: "threads" or "processes"."""
     dataset = fastload.StreamingDataset(data, fields=FIELDS)
     if kind == "processes":
+        torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = 0.5  # looks for its parent as often; else each 5 s
         return iter(torch.utils.data.DataLoader(dataset, 2, num_workers=2, prefetch_factor=4)), None
     loader = fastload.DataLoader(dataset, 2, num_workers=3, prefetch_factor=8)
     if state.exists():

@@ -20,6 +20,7 @@ import psutil
 import warm
 
 TESTS = Path(__file__).parent
+TORCHRUN = "from torch.distributed.run import main; main()"  # what the program of that name does
 PATIENCE_SECONDS = 120  # a run that takes longer hangs
 GROUP_SECONDS = 3  # the timeout of a process group in which a rank dies
 STACKS_SECONDS = 5  # to print its stacks, one that hangs has so long
@@ -46,10 +47,9 @@ def end() -> NoReturn:
 def torchrun(program: str, world_size: int, out: Path, *args: object) -> list[Any]:
     """Run under torchrun; gives what each rank left."""
     out.mkdir()
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
-    command = [sys.executable, *command, str(TESTS / program), str(out), *map(str, args)]
+    arguments = ["--standalone", "--nproc-per-node", world_size, TESTS / program, out, *args]
     with (out / "torchrun.txt").open("w") as file:
-        started = subprocess.Popen(command, env=_environment(), stdout=file, stderr=file, start_new_session=True)
+        started = warm.Program(TORCHRUN, *arguments, env=_environment(), output=file)
     launcher = Process(started, out / "torchrun.txt")
     said = finish(launcher)
     assert launcher.returncode == 0, said
@@ -94,7 +94,7 @@ def run(program: str, world_size: int, out: Path, *args: object, **options: Any)
 class Process:
     """A process whose output goes to a file: one that nobody reads yet would fill a pipe, and wait."""
 
-    def __init__(self, started: subprocess.Popen[bytes] | warm.Program, output: Path) -> None:
+    def __init__(self, started: warm.Program, output: Path) -> None:
         self.output, self.pid = output, started.pid
         self.wait, self.poll, self.kill = started.wait, started.poll, started.kill
 

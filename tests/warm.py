@@ -4,7 +4,7 @@ interpreter of their own, and end as one does: at the interpreter's end, by an e
 
 Who tests what comes with importing, or measures memory, which these share, starts an interpreter.
 
-As a program (`python warm.py SOCKET MODULES...`) this is the one that they are forked from.
+As a program (`python warm.py SOCKET`) this is the one that they are forked from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 HERE = Path(__file__).parent
-_servers: dict[tuple[int, tuple[str, ...]], tuple[socket.socket, subprocess.Popen[bytes]]] = {}  # by who uses it
+_servers: dict[tuple[int, tuple[str, ...]], tuple[socket.socket, subprocess.Popen[bytes] | None]] = {}  # by who uses it
 
 
 class Program:
@@ -116,23 +116,33 @@ def end() -> None:
     """Let the processes end that programs are forked from."""
     for connection, process in _servers.values():
         connection.close()
-        process.wait()
+        if process is not None:
+            process.wait()
     _servers.clear()
 
 
 def _server(imports: tuple[str, ...]) -> socket.socket:
-    """The connection to the process that has imported these; it ends with this one."""
+    """The connection to the process that has imported these; it ends with this one. Those with imports of their own are
+    forked from the one without."""
     if (os.getpid(), imports) not in _servers:
         ours, theirs = socket.socketpair()
-        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-        path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), *imports], pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **quiet, "PYTHONPATH": path},
-        )  # fmt: skip
+        if imports:
+            process = None
+            _send(_server(()), {"imports": imports}, [theirs.fileno()])
+        else:
+            process = _first_server(theirs)
         theirs.close()
         _servers[os.getpid(), imports] = ours, process
     return _servers[os.getpid(), imports][0]
+
+
+def _first_server(connection: socket.socket) -> subprocess.Popen[bytes]:
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, __file__, str(connection.fileno())], pass_fds=[connection.fileno()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **quiet, "PYTHONPATH": path},
+    )  # fmt: skip
 
 
 def _send(to: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
@@ -149,17 +159,24 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | No
     return json.loads(connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)), list(descriptors)
 
 
-def _serve(connection: socket.socket, modules: list[str]) -> tuple[dict[str, Any], list[int]]:
+def _serve(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Import, and fork for each program a process that waits for it, which forks the program: returns in that."""
     prctl = ctypes.CDLL(None).prctl
     end_with_parent = partial(prctl, 1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no program outlives the tests
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a program needs no one to wait for it
-    for name in ("fastload.loader", "fastload.mixture", "torch.utils.data", "torch.distributed", *modules):
-        importlib.import_module(name)
-    gc.freeze()
+    _import("fastload.loader", "fastload.mixture", "torch.utils.data", "torch.distributed")
     while (received := _receive(connection)) is not None:
         request, descriptors = received
+        if "imports" in request:
+            if os.fork() == 0:  # another one, which goes on from here
+                end_with_parent()
+                connection.close()
+                connection = socket.socket(fileno=descriptors[0])
+                _import(*request["imports"])
+            else:
+                os.close(descriptors[0])
+            continue
         if os.fork() == 0:
             end_with_parent()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -177,6 +194,12 @@ def _serve(connection: socket.socket, modules: list[str]) -> tuple[dict[str, Any
         for descriptor in descriptors:
             os.close(descriptor)
     os._exit(0)
+
+
+def _import(*names: str) -> None:
+    for name in names:
+        importlib.import_module(name)
+    gc.freeze()
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
@@ -210,4 +233,4 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    _become(*_serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]))
+    _become(*_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from typer.testing import CliRunner
 
 import fastload
@@ -79,15 +78,14 @@ def test_alone(benchmark):
 """
 
 
-def test_the_project_s_own_benchmarks_keep_rounds_that_can_be_compared(tmp_path: Path) -> None:
+def test_the_project_s_own_benchmarks_keep_rounds_that_can_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(Path(__file__).parents[2] / "benchmarks/conftest.py", tmp_path)
     (tmp_path / "test_it.py").write_text(BENCHMARK)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json", "r.json", "test_it.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    options = ["-q", "-p", "no:cacheprovider", "--benchmark-json", "r.json"]
+    done = warm.run("import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))", *options, "test_it.py")
     assert done.returncode == 0, done.stdout + done.stderr
     read = Results.load(tmp_path / "r.json")
     assert [len(rounds.seconds) for rounds in read.rounds.values()] == [4, 4]

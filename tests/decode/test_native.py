@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 import simplejpeg
 import torch
+import warm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
@@ -283,6 +284,8 @@ def test_broken_bytes_do_no_harm(kind: str, cut: bool, position: float, patch: b
 
 WITHOUT_KERNEL = """
 import logging, sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "fastload"]:
+    del sys.modules[name]  # all are imported anew
 sys.modules["fastload.decode._jpeg"] = None  # as if it had not been built
 logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
 import numpy as np
@@ -302,9 +305,8 @@ np.save(sys.argv[2], out)
 def test_without_the_kernel_pixels_are_the_same_and_one_line_says_so(tmp_path: Any) -> None:
     raw, result = tmp_path / "a.jpg", tmp_path / "a.npy"
     raw.write_bytes(seekable(KINDS["420"]))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_KERNEL, raw, result], capture_output=True, text=True, check=True
-    )
+    done = warm.run(WITHOUT_KERNEL, raw, result)
+    assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith("fastload.decode.native WARNING the native JPEG kernel is not built (")
     assert second == "the native kernel is not built"

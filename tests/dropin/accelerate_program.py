@@ -10,9 +10,11 @@ from typing import Any
 import ranks
 import torch
 import torch.utils.data
-from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 
 import fastload
+
+if __name__ == "__main__":  # a worker that is spawned imports this file, and needs none of it, which takes seconds
+    from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 
 ROWS = 3
 FIELDS = {"label": fastload.Scalar()}
@@ -144,6 +146,7 @@ def checkpoint(data: str, out: str) -> list[list[list[int]]]:
 
 
 def main(out: str, data: str) -> None:
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # waits less long for workers after an error; else 5 s
     found: dict[str, Any] = {}
     accelerator = Accelerator(cpu=True)
     loader = fastload.DataLoader(data, ROWS, fields=FIELDS)

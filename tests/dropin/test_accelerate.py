@@ -16,6 +16,7 @@ import samples
 
 Packed = Callable[..., Path]
 PROGRAM = "dropin/accelerate_program.py"
+IMPORTS = ("accelerate", "datasets", "torch._dynamo")  # which each rank would import
 SIZES, SAMPLES = [5, 1, 9, 8], 23
 MARGIN_SECONDS = 20  # of 60 that the process group would wait, on a machine that is busy with other things
 WAYS = [f"{dispatch} {split} {w}" for dispatch in (None, False, True) for split in (False, True) for w in (0, 2)]
@@ -25,7 +26,7 @@ WAYS = [f"{dispatch} {split} {w}" for dispatch in (None, False, True) for split 
 def found(request: pytest.FixtureRequest, packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each rank found."""
     out = tmp_path_factory.mktemp("accelerate") / "out"
-    return ranks.run(PROGRAM, request.param, out, packed("tar", SIZES), imports=("accelerate",))
+    return ranks.run(PROGRAM, request.param, out, packed("tar", SIZES), imports=IMPORTS)
 
 
 def test_a_loader_of_fastload_is_left_as_it_is(found: list[Any]) -> None:
@@ -116,7 +117,7 @@ def test_where_the_first_rank_reads_for_all_its_error_ends_the_others(tmp_path: 
     data = samples.make(tmp_path / "data", "tar", [8, 8, 8])
     samples.flip_byte(data / "train" / "shard-000001.tar", 5 * 1024)
     out = tmp_path / "out"
-    processes = ranks.start("dropin/dispatch_program.py", 2, out, data)
+    processes = ranks.start("dropin/dispatch_program.py", 2, out, data, imports=IMPORTS)
     try:
         said = [ranks.finish(process) for process in processes]
     finally:

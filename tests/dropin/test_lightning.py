@@ -14,7 +14,7 @@ import fastload
 
 Packed = Callable[..., Path]
 PROGRAM = "dropin/lightning_program.py"
-IMPORTS = ("lightning",)
+IMPORTS = ("lightning", "torch._dynamo")
 SIZES, SAMPLES, EPOCH = [5, 1, 9, 8], 23, 4  # batches of 3 on 2 ranks
 
 

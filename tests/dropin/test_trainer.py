@@ -21,7 +21,7 @@ SIZES, SAMPLES = [5, 1, 9, 8], 23
 def found(request: pytest.FixtureRequest, packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each rank found, and the warnings of the first."""
     out = tmp_path_factory.mktemp("trainer") / "out"
-    data, imports = packed("tar", SIZES, ("text", "label")), ("transformers.trainer",)
+    data, imports = packed("tar", SIZES, ("text", "label")), ("transformers.trainer", "torch._dynamo")
     left = ranks.run("dropin/trainer_program.py", request.param, out, data, imports=imports)
     left[0]["warnings"] = json.loads((out / "whole" / "rank0.json").read_text())
     return left
