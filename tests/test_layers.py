@@ -6,6 +6,7 @@ Module names below leave out the leading `fastload.`; the package's own `__init_
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fastload.errors
+from fastload.pack import pack
 
 PACKAGE = Path(fastload.errors.__file__).parent
 
@@ -91,9 +94,10 @@ def modules(package: Path) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, package: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path, package: Path) -> tuple[Import, ...]:
     """All imports of one file; `from a import b` gives `a.b`, which may name a module or something in one."""
-    yield from _walk(ast.parse(path.read_text()), path.relative_to(package.parent).parent.parts, in_function=False)
+    return tuple(_walk(ast.parse(path.read_text()), path.relative_to(package.parent).parent.parts, in_function=False))
 
 
 def _walk(node: ast.AST, parents: tuple[str, ...], *, in_function: bool) -> Iterator[Import]:
@@ -202,7 +206,7 @@ def test_order_imports_numpy_and_the_standard_library_only() -> None:
     assert foreign == []
 
 
-IMPORT_FASTLOAD = """
+PROGRAM = """
 import json, os, random, signal, sys, threading
 import numpy, torch  # what any user of fastload has imported already
 before = [random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), dict(os.environ)]
@@ -221,22 +225,6 @@ print(json.dumps({
     "cuda": torch.cuda.is_initialized(),
     "compiler": "torch._dynamo" in sys.modules,  # takes as long to import as torch itself
 }))
-"""
-
-
-def test_importing_fastload_is_light_and_leaves_no_trace() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_FASTLOAD], capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout)
-    assert not set(seen.pop("added")) & (OPTIONAL | HEAVY | {"torchvision", "pandas"})
-    none = {"process_group": False, "cuda": False, "compiler": False}
-    assert seen == {"unchanged": True, "handlers": True, "threads": 0, **none}
-
-
-STREAM = """
-import json, sys
-import numpy, torch
-modules = set(sys.modules)
-import fastload
 from fastload.augment import Normalize, RandomHorizontalFlip
 fields = {"image": fastload.Image(16, crop="random"), "label": fastload.Scalar()}
 augment = [RandomHorizontalFlip(), Normalize()]
@@ -244,16 +232,37 @@ for batch in fastload.DataLoader(sys.argv[1], 4, fields=fields, num_workers=2, a
     pass
 for batch in fastload.DataLoader(sys.argv[1], 4, fields={"text": fastload.Bytes()}):
     pass
+for batch in fastload.DataLoader(sys.argv[2], 4):
+    pass
 print(json.dumps(sorted(set(sys.modules) - modules)))
 """
 # Of torch: its compiler, with all that it imports, is 80 MiB and seconds that only programs which compile should pay.
 NOT_TO_STREAM = OPTIONAL | HEAVY | {"pandas", "rich", "sympy", "torchvision", "triton", "typer"}
 
 
-def test_streaming_imports_nothing_heavy(packed: Callable[..., Path]) -> None:
-    data = packed("tar", [5, 6], ("image", "label", "text"))
-    done = subprocess.run([sys.executable, "-c", STREAM, str(data)], capture_output=True, text=True, check=True)
-    added = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def seen(packed: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What importing fastload did, and what streaming, of shards and of what `pack` made of a folder, imported."""
+    texts, made = tmp_path_factory.mktemp("texts"), packed("tar", [5, 6], ("image", "label", "text"))
+    for label in ("a", "b"):
+        (texts / label).mkdir()
+        (texts / label / "1.txt").write_text("one")
+    shards = tmp_path_factory.mktemp("shards") / "out"
+    pack(texts, shards, workers=1)
+    command = [sys.executable, "-c", PROGRAM, str(made), str(shards)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_importing_fastload_is_light_and_leaves_no_trace(seen: list[Any]) -> None:
+    imported = dict(seen[0])
+    assert not set(imported.pop("added")) & (OPTIONAL | HEAVY | {"torchvision", "pandas"})
+    none = {"process_group": False, "cuda": False, "compiler": False}
+    assert imported == {"unchanged": True, "handlers": True, "threads": 0, **none}
+
+
+def test_streaming_imports_nothing_heavy(seen: list[Any]) -> None:
+    added = seen[1]
     assert {name.partition(".")[0] for name in added} & NOT_TO_STREAM == set()
     above = [name for name in added if name.startswith("fastload.") and layer(name[9:]) > layer("loader")]
     assert [*above, *(name for name in added if name.startswith(("torch._dynamo", "torch._inductor")))] == []

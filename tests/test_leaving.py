@@ -147,10 +147,10 @@ def test_many_epochs_keep_memory_and_descriptors_as_they_are(packed: Packed, sha
     run(40)
     gc.collect()
     before, memory = Leftovers(), own_memory()
-    run(200)
+    run(100)
     before.assert_none()
     gc.collect()
-    assert own_memory() - memory < 4 << 20, "one batch has 100 kB: 200 epochs of lost ones would be seen"
+    assert own_memory() - memory < 4 << 20, "one batch has 100 kB: 100 epochs of lost ones would be seen"
 
 
 def test_an_epoch_takes_no_more_memory_than_the_batches_in_work(packed: Packed) -> None:

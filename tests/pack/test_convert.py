@@ -12,10 +12,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +23,10 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 from samples import FORMATS
+from typer.testing import CliRunner
 
 import fastload
+from fastload.cli import app
 from fastload.errors import ConfigError, CorruptError, PackError
 from fastload.pack.convert import convert
 from fastload.pack.litdata import leaf_names
@@ -333,10 +332,7 @@ def test_pictures_that_png_cannot_hold_are_refused() -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     source = unpack("litdata", tmp_path / "source")
-    done = subprocess.run(
-        [sys.executable, "-m", "fastload.cli", "convert", str(source), str(tmp_path / "out"), "--format", "parquet"],
-        capture_output=True, text=True, check=False, env=dict(os.environ),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "out"), "--format", "parquet"])
+    assert done.exit_code == 0, done.output
     assert "converted 3 samples (train 3) as 2 parquet files" in done.stdout
     check_common(stream(tmp_path / "out"))

@@ -25,7 +25,7 @@ from fastload.shards.idx import Idx
 from fastload.shards.open import open_index
 
 SIZES = [3, 4, 2, 5, 3, 4]
-PATIENT = fastload.Remote(stall_seconds=0.5, give_up_seconds=30)
+PATIENT = fastload.Remote(stall_seconds=0.25, give_up_seconds=30)
 HASTY = fastload.Remote(stall_seconds=0.3, give_up_seconds=0.6)
 BROKEN = "train/shard-000002.tar"
 Packed = Callable[..., Path]

@@ -1,10 +1,6 @@
-"""Arrow arrays made from buffers are those that pyarrow makes, in files too; and pandas is not imported for them."""
+"""Arrow arrays made from buffers are those that pyarrow makes, in files too."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -63,21 +59,3 @@ def test_back_to_numpy(values: np.ndarray, data: st.DataObject) -> None:
 def test_what_numpy_has_not_is_refused(array: pa.Array) -> None:
     with pytest.raises(ValueError, match="pass numbers without nulls"):
         to_numpy(array)
-
-
-WITHOUT_PANDAS = """
-import sys
-from fastload.pack import pack
-pack(sys.argv[1], sys.argv[2], workers=1)
-assert "pandas" not in sys.modules and "torch" not in sys.modules
-import fastload
-assert [batch.rows for batch in fastload.DataLoader(sys.argv[2], 2)] == [2]
-assert "pandas" not in sys.modules
-"""
-
-
-def test_neither_packing_nor_reading_imports_pandas(tmp_path: Path) -> None:
-    for label in ("a", "b"):
-        (tmp_path / "texts" / label).mkdir(parents=True)
-        (tmp_path / "texts" / label / "1.txt").write_text("one")
-    subprocess.run([sys.executable, "-c", WITHOUT_PANDAS, str(tmp_path / "texts"), str(tmp_path / "out")], check=True)
