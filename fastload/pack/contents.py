@@ -120,12 +120,21 @@ def _read_all(folder: str, paths: list[str], view: memoryview, starts: Int64s, s
 
 def _read_one(root: int, path: str, place: memoryview) -> None:
     """Read a file that is one byte shorter than its place."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
+    descriptor = _open_file(root, path)
     try:
         if os.readv(descriptor, (place,)) != len(place) - 1:
             _read_rest(descriptor, path, place[:-1])
     finally:
         os.close(descriptor)
+
+
+def _open_file(root: int, path: str) -> int:
+    """Its descriptor. If a pipe has taken its place, who writes to it is not waited for."""
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NONBLOCK, dir_fd=root)
+    except BlockingIOError:  # another program has a lease on it, which it gives up
+        return os.open(path, flags, dir_fd=root)
 
 
 def _read_rest(descriptor: int, path: str, place: memoryview) -> None:

@@ -29,7 +29,7 @@ _NATIVE = _files is not None and sys.getfilesystemencoding() == "utf-8"
 
 
 def stat_files(folder: int, names: list[str]) -> tuple[Int64s, Int64s]:
-    """Bytes and modification times, in nanoseconds, of the first of some regular files, int64 [done] each.
+    """Bytes and times (see `modified`) of the first of some regular files, int64 [done] each.
 
     Args:
         folder: descriptor of the folder that they are in.
@@ -38,6 +38,11 @@ def stat_files(folder: int, names: list[str]) -> tuple[Int64s, Int64s]:
     sizes, times = np.empty(len(names), np.int64), np.empty(len(names), np.int64)
     done = _files.stat(folder, names, sizes, times) if _NATIVE else 0
     return sizes[:done], times[:done]
+
+
+def modified(about: os.stat_result) -> int:
+    """When a file was last modified, in nanoseconds; modulo 2**64, so that int64 holds what a wrong clock wrote too."""
+    return (about.st_mtime_ns + 2**63) % 2**64 - 2**63
 
 
 def read_files(folder: int, paths: list[str], starts: Int64s, sizes: Int64s, into: memoryview, first: int) -> int:

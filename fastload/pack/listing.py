@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload.errors import PackError
-from fastload.pack.files import stat_files
+from fastload.pack.files import modified, stat_files
 from fastload.pack.table import Files, LeftOut, Table, one_or_all
 from fastload.shards.index import Kind
 from fastload.shards.members import AUDIO_EXTENSIONS, IMAGE_EXTENSIONS, KIND_OF_EXTENSION, file_extension, sample_key
@@ -52,7 +52,7 @@ class Listing:
                 self.mtimes.append(0)
             else:
                 self.sizes.append(about.st_size)
-                self.mtimes.append(about.st_mtime_ns)
+                self.mtimes.append(modified(about))
 
     def pick(self, rows: Sequence[int]) -> Listing:
         """Some of the files, in another order."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastload.errors import ConfigError, PackError
 from fastload.pack import cells
+from fastload.pack.files import modified
 from fastload.pack.missing import Cells, Lenience, mend
 from fastload.pack.npyfiles import array_field
 from fastload.pack.streams import KEY_DIGITS, KEY_NAMES, LEAVE_OUT
@@ -332,4 +333,4 @@ class _Rows:
             return path, -1, 0, f"cannot be read: {error.strerror}"
         if not stat.S_ISREG(about.st_mode):
             return path, -1, 0, "is not a file"
-        return path, about.st_size, about.st_mtime_ns, "" if about.st_size else "is empty (0 bytes)"
+        return path, about.st_size, modified(about), "" if about.st_size else "is empty (0 bytes)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pack_sources import tree
 
-from fastload.pack import _files, files, pack
+from fastload.errors import PackError
+from fastload.pack import _files, contents, files, pack
 from fastload.pack.files import read_files, read_into, stat_files, write_back
+from fastload.pack.listing import list_files
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,66 @@ def test_places_outside_of_the_buffer_are_not_written(opened: int) -> None:
     assert into == b"-" * 8
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_times_that_int64_does_not_hold(tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_NATIVE", native)
+    names = ["earlier.txt", "later.txt"]
+    for name, seconds in zip(names, (-10_413_792_000, 10_413_792_000), strict=True):
+        (tmp_path / name).write_bytes(b"1")
+        os.utime(tmp_path / name, ns=(0, seconds * 10**9 + 7))
+    times = list_files(tmp_path).kinds["text"].column(tmp_path).mtimes.tolist()
+    off = [time - os.stat(tmp_path / name).st_mtime_ns for time, name in zip(times, names, strict=True)]
+    assert [nanoseconds % 2**64 for nanoseconds in off] == [0, 0]
+
+
+def test_the_names_may_change_while_they_are_read(opened: int, tmp_path: Path) -> None:
+    long = 32 << 20  # takes long enough for another thread to drop the names of the others
+    (tmp_path / "long").write_bytes(b"\1" * long)
+    names = [str(tmp_path / "long"), *("".join(("./", "9")) for _ in range(2000))]
+    sizes = np.array([long, *[9] * 2000], np.int64)
+    starts, into, done = np.cumsum(sizes) - sizes, bytearray(long + 2000 * 9 + 1), list[int]()
+
+    def read() -> None:
+        done.append(read_files(opened, names, starts, sizes, memoryview(into), 0))
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    while reading.is_alive() and not into[0]:
+        pass
+    names.clear()
+    others = [f"./x{number}" for number in range(2000)]  # in the memory of those
+    reading.join()
+    assert done == [2001]
+    assert into[-10:-1] == b"\x09" * 9
+    assert len(others) == 2000
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_NATIVE", native)
+    os.mkfifo(tmp_path / "pipe")
+    wrong: list[BaseException] = []
+
+    def read() -> None:
+        starts, sizes = np.zeros(1, np.int64), np.full(1, 3, np.int64)
+        try:
+            contents._read_all(str(tmp_path), ["pipe"], memoryview(bytearray(4)), starts, sizes)
+        except PackError as error:
+            wrong.append(error)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(10)
+    waiting = reading.is_alive()
+    if waiting:  # let it end
+        os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
+        reading.join()
+    assert not waiting
+    assert "pipe cannot be read: Illegal seek" in str(wrong[0])
+
+
 def test_arguments_that_do_not_fit_are_refused(opened: int) -> None:
     one, two, narrow = np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int32)
     with pytest.raises(ValueError, match="sizes and places are int64, one for each file"):
@@ -107,6 +170,7 @@ def test_what_comes_in_pieces_is_read_on_until_the_file_ends(tmp_path: Path, mon
 
 WITHOUT = """
 import sys
+import threading
 sys.modules["fastload.pack._files"] = None  # as if it were not built
 from fastload.pack import pack
 pack(sys.argv[1], sys.argv[2], workers=1, shard_size="40KiB")
