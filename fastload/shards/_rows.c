@@ -57,26 +57,54 @@ static void shard_dealloc(PyObject *object) {
     Py_TYPE(object)->tp_free(object);
 }
 
+/* Also where they have no size, as numpy's may. */
+static Py_ssize_t items_in(const Py_buffer *column) { return column->itemsize > 0 ? column->len / column->itemsize : 0; }
+
+/* Whether numbers of so many bytes do not lie at multiples of them. */
+static int is_loose(const Py_buffer *numbers, size_t size) { return numbers->len && (uintptr_t)numbers->buf % size; }
+
 /* A contiguous buffer of `count` items of one of two sizes; -1 with an error set if it is another. */
 static int take(PyObject *from, Py_buffer *into, Py_ssize_t size, Py_ssize_t other, Py_ssize_t count, const char *name) {
     if (PyObject_GetBuffer(from, into, PyBUF_ND | PyBUF_FORMAT) < 0)
         return -1;
-    if ((into->itemsize != size && into->itemsize != other) || into->len / into->itemsize < count) {
-        PyErr_Format(PyExc_ValueError, "%s: %zd items of %zd bytes do not fit the index", name, into->len / into->itemsize,
-                     into->itemsize);
+    if ((into->itemsize != size && into->itemsize != other) || items_in(into) < count) {
+        PyErr_Format(PyExc_ValueError, "%s: %zd items of %zd bytes do not fit the index", name, items_in(into), into->itemsize);
         return -1;
     }
     return 0;
 }
 
-static int shard_init(PyObject *object, PyObject *args, PyObject *kwargs) {
-    Shard *self = (Shard *)object;
-    PyObject *view, *offsets, *sizes, *digests, *key_bounds, *key_text, *spans, *scalars;
-    (void)kwargs;
-    if (self->view != NULL) {
-        PyErr_SetString(PyExc_TypeError, "a Shard is made once");
+static int take_fields(Shard *self, PyObject *spans, PyObject *scalars) {
+    self->fields = PyTuple_GET_SIZE(spans);
+    self->numbers = PyTuple_GET_SIZE(scalars);
+    self->spans = PyMem_Calloc(self->fields ? (size_t)self->fields : 1, sizeof(Span));
+    self->scalars = PyMem_Calloc(self->numbers ? (size_t)self->numbers : 1, sizeof(Py_buffer));
+    if (self->spans == NULL || self->scalars == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
+    for (Py_ssize_t i = 0; i < self->numbers; i++) {
+        Py_buffer *column = &self->scalars[i];
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(scalars, i), column, PyBUF_ND | PyBUF_FORMAT) < 0)
+            return -1;
+        if (items_in(column) < self->rows) {
+            PyErr_Format(PyExc_ValueError, "scalars: %zd numbers do not fit the index", items_in(column));
+            return -1;
+        }
+    }
+    for (Py_ssize_t i = 0; i < self->fields; i++) {
+        PyObject *starts, *lengths;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(spans, i), "OO", &starts, &lengths) ||
+            take(starts, &self->spans[i].starts, 4, 8, self->rows, "starts") < 0 ||
+            take(lengths, &self->spans[i].lengths, 4, 8, self->rows, "lengths") < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Take hold of all buffers; -1 with an error set, and some of them may be held. */
+static int take_all(Shard *self, PyObject *args) {
+    PyObject *view, *offsets, *sizes, *digests, *key_bounds, *key_text, *spans, *scalars;
     if (!PyArg_ParseTuple(args, "OOOOOOO!O!", &view, &offsets, &sizes, &digests, &key_bounds, &key_text, &PyTuple_Type, &spans,
                           &PyTuple_Type, &scalars))
         return -1;
@@ -90,35 +118,23 @@ static int shard_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     }
     self->rows = self->offsets.len / 8;
     if (take(sizes, &self->sizes, 4, 8, self->rows, "sizes") < 0 || take(digests, &self->digests, 8, 8, self->rows, "digests") < 0 ||
-        take(key_bounds, &self->key_bounds, 4, 4, self->rows + 1, "key_bounds") < 0)
+        take(key_bounds, &self->key_bounds, 4, 4, self->rows + 1, "key_bounds") < 0 || take_fields(self, spans, scalars) < 0)
         return -1;
-    self->fields = PyTuple_GET_SIZE(spans);
-    self->numbers = PyTuple_GET_SIZE(scalars);
-    self->spans = PyMem_Calloc(self->fields ? (size_t)self->fields : 1, sizeof(Span));
-    self->scalars = PyMem_Calloc(self->numbers ? (size_t)self->numbers : 1, sizeof(Py_buffer));
-    if (self->spans == NULL || self->scalars == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < self->numbers; i++) {
-        Py_buffer *column = &self->scalars[i];
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(scalars, i), column, PyBUF_ND | PyBUF_FORMAT) < 0)
-            return -1;
-        if (column->len / column->itemsize < self->rows) {
-            PyErr_Format(PyExc_ValueError, "scalars: %zd numbers do not fit the index", column->len / column->itemsize);
-            return -1;
-        }
-    }
-    for (Py_ssize_t i = 0; i < self->fields; i++) {
-        PyObject *starts, *lengths;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(spans, i), "OO", &starts, &lengths) ||
-            take(starts, &self->spans[i].starts, 4, 8, self->rows, "starts") < 0 ||
-            take(lengths, &self->spans[i].lengths, 4, 8, self->rows, "lengths") < 0)
-            return -1;
-    }
-    Py_INCREF(view);
-    self->view = view;
+    self->view = Py_NewRef(view);
     return 0;
+}
+
+static int shard_init(PyObject *object, PyObject *args, PyObject *kwargs) {
+    Shard *self = (Shard *)object;
+    (void)kwargs;
+    if (self->view != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a Shard is made once");
+        return -1;
+    }
+    if (take_all(self, args) == 0)
+        return 0;
+    shard_release(self); /* it may be tried again */
+    return -1;
 }
 
 static PyTypeObject ShardType = {
@@ -136,7 +152,7 @@ static PyTypeObject ShardType = {
 static void locate(Place *place) {
     const Shard *shard = place->shard;
     uint64_t length = (uint64_t)shard->map.len;
-    place->offset = ((const uint64_t *)shard->offsets.buf)[place->row];
+    place->offset = ((const loose_u64 *)shard->offsets.buf)[place->row];
     place->size = item(&shard->sizes, place->row);
     place->damaged = place->offset > length || place->size > length - place->offset;
 }
@@ -156,15 +172,15 @@ static void locate_all(Place *places, Py_ssize_t count) {
 /* Begin to fetch what `key_of` reads: the bounds of a key long before it, its text shortly before. */
 static void fetch_keys(const Place *places, Py_ssize_t count, Py_ssize_t i) {
     if (i + AHEAD < count)
-        __builtin_prefetch((const int32_t *)places[i + AHEAD].shard->key_bounds.buf + places[i + AHEAD].row);
+        __builtin_prefetch((const loose_i32 *)places[i + AHEAD].shard->key_bounds.buf + places[i + AHEAD].row);
     if (i + AHEAD / 2 < count) {
         const Place *soon = &places[i + AHEAD / 2];
-        __builtin_prefetch((const char *)soon->shard->key_text.buf + ((const int32_t *)soon->shard->key_bounds.buf)[soon->row]);
+        __builtin_prefetch((const char *)soon->shard->key_text.buf + ((const loose_i32 *)soon->shard->key_bounds.buf)[soon->row]);
     }
 }
 
 static PyObject *key_of(const Place *place) {
-    const int32_t *bounds = place->shard->key_bounds.buf;
+    const loose_i32 *bounds = place->shard->key_bounds.buf;
     int64_t start = bounds[place->row], stop = bounds[place->row + 1];
     if (start < 0 || stop < start || stop > place->shard->key_text.len)
         return PyUnicode_FromString("");
@@ -225,9 +241,10 @@ static PyObject *column_of(Place *places, Py_ssize_t count, Py_ssize_t field, Py
     return column;
 }
 
-/* The places of a list of shards and a buffer of rows, their number and that of their fields; NULL with an error set. */
+/* The places of a tuple of shards, which has to outlive them, and a buffer of rows, and the number of their fields; NULL with an error
+   set. */
 static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t *fields) {
-    Py_ssize_t count = PyList_GET_SIZE(shards);
+    Py_ssize_t count = PyTuple_GET_SIZE(shards);
     Py_buffer numbers;
     if (PyObject_GetBuffer(rows, &numbers, PyBUF_ND) < 0)
         return NULL;
@@ -237,8 +254,8 @@ static Place *places_of(PyObject *shards, PyObject *rows, Py_ssize_t *fields) {
     else if ((places = PyMem_Calloc(count ? (size_t)count : 1, sizeof(Place))) == NULL)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; places && i < count; i++) {
-        PyObject *shard = PyList_GET_ITEM(shards, i);
-        int64_t row = ((const int64_t *)numbers.buf)[i];
+        PyObject *shard = PyTuple_GET_ITEM(shards, i);
+        int64_t row = ((const loose_i64 *)numbers.buf)[i];
         if (!PyObject_TypeCheck(shard, &ShardType) || ((Shard *)shard)->view == NULL)
             PyErr_SetString(PyExc_TypeError, "a list of Shards expected");
         else if (row < 0 || row >= ((Shard *)shard)->rows)
@@ -271,14 +288,16 @@ PyObject *rows_keys(const Place *places, Py_ssize_t count) {
 }
 
 static PyObject *rows_only_keys(PyObject *module, PyObject *args) {
-    PyObject *shards, *rows;
+    PyObject *list, *rows;
     Py_ssize_t fields = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!O", &PyList_Type, &shards, &rows))
+    if (!PyArg_ParseTuple(args, "O!O", &PyList_Type, &list, &rows))
         return NULL;
-    Place *places = places_of(shards, rows, &fields);
-    PyObject *keys = places ? rows_keys(places, PyList_GET_SIZE(shards)) : NULL;
+    PyObject *shards = PyList_AsTuple(list);
+    Place *places = shards ? places_of(shards, rows, &fields) : NULL;
+    PyObject *keys = places ? rows_keys(places, PyTuple_GET_SIZE(shards)) : NULL;
     PyMem_Free(places);
+    Py_XDECREF(shards);
     return keys;
 }
 
@@ -290,13 +309,15 @@ static PyObject *rows_only_keys(PyObject *module, PyObject *args) {
 
 #define AS_INTEGER(LETTER, TYPE)                          \
     case LETTER: {                                        \
-        TYPE value = ((const TYPE *)column->buf)[row];    \
+        typedef TYPE loose __attribute__((aligned(1)));   \
+        TYPE value = ((const loose *)column->buf)[row];   \
         *out = (int64_t)value;                            \
         return value < 1 || *out > 0; /* a uint64 that int64 cannot hold is negative there */ \
     }
 #define AS_FLOAT(LETTER, TYPE)                                 \
     case LETTER: {                                             \
-        *out = (double)((const TYPE *)column->buf)[row];       \
+        typedef TYPE loose __attribute__((aligned(1)));        \
+        *out = (double)((const loose *)column->buf)[row];      \
         return 1;                                              \
     }
 
@@ -316,19 +337,22 @@ static int float_of(const Py_buffer *column, Py_ssize_t row, double *out) {
 }
 
 static PyObject *rows_numbers(PyObject *module, PyObject *args) {
-    PyObject *shards, *rows, *array;
+    PyObject *list, *rows, *array;
     Py_ssize_t field, fields = 0;
     Py_buffer out;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!OnO", &PyList_Type, &shards, &rows, &field, &array) ||
+    if (!PyArg_ParseTuple(args, "O!OnO", &PyList_Type, &list, &rows, &field, &array) ||
         PyObject_GetBuffer(array, &out, PyBUF_WRITABLE | PyBUF_ND | PyBUF_FORMAT) < 0)
         return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(shards);
+    PyObject *shards = PyList_AsTuple(list);
+    Py_ssize_t count = shards ? PyTuple_GET_SIZE(shards) : 0;
     Place *places = NULL;
     int fits = 1, floats = strcmp(out.format, "d") == 0;
-    if (out.len != 8 * count || (!floats && strcmp(out.format, "l") && strcmp(out.format, "q")))
+    if (shards && (out.len != 8 * count || (!floats && strcmp(out.format, "l") && strcmp(out.format, "q"))))
         PyErr_SetString(PyExc_ValueError, "numbers: int64 or float64 expected, as many as shards");
-    else
+    else if (shards && is_loose(&out, 8))
+        PyErr_SetString(PyExc_ValueError, "numbers: they do not lie at multiples of 8 bytes");
+    else if (shards)
         places = places_of(shards, rows, &fields);
     for (Py_ssize_t i = 0; places && i < count && fits; i++) {
         const Place *place = &places[i];
@@ -340,6 +364,7 @@ static PyObject *rows_numbers(PyObject *module, PyObject *args) {
         fits = floats ? float_of(column, place->row, (double *)out.buf + i) : integer_of(column, place->row, (int64_t *)out.buf + i);
     }
     PyMem_Free(places);
+    Py_XDECREF(shards);
     PyBuffer_Release(&out);
     return PyErr_Occurred() ? NULL : PyBool_FromLong(fits);
 }
@@ -352,16 +377,19 @@ static int is_crew(PyObject *crew) {
 }
 
 static PyObject *rows_read(PyObject *module, PyObject *args) {
-    PyObject *crew, *shards, *rows, *task = NULL;
+    PyObject *crew, *list, *rows, *task = NULL;
     Py_ssize_t bytes_below;
     Work work = {0};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO!On", &crew, &PyList_Type, &shards, &rows, &bytes_below) || !is_crew(crew))
+    if (!PyArg_ParseTuple(args, "OO!On", &crew, &PyList_Type, &list, &rows, &bytes_below) || !is_crew(crew))
         return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(shards);
-    Place *places = places_of(shards, rows, &work.fields);
-    if (places == NULL)
+    work.shards = PyList_AsTuple(list);
+    Place *places = work.shards ? places_of(work.shards, rows, &work.fields) : NULL;
+    if (places == NULL) {
+        rows_drop(&work);
         return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(work.shards);
     locate_all(places, count);
     work.columns = PyList_New(work.fields);
     work.faults = PyList_New(0);
@@ -376,7 +404,7 @@ static PyObject *rows_read(PyObject *module, PyObject *args) {
     for (Py_ssize_t i = 0; i < count; i++)
         work.row_bytes += places[i].damaged ? 0 : (size_t)places[i].size / (size_t)count;
     if (!PyErr_Occurred())
-        task = rows_task(crew, shards, places, count, &work);
+        task = rows_task(crew, places, &work);
     if (task == NULL) {
         PyMem_Free(places);
         rows_drop(&work);
@@ -408,29 +436,32 @@ static int get_lengths(PyObject *lengths, Py_ssize_t count, Py_buffer *out) {
         return 0;
     if (PyObject_GetBuffer(lengths, out, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0)
         return -1;
-    if (out->len == 8 * count && (strcmp(out->format, "l") == 0 || strcmp(out->format, "q") == 0))
+    if (out->len == 8 * count && !is_loose(out, 8) && (strcmp(out->format, "l") == 0 || strcmp(out->format, "q") == 0))
         return 0;
     PyErr_SetString(PyExc_ValueError, "fill: lengths: int64 expected, as many as shards");
     return -1;
 }
 
 static PyObject *rows_fill(PyObject *module, PyObject *args) {
-    PyObject *crew, *shards, *rows, *lengths, *result = NULL;
+    PyObject *crew, *list, *rows, *lengths, *result = NULL;
     Py_ssize_t field;
     const char *stored, *wanted;
     int exact;
     Work work = {0};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO!Ony*sw*spO", &crew, &PyList_Type, &shards, &rows, &field, &work.head, &stored, &work.out, &wanted,
+    if (!PyArg_ParseTuple(args, "OO!Ony*sw*spO", &crew, &PyList_Type, &list, &rows, &field, &work.head, &stored, &work.out, &wanted,
                           &exact, &lengths))
         return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(shards);
-    int kind = is_crew(crew) ? kind_of(stored, wanted) : -1;
+    work.shards = PyList_AsTuple(list);
+    Py_ssize_t count = work.shards ? PyTuple_GET_SIZE(work.shards) : 0;
+    int kind = work.shards && is_crew(crew) ? kind_of(stored, wanted) : -1;
     Place *places = NULL;
     if (kind >= 0 && (count ? work.out.len % (count * kinds[kind].wanted_size) : work.out.len))
         PyErr_SetString(PyExc_ValueError, "fill: a row of whole numbers for each row expected");
+    else if (kind >= 0 && is_loose(&work.out, (size_t)kinds[kind].wanted_size))
+        PyErr_Format(PyExc_ValueError, "fill: numbers do not lie at multiples of %zd bytes", kinds[kind].wanted_size);
     else if (kind >= 0 && get_lengths(lengths, count, &work.lengths) == 0)
-        places = places_of(shards, rows, &work.fields);
+        places = places_of(work.shards, rows, &work.fields);
     if (places)
         locate_all(places, count);
     if (places && count && (field < 0 || field >= work.fields)) {
@@ -447,7 +478,7 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
             .out = work.out.buf,
             .lengths = work.lengths.buf,
         };
-        result = rows_task(crew, shards, places, count, &work);
+        result = rows_task(crew, places, &work);
     }
     if (result == NULL) {
         PyMem_Free(places);

@@ -28,8 +28,14 @@ typedef struct {
     int damaged;
 } Place;
 
+/* Columns lie where the .idx has them, and a wrong one may have them anywhere. */
+typedef int32_t loose_i32 __attribute__((aligned(1)));
+typedef int64_t loose_i64 __attribute__((aligned(1)));
+typedef uint32_t loose_u32 __attribute__((aligned(1)));
+typedef uint64_t loose_u64 __attribute__((aligned(1)));
+
 static inline uint64_t item(const Py_buffer *column, Py_ssize_t row) {
-    return column->itemsize == 8 ? ((const uint64_t *)column->buf)[row] : ((const uint32_t *)column->buf)[row];
+    return column->itemsize == 8 ? ((const loose_u64 *)column->buf)[row] : ((const loose_u32 *)column->buf)[row];
 }
 
 /* What `fill` copies: the numbers behind `head` in a field's content, as another kind. `out` has `width` of them a row; with
@@ -80,6 +86,7 @@ typedef struct Task Task;
 
 /* What is to be done with rows: those of `fill`, or, where there are columns, those of `read`. */
 typedef struct {
+    PyObject *shards; /* a tuple: keeps the maps that places point into, whatever becomes of the list */
     size_t row_bytes; /* of a row, about */
     Filling filling;
     Py_buffer head, out, lengths;
@@ -92,8 +99,8 @@ void rows_drop(Work *work);
 
 int rows_is_crew(PyObject *object);
 
-/* A new Task, which takes over the places and the work; NULL with an error set, and nothing is taken over. */
-PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Work *work);
+/* A new Task, which takes over the places, one a shard, and the work; NULL with an error set, and nothing is taken over. */
+PyObject *rows_task(PyObject *crew, Place *places, const Work *work);
 
 int rows_add_crew(PyObject *module);
 

@@ -38,7 +38,6 @@ struct Crew {
 struct Task {
     PyObject_HEAD
     Crew *crew;
-    PyObject *shards; /* keeps the maps that places point into */
     Place *places;
     Py_ssize_t count, chunk;
     Work work;
@@ -125,12 +124,18 @@ static void *help(void *argument) {
     return NULL;
 }
 
-/* Start the threads; the number that could be started. Signals go to the interpreter's threads. */
+/* What a thread brings on itself, as by reading a map whose file was cut off. Blocked it would end the process without a word of
+   faulthandler's. */
+static const int deadly[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
+
+/* Start the threads; the number that could be started. Other signals go to the interpreter's threads. */
 static Py_ssize_t start_threads(Crew *crew, Py_ssize_t threads) {
     sigset_t all, before;
     pthread_attr_t attributes;
     Py_ssize_t started = 0;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++)
+        sigdelset(&all, deadly[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
@@ -234,12 +239,12 @@ static void hand_over(Crew *crew, Task *task) {
     pthread_mutex_unlock(&crew->lock);
 }
 
-PyObject *rows_task(PyObject *crew, PyObject *shards, Place *places, Py_ssize_t count, const Work *work) {
+PyObject *rows_task(PyObject *crew, Place *places, const Work *work) {
     Task *task = PyObject_New(Task, &TaskType);
+    Py_ssize_t count = PyTuple_GET_SIZE(work->shards);
     if (task == NULL)
         return NULL;
     task->crew = (Crew *)(crew == Py_None ? NULL : Py_NewRef(crew));
-    task->shards = Py_NewRef(shards);
     task->places = places;
     task->count = count;
     task->work = *work;
@@ -259,6 +264,7 @@ void rows_drop(Work *work) {
     PyMem_Free(work->pieces);
     Py_XDECREF(work->columns);
     Py_XDECREF(work->faults);
+    Py_XDECREF(work->shards);
 }
 
 /* Do what is left of a task, or leave it undone, and wait for who works on it. */
@@ -284,7 +290,6 @@ static void task_dealloc(PyObject *object) {
         Py_END_ALLOW_THREADS
     }
     Py_XDECREF(task->crew);
-    Py_DECREF(task->shards);
     PyMem_Free(task->places);
     rows_drop(&task->work);
     Py_TYPE(object)->tp_free(object);
@@ -329,6 +334,7 @@ static PyObject *task_result(PyObject *self, PyObject *none) {
         return PyErr_Format(PyExc_RuntimeError, "a task of another process: its threads stayed there");
     if (task->work.columns && task->handed_out)
         return PyErr_Format(PyExc_RuntimeError, "the result of a reading is handed out once");
+    task->handed_out = 1; /* now, for others may ask while it is waited for */
     PyObject *keys = rows_keys(task->places, task->count), *rest = NULL, *result = NULL;
     Py_BEGIN_ALLOW_THREADS /* pages that are not in memory are waited for */
     if (task->crew) {
@@ -340,7 +346,6 @@ static PyObject *task_result(PyObject *self, PyObject *none) {
     Py_END_ALLOW_THREADS
     if (keys && task->work.columns) {
         int64_t bytes = settle_columns(task);
-        task->handed_out = 1;
         result = bytes < 0 ? NULL : Py_BuildValue("OOOL", keys, task->work.columns, task->work.faults, (long long)bytes);
     } else if (keys && (rest = left_of(task)) != NULL) {
         result = PyTuple_Pack(2, keys, rest);

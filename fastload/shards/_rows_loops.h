@@ -13,7 +13,7 @@ static void check(Place *place) {
     const Shard *shard = place->shard;
     if (!place->damaged) {
         const char *start = (const char *)shard->map.buf + place->offset;
-        place->damaged = XXH3_64bits(start, (size_t)place->size) != ((const uint64_t *)shard->digests.buf)[place->row];
+        place->damaged = XXH3_64bits(start, (size_t)place->size) != ((const loose_u64 *)shard->digests.buf)[place->row];
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import samples
 import warm
+import xxhash
 
 import fastload
 from fastload.errors import EngineError, FastloadError
@@ -206,6 +208,51 @@ def test_tasks_are_done_whoever_does_them(folder: Path) -> None:
         crew.close()
         for task in (*left, filling.begin(crew)):
             check(*task)
+
+
+def test_of_two_who_ask_at_once_one_gets_the_contents() -> None:
+    assert read._rows is not None
+    content = bytes(64 << 20)  # takes long enough for both to be in it
+    row, sizes = np.zeros(1, np.int64), np.full(1, len(content), np.uint64)
+    digests = np.full(1, xxhash.xxh3_64_intdigest(content), np.uint64)
+    shard = read._rows.Shard(memoryview(content), row, sizes, digests, np.zeros(2, np.int32), b"", (), ())
+    task, together, found = read._rows.read(None, [shard], row, 0), threading.Barrier(2), list[object]()
+
+    def ask() -> None:
+        together.wait()
+        try:
+            found.append(task.result())
+        except RuntimeError as error:
+            found.append(str(error))
+
+    callers = [threading.Thread(target=ask) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(found, key=str) == [([""], [], [], 0), "the result of a reading is handed out once"]
+
+
+CUT_OFF = """
+import faulthandler, mmap, sys, time
+import numpy as np
+from fastload.shards import _rows
+faulthandler.enable()
+with open(sys.argv[1], "r+b") as file:
+    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    row, sizes, digests = np.zeros(1, np.int64), np.full(1, len(view), np.uint64), np.zeros(1, np.uint64)
+    shard = _rows.Shard(view, row, sizes, digests, np.zeros(2, np.int32), b"", (), ())
+    file.truncate(0)
+    task = _rows.read(_rows.Crew(1), [shard], row, 0)
+    time.sleep(60)
+"""
+
+
+def test_faulthandler_hears_of_a_thread_that_reads_what_was_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(bytes(10_000))
+    done = warm.run(CUT_OFF, tmp_path / "cut")
+    assert done.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in done.stderr
 
 
 def test_several_callers_share_a_crew(folder: Path) -> None:

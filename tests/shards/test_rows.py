@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import samples
+import xxhash
 
 import fastload
 from fastload.errors import FastloadError
@@ -176,10 +179,73 @@ def test_an_index_that_points_elsewhere_is_damage(changed: dict[str, object]) ->
     assert keys in (["b"], [""])
 
 
-@pytest.mark.parametrize("changed", [{"sizes": np.zeros(1, np.uint32).data}, {"digests": np.zeros(2, np.uint32).data}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sizes": np.zeros(1, np.uint32).data},
+        {"sizes": np.zeros(2, "V0")},  # items of no bytes
+        {"digests": np.zeros(2, np.uint32).data},
+        {"scalars": (np.zeros(1, np.int8),)},
+        {"scalars": (np.zeros(2, "V0"),)},
+    ],
+)
 def test_columns_of_another_length_or_type_are_refused(changed: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="do not fit the index"):
         shard(**changed)
+
+
+def test_a_shard_that_is_refused_holds_nothing() -> None:
+    assert read._rows is not None
+    made, view, none = read._rows.Shard.__new__(read._rows.Shard), bytearray(8), np.zeros(1, np.int64)
+    for sizes in (none[:0], none.astype(np.int16)):
+        with pytest.raises(ValueError, match=r"sizes: . items"):
+            made.__init__(view, none, sizes, none, np.zeros(2, np.int32), b"", (), ())  # type: ignore[misc, arg-type]
+    view.append(0)  # raises BufferError while something holds it
+
+
+def zeros_512(**changed: object) -> object:
+    """A shard of samples of 512 zeros, whose checksum holds."""
+    return shard(digests=np.full(2, xxhash.xxh3_64_intdigest(bytes(512)), np.uint64).data, **changed)
+
+
+def test_the_list_of_shards_may_change_before_the_result() -> None:
+    assert read._rows is not None
+    shards: list[Any] = [zeros_512() for _ in range(20)]
+    rows, out = np.zeros(20, np.int64), np.full((20, 4), 7, np.uint8)
+    contents = read._rows.read(None, shards, rows, 4096)
+    numbers = read._rows.fill(None, shards, rows, 0, b"", "u1", out, "u1", True)
+    shards.clear()
+    others = [shard(view=memoryview(b"\1" * 1024), key_text=memoryview(b"zz")) for _ in range(40)]  # in their memory
+    assert contents.result() == (["a"] * 20, [[bytes(4)] * 20], [], 80)
+    assert numbers.result() == (["a"] * 20, [])
+    assert not out.any()
+    assert len(others) == 40
+
+
+def test_columns_may_lie_anywhere() -> None:
+    assert read._rows is not None
+
+    def shifted(array: npt.NDArray[Any]) -> memoryview:
+        return memoryview(b"-" + array.tobytes())[1:].cast(array.dtype.char)
+
+    columns = {
+        "offsets": np.array([0, 512], np.int64),
+        "sizes": np.array([512, 512], np.uint32),
+        "digests": np.full(2, xxhash.xxh3_64_intdigest(bytes(512)), np.uint64),
+        "key_bounds": np.array([0, 1, 2], np.int32),
+    }
+    spans = (shifted(np.array([8, 8], np.uint64)), shifted(np.array([4, 4], np.uint32)))
+    scalars = (shifted(np.array([1.5, 2.5])),)
+    one: Any = shard(**{name: shifted(array) for name, array in columns.items()}, spans=(spans,), scalars=scalars)
+    assert read._rows.read(None, [one], at(1), 4096).result() == (["b"], [[bytes(4)]], [], 4)
+    numbers = np.zeros(3)
+    assert read._rows.numbers([one], at(1), 0, numbers[:1])
+    assert numbers[0] == 2.5
+    loose = memoryview(numbers).cast("B")[1:9]
+    with pytest.raises(ValueError, match="numbers: they do not lie at multiples of 8 bytes"):
+        read._rows.numbers([one], at(1), 0, loose.cast("d"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fill: numbers do not lie at multiples of 8 bytes"):
+        read._rows.fill(None, [one], at(1), 0, b"", "i4", loose, "i8", False)
 
 
 def test_rows_and_arguments_are_checked() -> None:
