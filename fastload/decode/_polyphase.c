@@ -3,7 +3,7 @@
    convert(samples, starts, taps, orig, out)
        samples: float32 [C, T]. starts: int64 [new], of each phase the first input, counted from its block's. taps: float32
        [new, width], width a multiple of LANES. orig: inputs of a block. out: writable float32 [C, N]; output n has phase n % new of
-       block n / new, and inputs that are not there count as zeros. All are contiguous.
+       block n / new, and inputs that are not there count as zeros. All are contiguous. Places are numbers modulo 2**64.
 
    Sums go in a fixed order, in LANES parts, whatever the processor: the same bits everywhere. The GIL is released. */
 
@@ -24,22 +24,25 @@ static float total(const float *parts) {
 }
 
 /* The sum where the inputs [first, first + width) reach over an end. */
-static float at_an_end(const float *samples, int64_t frames, int64_t first, const float *taps, int64_t width) {
+static float at_an_end(const float *samples, int64_t frames, uint64_t first, const float *taps, int64_t width) {
     float parts[LANES] = {0};
-    for (int64_t i = 0; i < width; i++)
-        if (first + i >= 0 && first + i < frames)
-            parts[i % LANES] += taps[i] * samples[first + i];
+    for (int64_t i = 0; i < width; i++) {
+        uint64_t place = first + (uint64_t)i; /* before the beginning: a large number */
+        if (place < (uint64_t)frames)
+            parts[i % LANES] += taps[i] * samples[place];
+    }
     return total(parts);
 }
 
 FOR_MANY_PROCESSORS
 static void convert_channel(const float *samples, int64_t frames, const int64_t *starts, const float *taps, int64_t width, int64_t orig,
                             int64_t new, float *out, int64_t count) {
-    for (int64_t n = 0, phase = 0, block = 0; n < count; n++) {
+    uint64_t block = 0;
+    for (int64_t n = 0, phase = 0; n < count; n++) {
         const float *mine = taps + phase * width;
-        int64_t first = block + starts[phase];
+        int64_t first = (int64_t)(block + (uint64_t)starts[phase]);
         if (first < 0 || first > frames - width) {
-            out[n] = at_an_end(samples, frames, first, mine, width);
+            out[n] = at_an_end(samples, frames, (uint64_t)first, mine, width);
         } else {
             float parts[LANES] = {0};
             for (int64_t i = 0; i < width; i += LANES)
@@ -49,7 +52,7 @@ static void convert_channel(const float *samples, int64_t frames, const int64_t 
         }
         if (++phase == new) {
             phase = 0;
-            block += orig;
+            block += (uint64_t)orig;
         }
     }
 }

@@ -11,7 +11,7 @@
        The key of each sample: seed modulo 2**64; epochs: one, or as many as samples.
 
    Numbers that no order has (a block beyond the samples, ends that do not rise) give some place inside [0, S): nothing is read
-   outside of the arrays, whatever they hold. */
+   outside of the arrays, and none is walked for ever, whatever they hold. Sums are modulo 2**64. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,6 +19,7 @@
 
 #define ROUNDS 8
 #define MIN_BITS 6
+#define MAX_DOMAIN ((uint64_t)1 << 52)
 #define GOLDEN 0x9E3779B97F4A7C15u
 #define MIX_A 0xBF58476D1CE4E5B9u
 #define MIX_B 0x94D049BB133111EBu
@@ -30,6 +31,11 @@ static uint64_t mix64(uint64_t x) {
 }
 
 static uint64_t combine_word(uint64_t key, uint64_t word) { return mix64((key ^ word) + GOLDEN); }
+
+/* Modulo 2**64, as numpy has them. */
+static int64_t plus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static int64_t minus(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
+static int64_t times(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 
 /* The bijection of one block. */
 typedef struct {
@@ -44,8 +50,6 @@ static Network network_of(uint64_t size, uint64_t key) {
         bits++;
     if (bits < MIN_BITS)
         bits = MIN_BITS;
-    if (bits > 52) /* the largest domain */
-        bits = 52;
     network.low = bits / 2;
     network.masks[0] = ((uint64_t)1 << (bits - network.low)) - 1;
     network.masks[1] = ((uint64_t)1 << network.low) - 1;
@@ -55,7 +59,7 @@ static Network network_of(uint64_t size, uint64_t key) {
 }
 
 static uint64_t permuted(const Network *network, uint64_t x) {
-    if (network->size < 2 || x >= network->size) /* from outside it might walk for ever */
+    if (network->size < 2 || network->size > MAX_DOMAIN || x >= network->size) /* from outside it might walk for ever */
         return 0;
     do {
         uint64_t left = x >> network->low, right = x & network->masks[1];
@@ -121,7 +125,8 @@ static void locate_all(const Py_buffer *arrays, int64_t samples, int64_t lanes) 
         int64_t p = positions[i];
         if (lanes > 1) {
             int64_t lane = p % lanes;
-            p = lane * quotient + (lane < remainder ? lane : remainder) + p / lanes;
+            int64_t before = plus(times(lane, quotient), lane < remainder ? lane : remainder);
+            p = plus(before, p / lanes);
         }
         if (blocks && (p < first || p >= behind)) {
             Py_ssize_t block = at_most(block_starts, blocks, p) - 1;
@@ -131,11 +136,11 @@ static void locate_all(const Py_buffer *arrays, int64_t samples, int64_t lanes) 
             network = network_of(block_sizes[block], block_keys[block]);
         }
         if (blocks)
-            p = first + (int64_t)permuted(&network, (uint64_t)(p - first));
+            p = plus(first, (int64_t)permuted(&network, (uint64_t)minus(p, first)));
         Py_ssize_t place = at_most(ends, places, p);
         place = place < places ? place : places - 1;
         out_shards[i] = shards[place];
-        out_rows[i] = p - starts[place];
+        out_rows[i] = minus(p, starts[place]);
     }
 }
 

@@ -94,6 +94,12 @@ def test_what_the_extension_refuses() -> None:
         native.convert(samples, starts, taps, 1, out)
 
 
+def test_places_beyond_all_inputs_are_modulo_two_to_the_64() -> None:
+    starts, out = np.array([2**63 - 8, -(2**63)], np.int64), np.full((1, 6), -1, np.float32)
+    polyphase._polyphase.convert(np.ones((1, 9), np.float32), starts, np.ones((2, 8), np.float32), 2**62, out)
+    assert out.tolist() == [[0, 0, 0, 0, 0, 8]]  # the last: of the block at 2**63
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 60))
 def test_any_rates(frames: int, orig: int, new: int) -> None:

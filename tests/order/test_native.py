@@ -73,6 +73,30 @@ def test_keys(seed: int, pairs: list[tuple[int, int]], one_epoch: bool) -> None:
     assert found.tolist() == in_numpy(lambda: sample_keys(seed, given_epochs, numbers)).tolist()
 
 
+def test_numbers_that_no_order_has_give_some_place() -> None:
+    assert shuffle._order is not None
+    extremes = np.array([-(2**63), -1, 0, 1, 2**52 - 1, 2**52, 2**62, 2**63 - 1], np.int64)
+    shards, count = np.arange(2), len(extremes)
+    for size in (0, 2, 2**52 + 1, 2**53 + 1, 2**64 - 1):
+        for samples, lanes in ((2**63 - 1, 3), (-(2**63), 2**63 - 1), (5, 1)):
+            blocks = extremes[::-1].copy(), np.full(count, size, np.uint64), extremes.view(np.uint64)
+            out = np.full((2, count), -1)
+            ends = extremes[[-1, 0]]
+            shuffle._order.locate(extremes, samples, lanes, *blocks, ends, ends, shards, *out)  # type: ignore[arg-type]
+            assert set(out[0].tolist()) <= {0, 1}
+
+
+def test_a_domain_above_the_largest_is_not_walked() -> None:
+    """It would be no bijection: some walks would never end."""
+    assert shuffle._order is not None
+    positions = np.arange(2**52, 2**52 + 100)
+    size, zero, out = np.full(1, 2**52 + 100, np.uint64), np.zeros(1, np.int64), np.full((2, 100), -1)
+    for key in range(50):
+        keys = np.full(1, key, np.uint64)
+        shuffle._order.locate(positions, 2**53, 1, zero, size, keys, zero + 2**53, zero, zero, *out)  # type: ignore[arg-type]
+        assert not out.any()
+
+
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
     assert shuffle._order is not None
     one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
