@@ -164,8 +164,9 @@ static int take(
 static PyObject *decode_with(
     PyObject *raws, PyObject *keys, const Py_buffer *out, const Py_buffer *flips, const fl_spec *spec) {
     Py_ssize_t count = PySequence_Fast_GET_SIZE(raws), taken = 0;
+    int64_t row_bytes = spec->out_height * spec->out_width * spec->channels;
     if (PySequence_Fast_GET_SIZE(keys) != count || (flips->buf != NULL && flips->len != count)
-        || out->len != count * spec->out_height * spec->out_width * spec->channels)
+        || out->len % row_bytes || out->len / row_bytes != count) /* the product might be more than int64 holds */
         return PyErr_Format(PyExc_ValueError,
             "%zd rows, and keys, flips or an output of %zd bytes that do not fit them", count, out->len);
     row *rows = PyMem_Calloc(count ? (size_t)count : 1, sizeof *rows);

@@ -28,7 +28,8 @@ static fl_box centred(int64_t width, int64_t height, int64_t w, int64_t h) {
 }
 
 fl_box fl_random_box(const fl_spec *spec, int64_t width, int64_t height, uint64_t key) {
-    double log_low = log(spec->ratio_low), log_high = log(spec->ratio_high), pixels = (double)(width * height);
+    double log_low = log(spec->ratio_low), log_high = log(spec->ratio_high);
+    double pixels = (double)width * (double)height;
     for (uint64_t number = 0; number < ATTEMPTS * DRAWS; number += DRAWS) {
         double area = draw(key, number), shape = draw(key, number + 1);
         double target = pixels * (spec->scale_low + area * (spec->scale_high - spec->scale_low));

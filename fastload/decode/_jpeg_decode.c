@@ -208,6 +208,7 @@ static fl_status decode(picture *p) {
     jpeg_mem_src(info, (unsigned char *)p->data, (unsigned long)p->size);
     jpeg_read_header(info, TRUE);
     if (info->image_width != p->origin.width || info->image_height != p->origin.height) return FL_OTHER;
+    if (p->own_entropy && (info->progressive_mode || info->arith_code)) return FL_OTHER; /* changed since it was read */
     int grey = p->spec->channels == 1;
     info->out_color_space = grey ? JCS_GRAYSCALE : JCS_EXT_RGBX;
     info->dct_method = JDCT_ISLOW;

@@ -26,17 +26,19 @@ fl_tiles fl_tiles_of(const fl_header *header, const fl_layout *layout, const fl_
     return range;
 }
 
-/* The markers before the data, but for metadata: JFIF's and Adobe's segments say how colours are coded. */
+/* The markers before the data, but for metadata: JFIF's and Adobe's segments say how colours are coded. The file may be
+ * changed since they were read, where it is mapped: whatever stands there by now, no more than data_at bytes are written. */
 static size_t copy_header(const uint8_t *raw, const fl_header *header, uint8_t *out, size_t *frame_at) {
     size_t written = 2;
     memcpy(out, raw, 2);
-    for (size_t at = 2; at < header->data_at;) {
+    for (size_t at = 2; at + 4 <= header->data_at;) {
         int marker = raw[at + 1];
         if (marker == 0xFF || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8)) {
             at += marker == 0xFF ? 1 : 2;
             continue;
         }
         size_t length = 2 + fl_be16(raw + at + 2);
+        if (length > header->data_at - at) break;
         if (at == header->frame_at) *frame_at = written;
         int metadata = marker == 0xFE || (marker > 0xE0 && marker < 0xEE) || marker == 0xEF;
         if (!metadata) {

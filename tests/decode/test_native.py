@@ -142,6 +142,11 @@ def test_boxes_are_those_that_python_draws(
     assert native.box(centre, width, height, key) == center_box(width, height, 64, 37, min(1.0, scale[1]))
 
 
+def test_a_box_in_more_pixels_than_int64_holds() -> None:
+    field, side = Image((37, 64), crop="random"), 1 << 40
+    assert native.box(field, side, side, 5) == random_box(side, side, field.scale, field.ratio, 5)
+
+
 @given(at=st.integers(0, 700), patch=st.binary(min_size=1, max_size=6))
 @settings(max_examples=600, deadline=None)
 def test_headers_are_read_as_python_reads_them(at: int, patch: bytes) -> None:
@@ -215,6 +220,13 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(TypeError, match="bytes-like"):
         by_kernel(field, ["text"], [0])  # type: ignore[list-item]
     assert any(native.decode_rows(field, [raw], np.empty((1, 8, 8, 3), np.uint8), [0], 161 * 97 - 1))
+
+
+def test_more_pixels_than_can_be_counted_are_refused() -> None:
+    rows = (None,) * (1 << 24)  # of 2**40 pixels each: 2**64, which would be none
+    spec = (0, (0.1, 1.0), (0.5, 2.0), 1.0, 1 << 20, 1 << 20, 1, MAX_PIXELS, False)
+    with pytest.raises(ValueError, match="16777216 rows, and keys, flips or an output of 0 bytes"):
+        native._jpeg.decode_rows(rows, rows, bytearray(), None, spec)
 
 
 def test_contents_are_given_back() -> None:
