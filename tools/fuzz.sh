@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Fuzz what is in C with address and undefined-behaviour sanitizers: tools/fuzz.sh [inputs] [working folder] [target ...]
-# Targets: jpeg (the JPEG kernel) and rows (the reader of rows, from tables that an index may hold); both if none is named.
-# Needs clang with its run-time libraries, libjpeg62-turbo-dev, libxxhash-dev and Python's headers. What it finds is left in
-# the working folder as crash-*; a run that finds nothing is noted in benchmarks/results/fuzz.json.
+# Targets: jpeg (the JPEG kernel), rows (the reader of rows, from tables that an index may hold), polyphase (sample rates), files
+# (many files in one call) and order (where samples lie); all if none is named. Needs clang with its run-time libraries,
+# libjpeg62-turbo-dev, libxxhash-dev and Python's headers. What it finds is left in the working folder as crash-*; a run that
+# finds nothing is noted in benchmarks/results/fuzz.json.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 inputs=${1:-2000000}
 work=${2:-$root/build/fuzz}
-targets=(jpeg rows)
+targets=(jpeg rows polyphase files order)
 [ $# -lt 3 ] || targets=("${@:3}")
 command -v clang >/dev/null || need_packages clang libjpeg62-turbo-dev libxxhash-dev
 version=$(clang -dumpversion)
@@ -22,17 +23,26 @@ build_jpeg() {
     PYTHONPATH=$root "$python" "$root/tests/fuzz/seeds.py" "$work/jpeg/seeds"
 }
 
-build_rows() {
+# A harness that holds an interpreter, and seeds that are long enough for all arguments: where it goes, the sources.
+build_extension() {
     local libraries
     libraries=$(python_var 'get_config_var("LIBDIR")')
-    "${checked[@]}" -pthread -I"$(python_var 'get_paths()["include"]')" "$root"/tests/fuzz/fuzz_rows.c \
-        "$root"/fastload/shards/_rows_{crew,base}.c -o "$1" \
+    "${checked[@]}" -pthread -I"$(python_var 'get_paths()["include"]')" "${@:2}" -o "$1" \
         -L"$libraries" -Wl,-rpath,"$libraries" -lpython"$(python_var 'get_python_version()')"
-    mkdir -p "$work/rows/seeds"
+    "$python" - "$(dirname "$1")/seeds" <<'END'
+import pathlib, random, sys
+for seed in range(32):
+    pathlib.Path(sys.argv[1], str(seed)).write_bytes(random.Random(seed).randbytes(1500))
+END
 }
 
+build_rows() { build_extension "$1" "$root"/tests/fuzz/fuzz_rows.c "$root"/fastload/shards/_rows_{crew,base}.c; }
+build_polyphase() { build_extension "$1" "$root/tests/fuzz/fuzz_polyphase.c"; }
+build_files() { build_extension "$1" "$root/tests/fuzz/fuzz_files.c"; }
+build_order() { build_extension "$1" "$root/tests/fuzz/fuzz_order.c"; }
+
 for target in "${targets[@]}"; do
-    mkdir -p "$work/$target/corpus"
+    mkdir -p "$work/$target/corpus" "$work/$target/seeds"
     "build_$target" "$work/$target/fuzz"
     cd "$work/$target"
     # Python's own allocator would hide reads beyond an object's end.

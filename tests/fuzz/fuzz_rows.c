@@ -1,7 +1,9 @@
 /* libFuzzer's entry to the row reader: the tables of a shard's index are the input, its map is a few bytes of its own.
  *
- * Whatever the tables say, nothing may be read outside of the buffers, and nothing may crash or leak. Built and run by
- * tools/fuzz.sh, inside an interpreter whose memory the sanitizers see. */
+ * Whatever the tables say and wherever they lie, nothing may be read outside of the buffers, and nothing may crash or leak; by
+ * threads of a crew or without. Built and run by tools/fuzz.sh. */
+#include "fuzz_python.h"
+
 #include "../../fastload/shards/_rows.c"
 
 #define XXH_INLINE_ALL
@@ -11,116 +13,102 @@
 #define MAP_BYTES 600
 #define WIDTH 8
 
-static const uint8_t *bytes;
-static size_t left;
+/* A column of ROWS + extra numbers; rarely of another number or kind. */
+static Array *column(int size, int extra) {
+    static const char *const formats[] = {"?", "b", "h", "i", "I", "q", "Q", "f", "d", "e", "xx", NULL};
+    const char *format = size == 8 ? "Q" : "I";
+    size_t shift = oddly(8) ? 1 + take_bytes(1) % 7 : 0;
+    if (oddly(64)) return filled(array_of(formats[take_bytes(1) % 12], (int)(take_bytes(1) % 10), ROWS - 1 + extra, -1, shift), 9);
+    return filled(array_of(format, size, ROWS + extra, -1, shift), MAP_BYTES + 8);
+}
 
-static uint64_t take_number(void) {
-    uint64_t number = 0;
-    for (int i = 0; i < 8 && left; i++, left--)
-        number |= (uint64_t)*bytes++ << (8 * i);
-    switch (number & 3) { /* small numbers most of the time, for what they lead to */
-        case 0: return number >> 2;
-        case 1: return -(number >> 48);
-        default: return (number >> 2) % (MAP_BYTES + 8);
+/* Numbers of an index, of any kind that it may have. */
+static Array *numbers(void) {
+    static const struct { const char *format; int size; } kinds[] = {
+        {"?", 1}, {"b", 1}, {"B", 1}, {"h", 2}, {"H", 2}, {"i", 4}, {"I", 4}, {"l", 8}, {"q", 8}, {"Q", 8}, {"f", 4}, {"d", 8}, {"e", 2},
+    };
+    size_t kind = take_bytes(1) % (sizeof kinds / sizeof *kinds);
+    return filled(array_of(kinds[kind].format, kinds[kind].size, ROWS, -1, oddly(4) ? 1 : 0), 300);
+}
+
+/* int64 0, 1, ... */
+static Array *counting(Py_ssize_t count) {
+    Array *array = array_of("q", 8, count, -1, 0);
+    for (int64_t i = 0; i < count; i++) ((int64_t *)array->data)[i] = i;
+    return array;
+}
+
+/* Checksums that hold, so that what comes after them is reached. */
+static void make_honest(Shard *shard) {
+    for (Py_ssize_t row = 0; row < shard->rows; row++) {
+        uint64_t offset = ((loose_u64 *)shard->offsets.buf)[row], size = item(&shard->sizes, row);
+        if (offset <= MAP_BYTES && size <= MAP_BYTES - offset)
+            ((loose_u64 *)shard->digests.buf)[row] = XXH3_64bits((const char *)shard->map.buf + offset, size);
     }
 }
 
-static void require(int condition) {
-    if (!condition) {
-        PyErr_Print();
-        abort();
-    }
-}
-
-/* A buffer of ROWS + extra numbers of one size, as memoryview.cast makes it. */
-static PyObject *column(int size, int extra) {
-    uint64_t numbers[ROWS + 1];
-    char packed[8 * (ROWS + 1)];
-    for (int i = 0; i < ROWS + extra; i++) {
-        numbers[i] = take_number();
-        memcpy(packed + i * size, &numbers[i], (size_t)size);
-    }
-    PyObject *content = PyBytes_FromStringAndSize(packed, size * (ROWS + extra));
-    PyObject *view = PyMemoryView_FromObject(content);
-    PyObject *cast = PyObject_CallMethod(view, "cast", "s", size == 8 ? "Q" : "I");
-    require(cast != NULL);
-    Py_DECREF(content);
-    Py_DECREF(view);
-    return cast;
-}
-
-/* Writable int64 0, 1, ..., as a memoryview. */
-static PyObject *longs(int count) {
-    PyObject *bytes = PyByteArray_FromStringAndSize(NULL, 8 * count), *view = PyMemoryView_FromObject(bytes);
-    for (int64_t i = 0; i < count; i++)
-        memcpy(PyByteArray_AS_STRING(bytes) + 8 * i, &i, 8);
-    PyObject *cast = PyObject_CallMethod(view, "cast", "s", "q");
-    require(cast != NULL);
-    Py_DECREF(bytes);
-    Py_DECREF(view);
-    return cast;
-}
-
-static PyObject *shard_of(PyObject *module, PyObject *map, uint8_t how, int honest) {
+/* NULL if the columns do not fit each other. */
+static PyObject *shard_of(PyObject *module, PyObject *map, uint8_t how) {
     PyObject *view = PyMemoryView_FromObject(map), *text = PyBytes_FromStringAndSize("abcdefgh", 8);
-    PyObject *offsets = column(8, 0), *sizes = column(how & 1 ? 8 : 4, 0), *digests = column(8, 0), *bounds = column(4, 1);
-    PyObject *starts = column(how & 2 ? 8 : 4, 0), *lengths = column(how & 4 ? 8 : 4, 0);
-    PyObject *spans = Py_BuildValue("((OO))", starts, lengths), *numbers = Py_BuildValue("(O)", digests);
-    PyObject *shard = PyObject_CallMethod(module, "Shard", "OOOOOOOO", view, offsets, sizes, digests, bounds, text, spans, numbers);
-    require(shard != NULL);
-    if (honest) { /* checksums that hold, so that what comes after them is reached */
-        Shard *inside = (Shard *)shard;
-        for (Py_ssize_t row = 0; row < ROWS; row++) {
-            uint64_t offset = ((uint64_t *)inside->offsets.buf)[row], size = item(&inside->sizes, row);
-            if (offset <= MAP_BYTES && size <= MAP_BYTES - offset)
-                ((uint64_t *)inside->digests.buf)[row] = XXH3_64bits((const char *)inside->map.buf + offset, size);
-        }
-    }
-    PyObject *all[] = {view, text, offsets, sizes, digests, bounds, starts, lengths, spans, numbers};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        Py_DECREF(all[i]);
+    Array *columns[] = {
+        column(8, 0), column(how & 1 ? 8 : 4, 0), column(8, 0), column(4, 1), column(how & 2 ? 8 : 4, 0), column(how & 4 ? 8 : 4, 0),
+        numbers(),
+    };
+    PyObject *spans = Py_BuildValue("((OO))", columns[4], columns[5]), *scalars = Py_BuildValue("(O)", columns[6]);
+    PyObject *shard = PyObject_CallMethod(module, "Shard", "OOOOOOOO", view, columns[0], columns[1], columns[2], columns[3], text,
+                                          spans, scalars);
+    if (shard == NULL)
+        accepted(NULL);
+    else if (how & 8)
+        make_honest((Shard *)shard);
+    PyObject *others[] = {view, text, spans, scalars};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) Py_DECREF(others[i]);
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) Py_DECREF(columns[i]);
     return shard;
 }
 
+/* What a task gives; or it is dropped, done or not. */
+static void finish(PyObject *task, int dropped) {
+    require(task != NULL);
+    if (!dropped) require(accepted(PyObject_CallMethod(task, "result", NULL)));
+    Py_DECREF(task);
+}
+
+/* All that is done with a shard, whose reference it takes. */
+static void read_all(PyObject *module, PyObject *shard, uint8_t how, uint8_t kind_number, const char *head) {
+    static PyObject *helpers; /* made once: to start threads takes longer than all else */
+    if (helpers == NULL) helpers = PyObject_CallMethod(module, "Crew", "n", (Py_ssize_t)2);
+    require(helpers != NULL);
+    static const char *const kinds[][2] = {{"i4", "i8"}, {"u4", "i8"}, {"u2", "i8"}, {"u2", "i4"}, {"u1", "u1"}};
+    const char *const *kind = kinds[kind_number / 16 % 5];
+    PyObject *crew = how & 64 ? helpers : Py_None;
+    int dropped = how & 128 && kind_number & 1;
+    Py_ssize_t count = ((Shard *)shard)->rows;
+    PyObject *shards = PyList_New(0);
+    for (Py_ssize_t i = 0; i < count; i++) require(PyList_Append(shards, shard) == 0);
+    Array *rows = counting(count), *sums = array_of(how & 128 ? "d" : "q", 8, count, -1, 0);
+    Array *lengths = counting(count), *out = array_of("B", 1, count * WIDTH * (kind[1][1] - '0'), -1, 0);
+    require(accepted(PyObject_CallMethod(module, "keys", "OO", shards, rows)));
+    require(accepted(PyObject_CallMethod(module, "numbers", "OOiO", shards, rows, 0, sums)));
+    PyObject *contents = PyObject_CallMethod(module, "read", "OOOi", crew, shards, rows, how & 16 ? 4096 : 16);
+    PyObject *filling = PyObject_CallMethod(module, "fill", "OOOiy#sOsiO", crew, shards, rows, 0, head, (Py_ssize_t)(kind_number % 16),
+                                            kind[0], out, kind[1], how >> 5 & 1, kind_number & 2 ? (PyObject *)lengths : Py_None);
+    Py_DECREF(shards); /* the tasks alone hold them now */
+    Py_DECREF(shard);
+    finish(contents, dropped);
+    finish(filling, dropped);
+    Array *all[] = {rows, sums, lengths, out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_DECREF(all[i]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static PyObject *module;
-    if (module == NULL) {
-        Py_Initialize();
-        module = PyInit__rows();
-        require(module != NULL);
-    }
-    if (size < 2)
-        return 0;
-    uint8_t how = data[0], head_bytes = data[1] % 16;
+    PyObject *module = module_of(PyInit__rows);
+    if (size < 2) return 0;
     bytes = data + 2, left = size - 2;
     char content[MAP_BYTES];
-    for (int i = 0; i < MAP_BYTES; i++)
-        content[i] = (char)(i % 4 ? 0 : i);
-    PyObject *map = PyBytes_FromStringAndSize(content, MAP_BYTES);
-    PyObject *shard = shard_of(module, map, how, how & 8);
-    PyObject *shards = Py_BuildValue("[OOOO]", shard, shard, shard, shard), *rows = longs(ROWS);
-    PyObject *found[4];
-    found[0] = PyObject_CallMethod(module, "keys", "OO", shards, rows);
-    PyObject *sums = longs(ROWS), *reading = PyObject_CallMethod(module, "read", "OOOi", Py_None, shards, rows, how & 16 ? 4096 : 16);
-    require(reading != NULL);
-    found[1] = PyObject_CallMethod(reading, "result", NULL);
-    Py_DECREF(reading);
-    found[3] = PyObject_CallMethod(module, "numbers", "OOiO", shards, rows, 0, sums);
-    static const char *const kinds[][2] = {{"i4", "i8"}, {"u4", "i8"}, {"u2", "i8"}, {"u2", "i4"}, {"u1", "u1"}};
-    const char *const *kind = kinds[data[1] / 16 % 5];
-    PyObject *out = PyByteArray_FromStringAndSize(NULL, ROWS * WIDTH * (kind[1][1] - '0'));
-    PyObject *lengths = how & 64 ? longs(ROWS) : Py_NewRef(Py_None);
-    PyObject *task = PyObject_CallMethod(module, "fill", "OOOiy#sOsiO", Py_None, shards, rows, 0, content, (Py_ssize_t)head_bytes,
-                                         kind[0], out, kind[1], how >> 5 & 1, lengths);
-    require(task != NULL);
-    found[2] = PyObject_CallMethod(task, "result", NULL);
-    Py_DECREF(task);
-    for (int i = 0; i < 4; i++) {
-        require(found[i] != NULL);
-        Py_DECREF(found[i]);
-    }
-    PyObject *all[] = {out, shards, rows, shard, map, sums, lengths};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        Py_DECREF(all[i]);
+    for (int i = 0; i < MAP_BYTES; i++) content[i] = (char)(i % 4 ? 0 : i);
+    PyObject *map = PyBytes_FromStringAndSize(content, MAP_BYTES), *shard = shard_of(module, map, data[0]);
+    if (shard != NULL) read_all(module, shard, data[0], data[1], content);
+    Py_DECREF(map);
     return 0;
 }
