@@ -213,7 +213,7 @@ def test_the_list_of_shards_may_change_before_the_result() -> None:
     shards: list[Any] = [zeros_512() for _ in range(20)]
     rows, out = np.zeros(20, np.int64), np.full((20, 4), 7, np.uint8)
     contents = read._rows.read(None, shards, rows, 4096)
-    numbers = read._rows.fill(None, shards, rows, 0, b"", "u1", out, "u1", True)
+    numbers = read._rows.fill(None, shards, rows, 0, b"", "u1", out, "u1", True, None)
     shards.clear()
     others = [shard(view=memoryview(b"\1" * 1024), key_text=memoryview(b"zz")) for _ in range(40)]  # in their memory
     assert contents.result() == (["a"] * 20, [[bytes(4)] * 20], [], 80)
@@ -245,7 +245,7 @@ def test_columns_may_lie_anywhere() -> None:
     with pytest.raises(ValueError, match="numbers: they do not lie at multiples of 8 bytes"):
         read._rows.numbers([one], at(1), 0, loose.cast("d"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fill: numbers do not lie at multiples of 8 bytes"):
-        read._rows.fill(None, [one], at(1), 0, b"", "i4", loose, "i8", False)
+        read._rows.fill(None, [one], at(1), 0, b"", "i4", loose, "i8", False, None)
 
 
 def test_rows_and_arguments_are_checked() -> None:
