@@ -303,7 +303,8 @@ def _keep(root: Path, originals: Path, name: str, *, move: bool) -> None:
         os.replace(root / name, place)
     else:
         os.link(root / name, place)
-    fsync_directory(place.parent)
+    for folder in place.relative_to(root).parents:  # each may be new, and is in the one above it
+        fsync_directory(root / folder)
 
 
 def _save_index(root: Path, backup: Path, index: IndexFile) -> None:

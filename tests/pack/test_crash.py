@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from killing import killed_before
 from pack_sources import photo, tree
+from syncing import Disk
 
 from fastload.errors import PackError
 from fastload.pack import pack
+from fastload.pack.cleaning import Cleaning
 from fastload.pack.journal import RECORDS_NAME
 from fastload.pack.jpeg import JpegMode
 from fastload.shards.foreign import JOURNAL_NAME
@@ -164,6 +166,28 @@ def test_killed_between_any_two_system_calls_that_change_files(
         assert not (out / JOURNAL_NAME).exists()
     assert 25 < step < 999
     assert tree(out) == clean
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (tiny_text, {"shard_size": 6000}),
+        (tiny_pictures, {"shard_size": 30_000}),
+        (tiny_text, {"shard_size": 20, "format": "parquet"}),
+        (tiny_documents, {"shard_size": 6000}),
+    ],
+    ids=["in place", "placed later", "parquet", "read first"],
+)
+def test_names_and_records_are_of_what_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], options: dict[str, Any]
+) -> None:
+    """What killing a process does not show: a machine that loses its power keeps only what was synced."""
+    source, out = make(tmp_path), tmp_path / "out"
+    disk = Disk(monkeypatch, out)
+    index = pack(source, out, workers=1, clean=Cleaning(duplicates="drop"), **options)
+    assert disk.records == len(index.shards) > 1
+    assert {*disk.named} >= {Path(shard.name).name for shard in index.shards} | {"index.json", "rejected.parquet"}
+    assert not disk.unsynced
 
 
 def test_calls_of_processes_that_are_forked_count(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""kill -9 between any two steps: what was there stays readable, and the next run ends with the same bytes."""
+"""kill -9 between any two steps: what was there stays readable, and the next run ends with the same bytes. Names come
+after what they stand for is on the disk."""
 
 from __future__ import annotations
 
@@ -9,8 +10,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from pack_sources import tree
+from syncing import Disk
 
 from fastload.pack import pack
 from fastload.pack.cleaning import Cleaning
@@ -159,6 +163,36 @@ def test_repair(tmp_path: Path) -> None:
             assert original.read_bytes() == (torn / "train" / name).read_bytes()
     assert 20 < step < 999
     assert shown(out) == clean
+
+
+@pytest.mark.parametrize("shard_format", ["tar", "parquet"])
+def test_names_are_of_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: Any) -> None:
+    """What killing a process does not show: a machine that loses its power keeps only what was synced."""
+    first, more = lines(tmp_path / "a.txt", 0, 6), lines(tmp_path / "b.txt", 6, 6)
+    pack(first, tmp_path / "a", shard_size=4000 if shard_format == "tar" else 20, workers=1, format=shard_format)
+    pack(more, tmp_path / "b", workers=1, format=shard_format)
+    out = {name: tmp_path / name for name in ("other", "merged", "a")}
+    shards = {}
+    for name, work in {
+        "other": lambda: convert(tmp_path / "a", out["other"], format="parquet" if shard_format == "tar" else "tar"),
+        "merged": lambda: merge([tmp_path / "a", tmp_path / "b"], out["merged"], prefix=True),
+        "a": lambda: append(more, out["a"], prefix="b/", workers=1, shard_size=4000),
+    }.items():
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, out[name])
+            work()
+            shards[name] = [file for file in disk.named if file.endswith((".tar", ".parquet"))]
+            assert not {folder for folder in disk.unsynced if folder.exists()} - {out[name]}
+            assert disk.named["index.json"]
+    assert len(shards["other"]) > 1
+    assert len(shards["merged"]) > len(shards["other"])
+    assert shards["a"]
+    if shard_format == "tar":
+        tar = sorted(tmp_path.glob("a/train/*.tar"))[0]
+        os.truncate(tar, 1500)
+        disk = Disk(monkeypatch, tmp_path / "a")
+        assert repair(tmp_path / "a").lost_samples > 0
+        assert disk.named[tar.name] == disk.named["index.json"] == disk.named["report.json"] == 1
 
 
 def shown(folder: Path) -> dict[str, str]:
