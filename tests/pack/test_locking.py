@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +98,25 @@ def test_a_fork_does_not_keep_what_is_let_go(tmp_path: Path) -> None:
         release(acquire(tmp_path / "x", tmp_path, "packing into"))
     finally:
         os.close(copy)
+
+
+def test_workers_of_one_who_died_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold the lock until they have noticed."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    folder = tmp_path / "x"
+    folder.mkdir()
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.pwrite(descriptor, f"{socket.gethostname()} {dead.pid}".encode(), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(locking, "STRAGGLER_SECONDS", 0.05)
+        with pytest.raises(PackError, match=rf"\(.* {dead.pid}\) is packing into"):
+            acquire(folder, tmp_path, "packing into")
+    end = threading.Timer(0.2, os.close, [descriptor])
+    end.start()
+    release(acquire(folder, tmp_path, "packing into"))
+    end.join()
 
 
 def test_leftovers_that_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +50,21 @@ def test_a_process_that_ends_before_it_has_begun(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(threading, "active_count", lambda: 2)
     with pytest.raises(PackError, match=r"a packing process ended with status 3; run the same command again"):
         ProcessPool(Doubler(), 1).__enter__()
+
+
+@pytest.mark.parametrize("threads", [1, 2], ids=["forked", "started"])
+def test_a_lock_is_held_until_the_last_process_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Else the next run would write beside the workers of one that was killed."""
+    monkeypatch.setattr(threading, "active_count", lambda: threads)
+    ours, others = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    try:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        with ProcessPool(Doubler(), 1, (ours,)):
+            os.close(ours)  # as when the process that took it is killed
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(others)
