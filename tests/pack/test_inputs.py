@@ -495,6 +495,13 @@ def test_csv_of_spreadsheets(media: Path, mark: str) -> None:
     assert (table.keys, labels(table)) == (["i/a", "i/b"], ["x,y", "z"])
 
 
+def test_tabs_part_the_cells_of_a_tsv_and_commas_do_not(media: Path) -> None:
+    (media / "m.tsv").write_text("path\tcaption\ni/a.jpg\ta dog, asleep\ni/b.jpg\t;\n")
+    table = read_source(media / "m.tsv")
+    assert (table.keys, list(table.fields)) == (["i/a", "i/b"], ["image", "caption"])
+    assert inline(table, "caption") == [b"a dog, asleep", b";"]
+
+
 def test_an_empty_file_of_a_manifest(media: Path) -> None:
     (media / "i/b.jpg").write_bytes(b"")
     with pytest.raises(PackError, match=r"row 2: column 'path': 'i/b.jpg' is empty \(0 bytes\)"):

@@ -22,11 +22,13 @@ from pack_sources import FORK, Stopped, check_alike, jpeg, photo, scene, stop_af
 import fastload
 from fastload.errors import ConfigError, PackError
 from fastload.pack import pack
+from fastload.pack.journal import SPOOL_NAME
 from fastload.pack.missing import Lenience
 from fastload.pack.objects import object_stream
 from fastload.pack.spool import spool
 from fastload.pack.streams import Sample, Stream
 from fastload.pack.table import Spans, Values
+from fastload.shards.foreign import JOURNAL_NAME
 from fastload.shards.index import FieldInfo
 
 
@@ -367,6 +369,19 @@ def test_contents_that_come_in_several_pieces(tmp_path: Path, monkeypatch: pytes
     texts = ["x" * 1000, "", "y" * 99, "z" * 201]
     pack([{"text": text} for text in texts], tmp_path / "out", workers=1, shuffle=False)
     assert [sample["text"] for sample in stream(tmp_path / "out")] == texts
+
+
+def test_contents_are_not_held_until_all_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastload.pack.spool._BUFFER_BYTES", 1000)
+    written = []
+
+    def samples() -> Iterator[dict[str, str]]:
+        for _ in range(10):
+            yield {"text": "x" * 600}
+            written.append((tmp_path / "out" / JOURNAL_NAME / SPOOL_NAME).stat().st_size)
+
+    pack(samples(), tmp_path / "out", workers=1)
+    assert written == [n // 2 * 1200 for n in range(1, 11)]
 
 
 @pytest.mark.parametrize("shard_format", ["tar", "parquet"])

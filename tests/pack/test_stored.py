@@ -22,7 +22,7 @@ from test_convert import GOLDEN, check_common, edit_index, unpack
 import fastload
 from fastload import Cleaning
 from fastload.errors import ConfigError, CorruptError, FastloadError, PackError
-from fastload.pack import pack
+from fastload.pack import pack, stored
 from fastload.shards.index import FieldInfo
 
 tqdm.tqdm.monitor_interval = 0  # `datasets` would start its thread, and workers then could not be forked
@@ -97,6 +97,13 @@ def test_tars_are_packed_anew_and_again(tars: Path, tmp_path: Path, shard_format
     assert {name: info.kind for name, info in again.fields.items()} == KINDS
     assert len(again.shards) == 1
     check_samples(stream(tmp_path / "again"))
+
+
+def test_tars_of_many_samples_are_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "all.tar", members(0, 24))
+    monkeypatch.setattr(stored, "_TAR_ROWS", 7)
+    pack(tmp_path / "all.tar", tmp_path / "out", shuffle=False, workers=1)
+    check_samples(stream(tmp_path / "out"))
 
 
 def test_any_number_of_workers_writes_the_same_and_a_killed_run_goes_on(tars: Path, tmp_path: Path) -> None:
