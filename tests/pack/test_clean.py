@@ -402,10 +402,11 @@ def test_the_command_line(dirty: Path, tmp_path: Path) -> None:
         " ".join(done.output.split())
     )
     assert "4 reported (label_conflict 3, single_class 1), listed in suspects.parquet" in " ".join(done.output.split())
-    assert IndexFile.load(out / "index.json").packed["options"]["clean"]["ranges"] == {
-        "width": "26..",
-        "height": "..100",
-    }
+    assert IndexFile.load(out / "index.json").packed["options"]["clean"] == {
+        "on_error": "skip", "max_errors": 5, "decode": "full", "ranges": {"width": "26..", "height": "..100"},
+        "zscores": {"bytes": 9.0}, "duplicates": "drop", "near_duplicates": "drop", "near_bits": 4, "near_text": 0.9,
+        "compare": ["image"], "label_noise": "report",
+    }  # fmt: skip
     done = CliRunner().invoke(app, ["pack", str(dirty), str(tmp_path / "b"), "--duplicates", "drop"])
     assert done.exit_code == 1
     assert "or leave such samples out with on_error='skip'" in " ".join(done.output.split())

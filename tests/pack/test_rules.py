@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pack_sources import scene
+from PIL import Image
 
 from fastload import Cleaning, Splitting
 from fastload.errors import ConfigError, PackError
@@ -77,6 +81,8 @@ def test_a_measure_of_every_field_that_has_it_or_of_one() -> None:
     table = table_of(title=["a", "abc"], text=["abcdef", "abcdef"])
     assert [note[2] for note in said(clean(table, ranges="characters=2.."))] == ["title.characters=1 is not in 2.."]
     assert said(clean(table, ranges="text.characters=2..")) == []
+    assert [note[2] for note in said(clean(table, ranges="bytes=..8"))] == ["bytes=9 is not in ..8"]
+    assert said(clean(table, ranges="text.bytes=..8")) == []
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=60), st.floats(0.5, 4))
@@ -177,6 +183,29 @@ def test_a_split_of_copies_alone_is_an_error() -> None:
     table = table_of(text=["x", "y", "x", "y"], split=["test", "test", "train", "train"])
     with pytest.raises(PackError, match=r"'test' gets none of 4 samples: all 2 that it had are .*straddling='keep'"):
         clean(table, splitting=Splitting(column="split"))
+
+
+def test_near_texts_are_as_near_as_was_asked() -> None:
+    text = "a text of some words that says what a text of other words would say"
+    table = table_of(text=[text, f"{text} now", text.replace("other", "many")])  # 91% and 77% similar to the first
+    found = {share: said(clean(table, near_duplicates="drop", near_text=share)) for share in (0.95, 0.8, 0.6)}
+    assert [[key for key, _, _ in notes] for notes in found.values()] == [[], ["s1"], ["s1", "s2"]]
+
+
+def test_near_pictures_are_as_near_as_was_asked() -> None:
+    picture = Image.fromarray(scene(0, 200, 150))
+    contents = []
+    for one in (picture, picture.resize((50, 38))):  # their hashes differ in a few bits
+        file = io.BytesIO()
+        one.save(file, "JPEG", quality=20)
+        contents.append(file.getvalue())
+    fields = {"image": FieldInfo(kind="image")}
+    table = Table(keys=["a", "b"], columns={"image": Inline(contents=contents)}, fields=fields)
+    ((key, reason, detail),) = said(clean(table, near_duplicates="drop"))
+    assert (key, reason) == ("b", "near_duplicate")
+    bits = int(re.fullmatch(r"like a: perceptual hashes differ in (\d+) of 64 bits", detail)[1])  # type: ignore[index]
+    assert said(clean(table, near_duplicates="drop", near_bits=bits))
+    assert not said(clean(table, near_duplicates="drop", near_bits=bits - 1))
 
 
 def test_one_content_under_two_labels() -> None:
