@@ -19,6 +19,7 @@ from fastload.cli import app
 from fastload.errors import ConfigError, PackError, ShardIndexError, StateError
 from fastload.pack import pack
 from fastload.pack.locking import WRITING_NAME
+from fastload.pack.splitting import Splitting
 from fastload.reshape import append, repair
 from fastload.reshape.append import STAGING_NAME
 from fastload.shards.columns import read_columns
@@ -92,6 +93,37 @@ def test_statistics_and_splits_are_those_of_a_whole_packing(tmp_path: Path) -> N
     assert after.statistics == whole.statistics
     for split in SPLIT:
         assert sorted(by_key(tmp_path / "out", split)) == sorted(by_key(tmp_path / "whole", split))
+
+
+@pytest.mark.parametrize(
+    "splitting",
+    [
+        Splitting(shares=SPLIT, group_by="who"),
+        Splitting(shares=SPLIT, group_regex=r"^(\d\d)"),
+        Splitting(shares=SPLIT, stratify="who"),
+        Splitting(ranges={"train": "..49", "val": "50.."}, by="n"),
+        Splitting(column="part"),
+        Splitting(folds=3),
+    ],
+    ids=["group", "regex", "stratify", "ranges", "column", "folds"],
+)
+def test_each_way_of_splitting_goes_on(tmp_path: Path, splitting: Splitting) -> None:
+    """Samples of the same group, range or part go where the first ones went."""
+    for name, numbers in {"first": range(0, 90, 2), "more": range(1, 90, 2)}.items():
+        rows = "".join(f"{n:03d},{n},text {n},w{n // 4},{'train' if n % 3 else 'val'}\n" for n in numbers)
+        (tmp_path / f"{name}.csv").write_text("key,n,text,who,part\n" + rows)
+    out = tmp_path / "out"
+    before = pack(tmp_path / "first.csv", out, split=splitting, workers=1)
+    append(tmp_path / "more.csv", out, workers=1)
+    pack(tmp_path / "more.csv", tmp_path / "alone", split=splitting, workers=1)
+    found = {}
+    for split in before.splits:
+        samples = list(fastload.StreamingDataset(out, split=split, shuffle=False))
+        alone = list(fastload.StreamingDataset(tmp_path / "alone", split=split, shuffle=False))
+        assert [sample["__key__"] for sample in samples[-len(alone) :]] == [sample["__key__"] for sample in alone]
+        found[split] = {sample["who"] for sample in samples}
+    if splitting.group_by is not None:
+        assert not found["train"] & found["val"]
 
 
 def test_a_loader_that_is_open_goes_on_and_its_state_does_not_fit_the_next_version(tmp_path: Path) -> None:
