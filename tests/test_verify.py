@@ -132,6 +132,13 @@ def test_one_bit_in_a_tar_is_found_in_its_sample(tars: Path, place: str, row: in
     )
 
 
+def test_each_damaged_sample_is_named(tars: Path) -> None:
+    idx = Idx(str(tars / "train/b.idx"))
+    for row in (0, 2):
+        flip(tars / "train/b.tar", data_of(idx, row))
+    assert [fault.key for fault in verify(tars).faults] == [None, "b-0", "b-2"]
+
+
 def test_one_bit_in_the_end_marker_is_found(tars: Path) -> None:
     idx = Idx(str(tars / "train/b.idx"))
     end = int(idx.offsets[-1] + idx.sizes[-1])

@@ -291,7 +291,8 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_index_and_the_crops_are_of_what_is_stored(tmp_path: Path) -> None:
-    index = pack(folder(tmp_path), tmp_path / "out", prepare=Prepare(resize_longer=256, quality=95))
+    prepare = Prepare(resize_longer=256, quality=95)
+    index = pack(folder(tmp_path), tmp_path / "out", prepare=prepare, statistics=True)
     about = index.statistics["resize"]["train"]
     assert (about["resized"], about["kept"]) == (2, {"small enough": 5})
     assert about["bytes_after"] < about["bytes_before"]
@@ -304,6 +305,10 @@ def test_the_index_and_the_crops_are_of_what_is_stored(tmp_path: Path) -> None:
     assert sizes["a/large2"] == (256, 183)
     assert sizes["a/turned"] == (150, 200)
     assert index.statistics["fields"]["train"]["image"]["width"]["max"] == 256
+    channels = index.statistics["fields"]["train"]["image"]["channels"]
+    pixels = np.concatenate([data[i]["image"].reshape(3, -1) for i in range(len(data))], 1) / 255
+    assert channels["pixels"] == pixels.shape[1]
+    np.testing.assert_allclose(channels["mean"], pixels.mean(1), rtol=1e-12)
     with tarfile.open(tmp_path / "out/train/shard-000000.tar") as tar:
         stored = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     assert read_layout(stored["b/large.jpg"]) is not None
