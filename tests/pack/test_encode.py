@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pack_sources import jpeg, photo, png, tree
+from syncing import Disk
 
 from fastload.pack import job, pack
 from fastload.pack.cluster import work_of
@@ -92,8 +93,10 @@ def test_a_shard_alone(
         return pools[-1]
 
     monkeypatch.setattr(job, "RayPool", alone)
+    disk = Disk(monkeypatch, tmp_path / "alone")
     assert pack(source.name, "alone", engine="ray", **options) == index
     assert len(set(pools[0].partials)) == 2 * len(index.shards) >= 4  # a file of its own for each attempt
+    assert disk.records == len(index.shards)
     assert tree(tmp_path / "alone") == tree(tmp_path / "out")  # and none is left
 
 

@@ -401,6 +401,17 @@ def test_an_edited_source_is_packed_as_it_is_now(images: Path, tmp_path: Path) -
     assert tree(out) == tree(tmp_path / "fresh")
 
 
+def test_edits_that_change_no_size_are_noticed(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(_Stop):
+        pack(images, out, workers=1, progress=stop_with(out), shard_size="40KiB")
+    for path in images.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes().replace(b"JFIF", b"JFIX"))
+    pack(images, out, workers=1, shard_size="40KiB")
+    pack(images, tmp_path / "fresh", workers=1, shard_size="40KiB")
+    assert tree(out) == tree(tmp_path / "fresh")
+
+
 def test_other_options_do_not_go_on(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(_Stop):

@@ -119,6 +119,23 @@ def test_workers_of_one_who_died_are_waited_for(tmp_path: Path, monkeypatch: pyt
     end.join()
 
 
+def test_a_lock_whose_file_has_gone_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder was done between the moments in which it was opened and locked: others lock another file."""
+    folder, left, lock = tmp_path / "x", [1], fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        if left:
+            left.pop()
+            (folder / LOCK_NAME).unlink()
+            folder.rmdir()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    descriptor = acquire(folder, tmp_path, "packing into")
+    assert os.path.samestat(os.fstat(descriptor), (folder / LOCK_NAME).stat())
+    release(descriptor)
+
+
 def test_leftovers_that_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt on another machine that was given up removes its own file."""
     with Journal(tmp_path, {}) as journal:

@@ -125,6 +125,8 @@ def test_faults_are_found_by_name(tmp_path: Path) -> None:
     assert "no end: it was cut off" in found.faults[0]
     assert "does not decode" in found.faults[1]
     assert found.faults[2].startswith("image: ")
+    alone, _ = look(table, tmp_path / "alone", Questions(full=True, compare=("image",)))  # no hash decodes them either
+    assert sorted(alone.faults) == [0, 1, 2]
     headers, _ = look(table, tmp_path / "headers", Questions(full=False, compare=("image",)))
     assert sorted(headers.faults) == [0, 2]
 
