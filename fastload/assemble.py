@@ -1,6 +1,6 @@
 """One batch in the making: reads and decodes its rows, part by part, into buffers allocated once.
 
-Step (numbers) -> BatchJob.run(part) in any thread -> BatchJob.result() -> Batch
+Step (numbers) -> BatchJob.run(part, clock) in any thread -> BatchJob.result() -> Batch
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def make_recipe(
     capacity = min(2 * window if window else 8, room)
     reader: Reader
     if index.shard_format == "tar":
-        copies = all(isinstance(fields[name], Bytes) for name in stored)
+        copies = all(fields[name] == Bytes() for name in stored)  # whole, and not cut
         reader = TarReader(index, tuple(scalars), stored, capacity, copies=copies)
     else:
         reader = ParquetReader(index, tuple(scalars), stored, capacity=min(row_groups_open(window), room))

@@ -66,6 +66,7 @@ class DataLoader:
         pin_memory: host buffers in pinned memory. None: if the device is CUDA.
         device: where tensors go; None is the CPU.
         augment: operations on the batch, in order: `fastload.augment` classes, Kornia or torchaudio modules, functions.
+            A function that makes a new Batch, and moves rows, passes it `valid=` and `sample_keys=` in their new order.
         last_batch: what becomes of an epoch's remainder, see `fastload.order.distribute`: "partial", "pad", "drop" or
             "wrap"; "auto" is partial on one rank and pad on several.
         as_tuple: names of fields: batches come as tuples of these; "valid" stands for batch.valid.

@@ -1,6 +1,6 @@
 """Batches whose rows hold several documents each, as `order.packing` lays them out.
 
-Step (rows) -> pieces of documents -> PackedJob.run(part): each document's tokens into their columns -> Batch
+Step (rows) -> pieces of documents -> PackedJob.run(part, clock): each document's tokens into their columns -> Batch
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import fastload
 from fastload import IndexedDataset, StreamingDataset
 from fastload.dataset import detect_rank
 from fastload.errors import ConfigError, CorruptError
+from fastload.shards.read import TarReader
 
 # torch warns of more workers than processors
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes:UserWarning")
@@ -136,6 +137,17 @@ def test_padded_bytes_under_a_stock_loader(packed: Packed, shard_format: str) ->
             assert not row[length:].any()
     whole = StreamingDataset(data, fields={"text": fastload.Bytes(), **LABEL})
     assert found == {int(sample["label"]): sample["text"] for sample in whole}
+
+
+def test_contents_that_are_cut_are_not_copied_whole(packed: Packed) -> None:
+    data = packed("tar", SIZES, ("image", "text"))
+
+    def views_from(field: fastload.Bytes) -> int:
+        reader = StreamingDataset(data, fields={"image": field, "text": field}).recipe.reader
+        assert isinstance(reader, TarReader)
+        return reader._bytes_below
+
+    assert views_from(fastload.Bytes(8)) < views_from(fastload.Bytes())
 
 
 def test_the_length_is_the_number_of_samples(packed: Packed) -> None:

@@ -20,12 +20,13 @@ from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 
 Packed = Callable[..., Path]
-FIELDS = ("image", "audio", "tokens", "text", "label")
+FIELDS = ("image", "audio", "tokens", "text", "bytes", "label")
 KINDS = {
     "image": fastload.Image(8, crop="random"),
     "audio": fastload.Audio(),  # a list of tensors
     "tokens": fastload.Tokens(3),
     "text": fastload.Text(),
+    "bytes": fastload.Bytes(5),
     "label": fastload.Scalar(),
 }
 

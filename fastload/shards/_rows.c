@@ -17,11 +17,13 @@
        faults: list of (place, field): it lacks that field (by number); field -1: the sample is not what was packed, whatever else
        is said of it. Contents at faults are None. bytes: of all contents.
 
-   fill(crew, shards, rows, field, head, stored, out, wanted, exact) -> Task; Task.result() -> (keys, left)
+   fill(crew, shards, rows, field, head, stored, out, wanted, exact, lengths) -> Task; Task.result() -> (keys, left, bytes)
        For rows of numbers: where a content begins with `head` and has as many numbers behind it as a row of `out`, or more
        unless `exact`, that many are copied there. stored, wanted: their kinds, "i4" and such; see COPIES for the pairs that
        there are; "u1" to "u1" copies the bytes of any kind.
        out: writable, as many rows as shards. left: list of the places where it is otherwise, damaged samples among them.
+       lengths: None; or writable int64, as long as shards: contents may then have fewer numbers too, if whole ones; zeros are
+       put behind them, and how many were copied is told there. bytes: of all contents that were copied from, whole.
 
    crew: a Crew, whose threads begin at once, or None; see _rows_crew.c.
 
@@ -442,6 +444,14 @@ static int get_lengths(PyObject *lengths, Py_ssize_t count, Py_buffer *out) {
     return -1;
 }
 
+/* Bytes of a sample, about. */
+static size_t mean_bytes(const Place *places, Py_ssize_t count) {
+    uint64_t total = 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        total += places[i].damaged ? 0 : places[i].size / (uint64_t)count;
+    return (size_t)total;
+}
+
 static PyObject *rows_fill(PyObject *module, PyObject *args) {
     PyObject *crew, *list, *rows, *lengths, *result = NULL;
     Py_ssize_t field;
@@ -467,12 +477,14 @@ static PyObject *rows_fill(PyObject *module, PyObject *args) {
     if (places && count && (field < 0 || field >= work.fields)) {
         PyErr_Format(PyExc_IndexError, "fill: field %zd of %zd", field, work.fields);
     } else if (places) {
-        work.row_bytes = count ? (size_t)(work.out.len / count) : 0;
+        size_t row_bytes = count ? (size_t)(work.out.len / count) : 0;
+        work.row_bytes = row_bytes + mean_bytes(places, count);
         work.filling = (Filling){
             .field = field,
             .head = work.head.buf,
             .head_bytes = (size_t)work.head.len,
-            .width = work.row_bytes / (size_t)kinds[kind].wanted_size,
+            .width = row_bytes / (size_t)kinds[kind].wanted_size,
+            .row_bytes = row_bytes,
             .exact = exact,
             .kind = kind,
             .out = work.out.buf,

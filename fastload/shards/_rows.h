@@ -43,7 +43,7 @@ static inline uint64_t item(const Py_buffer *column, Py_ssize_t row) {
 typedef struct {
     Py_ssize_t field;
     const char *head;
-    size_t head_bytes, width;
+    size_t head_bytes, width, row_bytes; /* numbers and bytes of a row of `out` */
     int exact; /* there may be no more behind them */
     int kind;  /* place in COPIES */
     char *out;
@@ -87,7 +87,7 @@ typedef struct Task Task;
 /* What is to be done with rows: those of `fill`, or, where there are columns, those of `read`. */
 typedef struct {
     PyObject *shards; /* a tuple: keeps the maps that places point into, whatever becomes of the list */
-    size_t row_bytes; /* of a row, about */
+    size_t row_bytes; /* that are read and written for a row, about */
     Filling filling;
     Py_buffer head, out, lengths;
     Py_ssize_t fields;

@@ -57,7 +57,7 @@ static void do_rows(const Task *task, Py_ssize_t start, Py_ssize_t stop) {
         return;
     }
     Filling filling = work->filling;
-    filling.out += (size_t)start * work->row_bytes;
+    filling.out += (size_t)start * filling.row_bytes;
     if (filling.lengths)
         filling.lengths += start;
     rows_loops->fill(task->places + start, stop - start, &filling);
@@ -327,6 +327,15 @@ static int64_t settle_columns(Task *task) {
     return bytes;
 }
 
+/* Stored bytes of the contents that were copied, with what was cut off. */
+static long long filled_bytes(const Task *task) {
+    long long bytes = 0;
+    for (Py_ssize_t i = 0; i < task->count; i++)
+        if (!task->places[i].damaged)
+            bytes += (long long)item(&task->places[i].shard->spans[task->work.filling.field].lengths, task->places[i].row);
+    return bytes;
+}
+
 static PyObject *task_result(PyObject *self, PyObject *none) {
     Task *task = (Task *)self;
     (void)none;
@@ -348,7 +357,7 @@ static PyObject *task_result(PyObject *self, PyObject *none) {
         int64_t bytes = settle_columns(task);
         result = bytes < 0 ? NULL : Py_BuildValue("OOOL", keys, task->work.columns, task->work.faults, (long long)bytes);
     } else if (keys && (rest = left_of(task)) != NULL) {
-        result = PyTuple_Pack(2, keys, rest);
+        result = Py_BuildValue("OOL", keys, rest, filled_bytes(task));
     }
     Py_XDECREF(keys);
     Py_XDECREF(rest);

@@ -8,7 +8,6 @@ shard is raised.
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import threading
@@ -77,13 +76,6 @@ class Copying(NamedTuple):
     exact: bool
     out: npt.NDArray[Any]
     lengths: Ints | None = None
-
-    @property
-    def total_bytes(self) -> int:
-        """What was read, if all rows were copied."""
-        rows = len(self.out)
-        numbers = rows * math.prod(self.out.shape[1:]) if self.lengths is None else int(self.lengths.sum())
-        return rows * len(self.head) + numbers * self.stored.itemsize
 
 
 class Rows(NamedTuple):
@@ -300,14 +292,15 @@ class TarReader:
 
         def finish() -> Rows:
             scalars = self._numbers(native, opened, rows)
-            keys, left = task.result()
+            keys, left, size = task.result()
             if not left:
-                return Rows(keys, scalars, raw={}, intact=True, bytes=into.total_bytes)
+                return Rows(keys, scalars, raw={}, intact=True, bytes=size)
             raw: list[Any] = [None] * len(keys)
             others = self.read(shards[left], rows[left])
             for place, content in zip(left, others.raw[into.field], strict=True):
                 raw[place] = content
-            return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=others.intact)
+            size += others.bytes or 0
+            return Rows(keys=keys, scalars=scalars, raw={into.field: raw}, intact=others.intact, bytes=size)
 
         return finish
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastload.decode import Spec, decoder_for
+from fastload.decode.base import BulkDecoder, decode_rows
 from fastload.errors import ConfigError, DecodeError
 from fastload.fields import Bytes, Json, Text
 
@@ -50,10 +51,25 @@ def test_padded_bytes(content: bytes, length: int) -> None:
     assert decoder.decode(content, 0).tobytes() == content[:length]  # type: ignore[attr-defined]
 
 
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=12)), max_size=6), st.integers(1, 9))
+def test_many_padded_rows_are_those_of_one_by_one(contents: list[bytes | None], length: int) -> None:
+    decoder, count = decoder_for(Bytes(length)), len(contents)
+    assert isinstance(decoder, BulkDecoder)
+    out, lengths = np.full((count, length), 255, np.uint8), np.full(count, -1)
+    assert decoder.decode_rows(contents, out, [0] * count, lengths) == [None] * count
+    for row, content in enumerate(contents):
+        expected = b"\xff" * length if content is None else content[:length].ljust(length, b"\0")
+        assert out[row].tobytes() == expected
+        assert lengths[row] == (-1 if content is None else min(length, len(content)))
+
+
 def test_padded_bytes_of_numbers_of_a_column() -> None:
     out = np.zeros(8, np.uint8)
     assert decoder_for(Bytes(8)).decode_into(np.array([1, 256], np.int16).data, out, 0) == 4
     assert out.tolist() == [1, 0, 0, 1, 0, 0, 0, 0]
+    many = np.zeros((1, 3), np.uint8)
+    decode_rows(decoder_for(Bytes(3)), [np.array([1, 256], np.int16).data], many, [0])
+    assert many.tolist() == [[1, 0, 0]]
 
 
 def test_a_length_below_one_is_refused() -> None:

@@ -82,7 +82,7 @@ def test_rows_that_are_stored_alike_are_remembered() -> None:
     decoder.decode_rows([*raws[:2], npy(np.arange(3, dtype=np.int32))], out, [0] * 3)
     assert decoder.like is None  # one has another header
     decoder.decode_rows(raws, out, [0] * 3)
-    assert decoder.like == (raws[0][:-16], np.dtype("int32"), False)
+    assert decoder.like == (raws[0][:-16], np.dtype("int32"), False, False)
     assert out.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
 
 

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,11 +88,14 @@ def killed_at_work(node: Any) -> bool:
     has a task in hand, else it goes on."""
     raylets = [psutil.Process(one.process.pid) for processes in node.all_processes.values() for one in processes]
     family = [*raylets, *(child for raylet in raylets for child in raylet.children(recursive=True))]
+    lost = False
     for process in family:
-        process.send_signal(signal.SIGSTOP)
-    lost = any(process.cmdline()[:1] == ["ray::carry_out"] for process in family)
+        with suppress(psutil.NoSuchProcess):  # a worker that ended by itself
+            process.send_signal(signal.SIGSTOP)
+            lost |= process.cmdline()[:1] == ["ray::carry_out"]
     for process in family:
-        process.send_signal(signal.SIGKILL if lost else signal.SIGCONT)
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL if lost else signal.SIGCONT)
     if lost:
         for processes in node.all_processes.values():
             for one in processes:
@@ -279,19 +284,30 @@ def test_a_node_lost_on_the_way_changes_no_byte(
     nodes: Cluster, second: Any, source: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     calls: list[tuple[int, int]] = []
-    lost = 0
+    lost: list[int] = []
+    ended = threading.Event()
+
+    def hunt() -> None:
+        while not ended.is_set() and not lost:
+            if killed_at_work(second):
+                lost.append(len(calls))
+
+    hunter = threading.Thread(target=hunt)
 
     def progress(done: int, total: int, written: int) -> None:
-        nonlocal lost
         calls.append((done, total))
-        if len(calls) > 2 and not lost and any(killed_at_work(second) for _ in range(5)):  # first come the splits
-            lost = len(calls)
+        if len(calls) == 3:  # first come the splits
+            hunter.start()
 
     try:
         index = pack(source, tmp_path / "ray", engine="ray", progress=progress, **OPTIONS, **options)
     finally:
+        ended.set()
+        if hunter.ident is not None:
+            hunter.join()
         nodes.remove_node(second, allow_graceful=False)
-    assert 2 < lost < len(calls) - 2, "with tasks before and after"
+    assert lost, "never while it had a task in hand"
+    assert 2 < lost[0] < len(calls) - 2, "with tasks before and after"
     assert len(calls) - 1 == len(index.shards) > 10
     assert calls[0] == calls[-1] == (90, 90)
     assert pack(source, tmp_path / "local", workers=1, **OPTIONS, **options) == index

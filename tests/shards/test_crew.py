@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,31 @@ def test_damaged_contents_are_errors_in_their_place(tmp_path: Path) -> None:
         == runs[1].bytes
         == sum(len(raw) for raws in runs[0].raw.values() for raw in raws if is_bytes(raw))
     )
+
+
+def crew_ticks() -> list[int]:
+    """Processor time of each of a crew's threads."""
+    tasks = [task for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text() == "fastload-crew\n"]
+    return [sum(map(int, (task / "stat").read_text().rsplit(")", 1)[1].split()[11:13])) for task in tasks]
+
+
+def test_threads_share_rows_of_which_little_is_kept() -> None:
+    assert read._rows is not None
+    content, zero = bytes(64 << 20), np.zeros(1, np.int64)
+    sizes = np.full(1, len(content), np.uint64)
+    digests = np.full(1, xxhash.xxh3_64_intdigest(content), np.uint64)
+    span = (np.full(1, 8, np.uint64), sizes - np.uint64(8))
+    shard = read._rows.Shard(memoryview(content), zero, sizes, digests, np.zeros(2, np.int32), b"", (span,), ())
+    crew, out, lengths = read._rows.Crew(2), np.zeros((32, 16), np.uint8), np.zeros(32, np.int64)
+    task = read._rows.fill(crew, [shard] * 32, np.zeros(32, np.int64), 0, b"", "u1", out, "u1", False, lengths)
+    deadline = time.monotonic() + 30
+    while not all(ticks := crew_ticks()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    task.result()
+    crew.close()
+    assert len(ticks) == 2
+    assert min(ticks) > 0
+    assert lengths.tolist() == [16] * 32
 
 
 def is_bytes(raw: object) -> bool:
