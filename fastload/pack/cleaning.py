@@ -47,13 +47,14 @@ class Cleaning:
             one, as "image.width". Or as text: `"width=32..,seconds=0.5..30"`.
         zscores: measure -> how many standard deviations from its mean a value may be; NaN is not judged.
         duplicates: samples whose contents are the same bytes as an earlier one's, earlier by key: "drop" or "report".
-            Copies in several splits have become those of one by then, where `Splitting.straddling` says so.
+            Where `Splitting.straddling` drops what is in several splits, that comes before, and "drop" takes samples of
+            the smallest split for the earlier ones.
         near_duplicates: likewise samples that are nearly equal to an earlier one that is kept.
         near_bits: pictures are nearly equal if their perceptual hashes differ in at most this many of 64 bits, and
             their colours are alike.
         near_text: texts are nearly equal if their shingles have this Jaccard similarity, as MinHash estimates it.
         compare: the fields that make samples duplicates; None: all but numbers, labels, and what splits group,
-            stratify or go by.
+            stratify or go by. Between splits, `Splitting.straddling` has numbers count too where it is None.
         label: the field of class names that `label_noise` looks at.
         label_noise: samples that may be labelled wrong: one content under two labels (all of them), or the only member
             of a class. "drop" or "report".

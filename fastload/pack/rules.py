@@ -3,9 +3,9 @@
 missing values -> unreadable -> ranges -> standard deviations -> label noise -> straddling contents -> duplicates
 -> near duplicates (straddling ones too) -> classes of one member (label noise too, of what then is left)
 
-"First" and "earlier" mean by key, so that the order of files or rows does not matter. What straddles goes before
-duplicates, so that of copies in several splits those that are left do not depend on keys: a copy in the training set
-takes none from the test set.
+"First" and "earlier" mean by key, so that the order of files or rows does not matter. Of what is in several splits,
+where that is not to stay there, the smallest split's is first, whatever its key: a copy in the training set, or what is
+nearly one, takes none from the test set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastload.pack.columns import origin, texts
 from fastload.pack.duplicates import Equal, Finder, Judge, NearPictures, NearTexts, near_repeats, repeats
 from fastload.pack.findings import Findings
 from fastload.pack.measures import measure
-from fastload.pack.sameness import as_one, digests, straddlers
+from fastload.pack.sameness import as_one, digests, ranked, straddlers, with_numbers
 from fastload.pack.splitting import Splitting, as_told
 from fastload.pack.surveyor import Questions
 from fastload.pack.table import Int64s, Table, Values
@@ -190,9 +190,29 @@ class _Rules:
         found = [digest.tobytes() for digest in self.findings.values["digest"][rows]]
         return as_one(found, self.near, rows)
 
+    def compared(self, rows: Int64s) -> Sequence[bytes]:
+        """What makes some samples copies between splits, [m]; empty where they are nothing but numbers and labels."""
+        apart = self.splitting.apart
+        contents = digests(self.table, rows, apart) if self.findings is None else self.contents(rows) or []
+        if self.cleaning.compare is not None or not contents:
+            return contents
+        return with_numbers(self.table, rows, contents, (*apart, self.cleaning.label))
+
     def by_key(self) -> list[int]:
         """Those that are left, in the order of their keys."""
         return sorted(self.rows().tolist(), key=self.table.keys.__getitem__)
+
+    def in_order(self, verdict: Verdict) -> list[int]:
+        """Those that are left, the first to be kept first: where what straddles is left out, and so are these, the
+        smallest split has its samples before the others; within one they go by key."""
+        rows = self.by_key()
+        if verdict != "drop" or not self.splitting.separates(self.table):
+            return rows
+        told = as_told(self.table, self.splitting, np.array(rows, np.int64))
+        if told is None:
+            return rows
+        rank = dict(zip(rows, ranked(*told), strict=True))
+        return sorted(rows, key=rank.__getitem__)
 
     def note(self, row: int, reason: str, detail: str, verdict: Verdict = "drop") -> None:
         note = Note(key=self.table.keys[row], source=origin(self.table, row), reason=reason, detail=detail)
@@ -266,7 +286,7 @@ class _Rules:
         if not self.splitting.separates(self.table):
             return
         rows = self.rows()
-        contents = self.contents(rows) or digests(self.table, rows, self.splitting.apart)
+        contents = self.compared(rows)
         told = None if len(set(contents)) == len(contents) else as_told(self.table, self.splitting, rows)
         if told is None:
             return
@@ -291,7 +311,7 @@ class _Rules:
         verdict = self.cleaning.duplicates
         if verdict == "ignore":
             return
-        rows = self.by_key()
+        rows = self.in_order(verdict)
         for at, first in repeats([findings.values["digest"][row].tobytes() for row in rows]).items():
             self.note(rows[at], "duplicate", f"the same bytes as {self.table.keys[rows[first]]}", verdict)
 
@@ -301,7 +321,7 @@ class _Rules:
             return
         finder, others = _judges(self.cleaning, self.asked, findings)
         known = {(note.key, note.reason) for note in self.suspects}
-        rows = [row for row in self.by_key() if (self.table.keys[row], "duplicate") not in known]
+        rows = [row for row in self.in_order(verdict) if (self.table.keys[row], "duplicate") not in known]
         for row, (first, how) in near_repeats(rows, finder, others).items():
             self.note(row, "near_duplicate", f"like {self.table.keys[first]}: {how}", verdict)
             self.near[row] = first

@@ -34,6 +34,28 @@ def digests(table: Table, rows: Int64s, apart: Collection[str]) -> list[bytes]:
     return found
 
 
+def with_numbers(table: Table, rows: Int64s, contents: Sequence[bytes], apart: Collection[str]) -> Sequence[bytes]:
+    """The digests of samples, [m], with the numbers beside their contents where these are texts, JSON or nothing: a
+    name or a category in a table of measurements makes no row a copy. A picture is one whatever is measured of it.
+
+    Args:
+        table: the samples.
+        rows: which, int64 [m].
+        contents: a digest of each.
+        apart: fields that make no difference, names of classes apart.
+    """
+    if not {info.kind for name, info in table.fields.items() if name not in apart} <= {"text", "json", "scalar"}:
+        return contents
+    lists = [
+        column.values[rows].tolist()
+        for name, column in table.columns.items()
+        if isinstance(column, Values) and table.fields[name].classes is None and name not in apart
+    ]
+    if not lists:
+        return contents
+    return [digest + repr(values).encode() for digest, *values in zip(contents, *lists, strict=True)]
+
+
 def as_one(contents: Sequence[bytes], near: Mapping[int, int], kept: Int64s) -> list[bytes]:
     """The digests, with that of the sample that it is near in place of each near one's, and of its copies'.
 
@@ -52,7 +74,7 @@ def as_one(contents: Sequence[bytes], near: Mapping[int, int], kept: Int64s) -> 
 def straddlers(keys: Sequence[str], contents: Sequence[bytes], names: Sequence[str], numbers: Int64s) -> dict[int, int]:
     """For each sample whose content stays in another split: the first by key of those that stay.
 
-    A content stays in the split that has the fewest samples, of equal ones in the last by name.
+    A content stays in the first of its splits by `ranked`.
 
     Args:
         keys: of the samples, [m].
@@ -60,14 +82,21 @@ def straddlers(keys: Sequence[str], contents: Sequence[bytes], names: Sequence[s
         names: of the splits.
         numbers: of each sample's split, into `names`, int64 [m].
     """
-    sizes, splits = np.bincount(numbers, minlength=len(names)).tolist(), numbers.tolist()
-    last_first = sorted(range(len(names)), key=names.__getitem__, reverse=True)
-    rank = {split: place for place, split in enumerate(sorted(last_first, key=sizes.__getitem__))}
+    ranks, splits = ranked(names, numbers), numbers.tolist()
     stays: dict[bytes, int] = {}
     for at in sorted(range(len(keys)), key=keys.__getitem__):
-        if rank[splits[at]] < rank[splits[stays.setdefault(contents[at], at)]]:
+        if ranks[at] < ranks[stays.setdefault(contents[at], at)]:
             stays[contents[at]] = at
     return {at: first for at, content in enumerate(contents) if splits[first := stays[content]] != splits[at]}
+
+
+def ranked(names: Sequence[str], numbers: Int64s) -> list[int]:
+    """The place of each sample's split, [m]: the one with the fewest samples comes first, of equal ones the last by
+    name; `names` and `numbers` are those of `straddlers`."""
+    sizes = np.bincount(numbers, minlength=len(names)).tolist()
+    last_first = sorted(range(len(names)), key=names.__getitem__, reverse=True)
+    place = {split: at for at, split in enumerate(sorted(last_first, key=sizes.__getitem__))}
+    return [place[split] for split in numbers.tolist()]
 
 
 def tied(groups: Sequence[str], contents: Sequence[bytes]) -> list[str]:

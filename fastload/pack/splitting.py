@@ -58,14 +58,16 @@ class Splitting:
         ranges: `"train=..2023-12-31,val=2024-01-01.."` or a mapping, with `by`; both ends are included.
         by: field of numbers or of ISO dates that decides; a sample in no range, or in two, is an error.
         column: field whose values are the names of the splits.
-        straddling: what becomes of contents (the fields of `Cleaning.compare`; numbers and labels alone are none) that
-            ranges, a column or the source's own folders put into several splits. "drop": they stay in the smallest of
-            these splits, of equal ones in the last by name, so that a test set is what it was and a training set loses
-            the least share; those in the others are left out, and listed with the reason "straddles". Copies inside
-            one split are not touched. Near duplicates that cleaning reports count as copies: all that are near one
-            sample are one content. Files are read once more for it, before packing. "keep": all stay, and nothing is
-            read for it. None: "drop" with ranges or a column, "keep" where the source's own splits are taken over.
-            Not with shares or folds, which have copies on one side in any case.
+        straddling: what becomes of contents that ranges, a column or the source's own folders put into several splits.
+            Contents are the fields of `Cleaning.compare`; without it, all but numbers and labels, which alone are none.
+            Where they are texts and JSON, as in a table, samples are copies only if their numbers are the same too, but
+            for a field "label" and what the splits go by; name the text in `compare` where numbers beside it do not
+            count. "drop": they stay in the smallest of these splits, of equal ones in the last by name, so that a test
+            set is what it was and a training set loses the least share; those in the others are left out, and listed
+            with the reason "straddles". Copies inside one split are not touched. Near duplicates that cleaning reports
+            count as copies: all that are near one sample are one content. Files are read once more for it, before
+            packing. "keep": all stay, and nothing is read for it. None: "drop" with ranges or a column, "keep" where
+            the source's own splits are taken over. Not with shares or folds, which have copies on one side in any case.
 
     Raises:
         ConfigError: options that exclude each other, names that are no folder names, shares that do not sum to 1,

@@ -179,6 +179,56 @@ def test_near_duplicates_that_are_reported_straddle_too() -> None:
     assert said(clean(table, splitting=by_date)) == []
 
 
+@pytest.mark.parametrize("options", [{}, {"label": "species", "label_noise": "report"}])
+def test_rows_of_a_table_straddle_only_if_their_numbers_are_the_same(options: dict[str, Any]) -> None:
+    splits = ["train", "train", "train", "test"]
+    by_column = Splitting(column="split")
+    table = table_of(x=[1.0, 2.0, 3.0, 4.0], species=["a", "a", "b", "a"], split=splits)
+    assert clean(table, splitting=by_column, **options).rows.tolist() == [0, 1, 2, 3]
+    alone = table_of(x=[4.0, 4.0, 3.0, 4.0], species=["a", "a", "b", "a"], split=splits)
+    left = [2, 3] if not options else [0, 1, 2, 3]  # without their labels they are numbers alone
+    assert clean(alone, splitting=by_column, **options).rows.tolist() == left
+
+
+def test_numbers_that_make_no_difference_to_what_straddles() -> None:
+    splits = ["train", "train", "train", "test"]
+    by_column = Splitting(column="split")
+    words = {"text": ["a", "a", "b", "a"], "split": splits}
+    table = table_of(x=[1.0, 2.0, 3.0, 4.0], **words)
+    assert clean(table, splitting=by_column, duplicates="report").rows.tolist() == [0, 1, 2, 3]
+    named = clean(table, splitting=by_column, duplicates="report", compare=("text",))
+    assert named.rows.tolist() == [2, 3], "what counts is said"
+    assert clean(table_of(label=list("pqrs"), **words), splitting=by_column).rows.tolist() == [2, 3], "classes"
+    numbered = Table(
+        keys=table.keys,
+        columns={"label": table.columns["x"], **{name: table.columns[name] for name in words}},
+        fields={"label": table.fields["x"], **{name: table.fields[name] for name in words}},
+    )
+    assert clean(numbered, splitting=by_column).rows.tolist() == [2, 3], "classes without names"
+    by_x = Splitting(ranges="train=..3,test=4..", by="x")
+    assert clean(table_of(x=[1.0, 2.0, 3.0, 4.0], text=words["text"]), splitting=by_x).rows.tolist() == [2, 3]
+    blobs = Table(keys=table.keys, columns=table.columns, fields={**table.fields, "text": FieldInfo(kind="bytes")})
+    assert clean(blobs, splitting=by_column).rows.tolist() == [2, 3], "contents that are one whatever is beside them"
+
+
+@pytest.mark.parametrize("rule", ["duplicates", "near_duplicates"])
+def test_copies_that_are_dropped_are_those_of_the_larger_split(rule: Any) -> None:
+    text = "a text of some words that says what a text of some words would say"
+    copy = text if rule == "duplicates" else f"{text}!"
+    table = table_of(
+        text=[text, "something else altogether", copy], x=[1.0, 2.0, 3.0], split=["train", "train", "test"]
+    )
+    by_column = Splitting(column="split")
+    options: dict[str, Any] = {rule: "drop"}
+    found = clean(table, splitting=by_column, **options)
+    assert found.rows.tolist() == [1, 2]
+    assert [note[0] for note in said(found)] == ["s0"]
+    keep = Splitting(column="split", straddling="keep")
+    assert clean(table, splitting=keep, **options).rows.tolist() == [0, 1], "by key"
+    options[rule] = "report"
+    assert [note.key for note in clean(table, splitting=by_column, **options).suspects] == ["s2"], "by key"
+
+
 def test_a_split_of_copies_alone_is_an_error() -> None:
     table = table_of(text=["x", "y", "x", "y"], split=["test", "test", "train", "train"])
     with pytest.raises(PackError, match=r"'test' gets none of 4 samples: all 2 that it had are .*straddling='keep'"):
