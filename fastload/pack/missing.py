@@ -108,11 +108,13 @@ class StreamMender:
         left_out: the samples that are left out.
         retyped: field -> what stands for its missing values, of the fields whose first value is in the last sample:
             what stood for them until then was of any type.
+        filled: the fields of the last sample whose values were missing and are filled.
     """
 
     def __init__(self, lenience: Lenience) -> None:
         self.left_out: list[LeftOut] = []
         self.retyped: dict[str, Any] = {}
+        self.filled: set[str] = set()
         self._lenience = lenience
         self._known: dict[str, None] = {}  # fields of the source, those to fill apart
         self._seen: dict[str, Any] = {}  # a value of each field, for the type
@@ -128,7 +130,7 @@ class StreamMender:
 
         Raises: PackError for a missing value that is neither filled nor left out, or a fault that is an error.
         """
-        self.retyped, self._first = {}, {}
+        self.retyped, self._first, self.filled = {}, {}, set()
         if sample.fault:
             if not self._lenience.faulty:
                 detail = f": {sample.detail}" if sample.detail else ""
@@ -146,6 +148,7 @@ class StreamMender:
                     self._first[name] = values[name]
             elif name in fill:
                 values[name] = _like(fill[name], [self._seen[name]] if name in self._seen else [])
+                self.filled.add(name)
             elif drop:
                 return self.leave_out(sample, key, f"field {name!r} is missing", "missing")
             elif name in sample.lacking:

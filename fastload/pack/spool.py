@@ -83,7 +83,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
                 key, values = split_key(sample.values, number)
                 if not mender.mended(sample, key, values, columns):
                     continue
-                _add(values, columns, file, before=len(keys), retyped=mender.retyped)
+                _add(values, columns, file, before=len(keys), mender=mender)
             except _Unwritable:
                 raise
             except (Unfit, DecodeError) as error:
@@ -129,7 +129,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
 
 
 def _add(
-    values: Mapping[str, Value], columns: dict[str, _Collector], file: _File, before: int, retyped: Mapping[str, Any]
+    values: Mapping[str, Value], columns: dict[str, _Collector], file: _File, before: int, mender: StreamMender
 ) -> None:
     """Add one sample.
 
@@ -138,26 +138,36 @@ def _add(
         columns: of the samples before; the first makes them.
         file: where contents go.
         before: how many samples there are.
-        retyped: field -> what stands for the values that all of these lack; only now its type is known.
+        mender: says which values stand for missing ones, and what stands for those that all samples before lack: only
+            now its type is known.
     """
     if not before:
         columns.update({name: _collector(name, value, file) for name, value in values.items()})
     if values.keys() != columns.keys():
         raise _other_fields(values, columns)
     # all are looked at before one is added: a sample that is left out leaves nothing behind
-    anew = {name: _collector(name, values[name], file) for name in retyped}
+    anew = {name: _collector(name, values[name], file) for name in mender.retyped}
     collectors = {**columns, **anew}
-    taken: dict[str, Any] = {name: collectors[name].checked(name, value) for name, value in values.items()}
+    taken: dict[str, Any] = {}
+    for name, value in values.items():
+        column = collectors[name]
+        taken[name] = _filler(column, name, value) if name in mender.filled else column.checked(name, value)
     for name, column in anew.items() if before else ():
-        try:
-            filler: Any = column.checked(name, retyped[name])
-        except Unfit as error:
-            raise PackError(f"fill: {error.message}") from error
+        filler = _filler(column, name, mender.retyped[name])
         for _ in range(before):
             column.add(filler)
     columns.update(anew)
     for name, one in taken.items():
         columns[name].add(one)
+
+
+def _filler(column: _Collector, name: str, value: Value) -> Any:
+    """What stands for missing values, as `add` takes it. That it does not fit is no fault of a sample, which it would
+    be left out for."""
+    try:
+        return column.checked(name, value)
+    except (Unfit, DecodeError) as error:
+        raise PackError(f"fill: {error.message}") from error
 
 
 def _first(left_out: Sequence[LeftOut]) -> str:
@@ -180,7 +190,7 @@ def _collector(name: str, value: Value, file: _File) -> _Collector:
     if name == DEFAULT_NAMES["scalar"] and isinstance(value, str):
         return _Classes()
     info = field_of(value)
-    return _Numbers() if info.kind == "scalar" else _Contents(info, file)
+    return _Numbers(kinds={type(value)}) if info.kind == "scalar" else _Contents(info, file)
 
 
 class _Unwritable(PackError):
@@ -270,14 +280,14 @@ class _Contents:
 
 @dataclass(slots=True)
 class _Numbers:
-    """Numbers of one field."""
+    """Numbers of one field; `kinds` begins with that of its first value, which fillers before it have to fit."""
 
+    kinds: set[type]
     numbers: list[_Number] = field(default_factory=list)
-    kinds: set[type] = field(default_factory=set)
 
     def checked(self, name: str, value: Value) -> _Number:
         kind = type(value)
-        if kind not in (bool, int, float) or ((kind is bool) != (bool in self.kinds) and self.kinds):
+        if kind not in (bool, int, float) or (kind is bool) != (bool in self.kinds):
             dtype = "bool" if bool in self.kinds else "float64" if float in self.kinds else "int64"
             raise unlike(name, value, FieldInfo(kind="scalar", dtype=dtype))
         if isinstance(value, int) and value not in _INT64:

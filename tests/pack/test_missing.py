@@ -290,6 +290,20 @@ def test_what_is_filled_before_the_first_value_has_its_type_too(tmp_path: Path, 
     assert samples(tmp_path / "none")["000000001"]["age"] == "0"  # nothing says that it is a number
 
 
+@pytest.mark.parametrize("rows", [[{"flag": True}, {"flag": None}], [{"flag": None}, {"flag": True}]])
+@pytest.mark.parametrize(("filler", "value"), [("0", "0"), (5, "5")])
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_what_does_not_fit_the_field_that_it_fills_is_an_error(
+    tmp_path: Path, rows: list[Any], filler: Any, value: str, on_error: Any
+) -> None:
+    """Of the option: leaving out what it should mend would keep none of it."""
+    message = f"sample 2 of list: fill: field 'flag' is int, and scalar of bool in the first sample; it is {value}"
+    with pytest.raises(PackError, match=message):
+        pack(rows, tmp_path / "out", clean=Cleaning(fill={"flag": filler}, on_error=on_error), workers=1)
+    pack(rows, tmp_path / "out", clean=Cleaning(fill={"flag": "true"}, on_error=on_error), workers=1)
+    assert [sample["flag"].item() for sample in samples(tmp_path / "out").values()] == [True, True]
+
+
 def test_a_field_that_the_first_samples_do_not_have_is_filled(tmp_path: Path) -> None:
     rows = [{"text": "a"}, {"text": "b", "lang": "de"}, {"text": "c"}]
     pack(rows, tmp_path / "out", clean=Cleaning(fill={"lang": "en"}), workers=1)
