@@ -40,7 +40,7 @@ from fastload.pack.table import (
     with_extensions,
 )
 from fastload.pack.tasks import Tell
-from fastload.pack.values import Unfit, Value, encoded, field_of, unlike
+from fastload.pack.values import Unfit, Unlike, Value, encoded, field_of, unlike
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import DEFAULT_NAMES
 from fastload.shards.tar import write_all
@@ -65,15 +65,16 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
 
     Raises:
         ConfigError: something to fill that is no field.
-        PackError: no samples, one with other fields than the first; where that is an error, one that cannot be read or
-            lacks a value, values of other types than the first one's, damaged contents, keys that clash; or the file
-            cannot be written.
+        PackError: no samples, one with other fields than the first, a first one that most others do not fit; where that
+            is an error, one that cannot be read or lacks a value, values of other types than the first one's, damaged
+            contents, keys that clash; or the file cannot be written.
     """
     keys: list[str] = []
     numbers = array("q")  # of the samples in the source, from 1
     splits: list[str | None] = []
     places = Places()
     columns: dict[str, _Collector] = {}
+    odd: list[LeftOut] = []  # unlike the first that is kept
     told = 0
     with open(path, "wb", buffering=0) as opened:
         file, mender = _File(opened, lenience.faulty), StreamMender(lenience)
@@ -92,6 +93,8 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
                 if not keys:
                     columns.clear()  # which are those of the first sample that is kept
                 mender.leave_out(sample, key, error.message)
+                if keys and isinstance(error, Unlike):
+                    odd.append(mender.left_out[-1])
                 continue
             except PackError as error:
                 raise PackError(f"{sample.where}: {error.message}") from error
@@ -109,6 +112,8 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         raise PackError(f"{stream.name} has no samples{_first(mender.left_out)}")
     if not columns:
         raise PackError(f"{stream.name}: its samples have a key and no field")
+    if len(odd) > len(keys):
+        raise _odd_first(stream.name, places[0], len(keys), odd)
     mender.check()
     about = path.stat()
     made = {name: column.finish(path, about, stream.classes.get(name)) for name, column in columns.items()}
@@ -176,6 +181,13 @@ def _first(left_out: Sequence[LeftOut]) -> str:
         return ""
     lacking = " that lack no value" if any(left.reason == "missing" for left in left_out) else " that can be read"
     return f"{lacking} ({len(left_out):,} are left out; {left_out[0].place}: {left_out[0].why})"
+
+
+def _odd_first(name: str, first: str, kept: int, odd: Sequence[LeftOut]) -> PackError:
+    return PackError(
+        f"{name}: only {kept:,} of {kept + len(odd):,} samples fit the first one that is kept, {first}; {len(odd):,} do"
+        f" not ({odd[0].place}: {odd[0].why}); mend the first one, or leave it out at the source"
+    )
 
 
 def _other_fields(values: Mapping[str, Value], first: Mapping[str, object]) -> PackError:

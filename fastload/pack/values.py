@@ -65,6 +65,10 @@ class Unfit(PackError):
     """A value that cannot be read, or that its field cannot hold: a fault of its sample alone."""
 
 
+class Unlike(Unfit):
+    """A value of another kind than its field has in the first sample, of which either may be the odd one."""
+
+
 class Stored(NamedTuple):
     """One sample as shard writers take it."""
 
@@ -167,12 +171,12 @@ def _file_type(content: bytes) -> str:
     return file_extension(f"a.{sniff(content) or 'bin'}")
 
 
-def unlike(name: str, value: Value, info: FieldInfo) -> Unfit:
+def unlike(name: str, value: Value, info: FieldInfo) -> Unlike:
     """The error for a value of another kind than the field has in the first sample."""
     found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     first = f"{info.kind} of {info.dtype or 'any type'} in the first sample"
     example = f"; it is {shown(value)}" if isinstance(value, str | int | float) else ""
-    return Unfit(f"field {name!r} is {found}, and {first}{example}")
+    return Unlike(f"field {name!r} is {found}, and {first}{example}")
 
 
 def attempted(what: str, make: Callable[[Any], Value], stored: Any) -> Value | Unfit:

@@ -296,6 +296,22 @@ def test_samples_with_values_that_no_field_holds_are_left_out(tmp_path: Path, ba
         spool(object_stream(source, None), tmp_path / "spool", lambda *counts: None)
 
 
+def test_a_first_sample_that_most_others_are_unlike_is_an_error(tmp_path: Path) -> None:
+    """Not a data set of one."""
+
+    def kept(*values: Any) -> int:
+        rows = object_stream([{"n": value} for value in values], None)
+        return len(spool(rows, tmp_path / "spool", lambda *counts: None, Lenience(faulty=True)).keys)
+
+    message = "list: only 1 of 4 samples fit the first one that is kept, sample 2 of list; 3 do not (sample 3 of list:"
+    message += " field 'n' is int, and text of any type in the first sample; it is 1); mend the first one"
+    with pytest.raises(PackError, match=re.escape(message)):
+        kept({1}, "?", 1, 2, 3)
+    assert kept("?", 1) == 1
+    assert kept("?", 1, 2, "!") == 2
+    assert kept("?", "\ud800", "\ud800", "\ud800") == 1, "which are no texts either"
+
+
 def test_the_first_sample_that_is_kept_says_what_the_fields_are(tmp_path: Path) -> None:
     """Also where one before it was found unfit only when it was to be added, or was the first to have a value."""
     rows = [{"n": 1 << 63, "gone": 1}, {"n": "x", "m": None}, {"n": "y", "m": 1 << 63}, {"n": "z", "m": 7}]
