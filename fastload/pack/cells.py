@@ -117,5 +117,7 @@ def column_of(kind: str, made: Sequence[Any]) -> tuple[Column, FieldInfo]:
 
 def _numbers(made: Sequence[Any]) -> tuple[Column, FieldInfo]:
     kinds = set(map(type, made))
-    dtype = "bool" if kinds == {bool} else "float64" if float in kinds else "int64"
+    # the fractions that excused integers beyond 64 bits may be in rows that are left out for another column
+    whole = float not in kinds and all(value in _INT64 for value in made)
+    dtype = "bool" if kinds == {bool} else "int64" if whole else "float64"
     return Values(values=np.array(made, dtype)), FieldInfo(kind="scalar", dtype=dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -260,7 +260,8 @@ def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Map
             raise PackError(f"{_printable(place(row))}: {why}")
         check_keys(table.keys, place)
         return table
-    faults = dict(_key_faults(table.keys, place)) | dict(others or {})
+    faults = dict(others or {})
+    faults |= dict(_key_faults(table.keys, place, faults))
     if not faults:
         return table
     left_out = [
@@ -273,12 +274,16 @@ def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Map
     return replace(table.take(kept), left_out=(*(table.left_out or ()), *left_out))
 
 
-def _key_faults(keys: Sequence[str], place: Callable[[int], str]) -> Iterator[tuple[int, str]]:
-    """Rows whose keys cannot be theirs, and why."""
+def _key_faults(
+    keys: Sequence[str], place: Callable[[int], str], others: Collection[int] = ()
+) -> Iterator[tuple[int, str]]:
+    """Rows whose keys cannot be theirs, and why; `others` have none, being left out in any case."""
     if len(set(keys)) == len(keys) and _is_plain("".join(keys)):
         return
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
+        if row in others:
+            continue
         if not _is_plain(key):
             wrong = "has control characters" if _CONTROL.search(key) else "is not UTF-8"
             yield row, f"the key {key!r} {wrong}; rename it"

@@ -436,6 +436,14 @@ def test_values_that_their_field_cannot_hold_are_left_out(
         read_source(manifest(tmp_path, lines[1], "m.jsonl"), columns=told, lenience=Lenience(faulty=True))
 
 
+def test_integers_beyond_64_bits_whose_fractions_are_left_out(tmp_path: Path) -> None:
+    rows = '{"a": 1.5, "b": "{"}\n{"a": 100000000000000000000, "b": "1"}\n'
+    source = manifest(tmp_path, rows, "m.jsonl")
+    table = read_source(source, columns="a:a:scalar,b:b:json", lenience=Lenience(faulty=True))
+    assert (table.numbers, values(table, "a")) == ([2], [1e20])
+    assert table.fields["a"].dtype == "float64"
+
+
 def test_rows_without_a_key_that_could_be_one_are_left_out(tmp_path: Path) -> None:
     source = manifest(tmp_path, "key,n\na,1\nb/,2\n/,3\nd,4\n")
     with pytest.raises(PackError, match=r"m.csv, row 2: 'b/' cannot be a key; mend it, or leave such samples out"):
@@ -443,6 +451,8 @@ def test_rows_without_a_key_that_could_be_one_are_left_out(tmp_path: Path) -> No
     table = read_source(source, lenience=Lenience(faulty=True))
     assert (table.keys, values(table, "n")) == (["a", "d"], [1, 4])
     assert [left.key for left in table.left_out or ()] == ["000000002", "000000003"]
+    table = read_source(manifest(tmp_path, 'key,n\na,1\n"b/",2\n000000002,3\na,4\n'), lenience=Lenience(faulty=True))
+    assert (table.keys, values(table, "n")) == (["a", "000000002"], [1, 3]), "what is left out takes no key from others"
     with pytest.raises(PackError, match=r"none of 1 samples can be read: .*m.csv, row 1: '/' cannot be a key, ..."):
         read_source(manifest(tmp_path, "key,n\n/,3\n"), lenience=Lenience(faulty=True))
 
