@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def _values(array: pa.Array, name: str, columns: ArrowColumns) -> Found:
 
 
 def _plain(array: pa.Array, name: str) -> Found:
-    """Text, numbers or bytes; text that is none is found row by row."""
+    """Text, numbers, bytes, or lists and records of these; text that is none is found row by row."""
     try:
         return list(array.to_pylist())
     except UnicodeDecodeError:
-        return _each(array.cast(pa.large_binary()), name, bytes.decode)
+        return [attempted(f"column {name!r}", methodcaller("as_py"), item) for item in array]
 
 
 def _each(array: pa.Array, name: str, make: Callable[[Any], Value]) -> Found:
@@ -137,12 +138,12 @@ def _own(array: pa.Array, name: str, info: FieldInfo, folder: Path) -> Found:
 def _media(array: pa.Array, name: str, make: Callable[[bytes], Value] | None, folder: Path) -> Found:
     """Pictures or sounds; `make` None: whichever they begin like."""
     found: Found = []
-    for value in array.to_pylist():
-        content = value
-        if isinstance(value, Mapping):
-            content = value["bytes"]
-            if content is None and value.get("path"):
-                content = _file(folder / value["path"], name)
+    for value in _plain(array, name):
+        content: Any = value
+        if isinstance(content, Mapping):
+            content, path = content["bytes"], content.get("path")
+            if content is None and path:
+                content = _file(folder / path, name)
         if content is None or isinstance(content, Unfit):
             found.append(content)
         elif make is not None:
@@ -217,10 +218,12 @@ def _documents(array: pa.Array, name: str) -> Found:
             f"column {name!r} is of type {array.type}, which no field holds; make it text or numbers, or leave it out"
             " by naming the others with columns="
         )
-    return [None if value is None else _document(value, name, array.type) for value in array.to_pylist()]
+    return [_document(value, name, array.type) for value in _plain(array, name)]
 
 
-def _document(value: Any, name: str, kind: pa.DataType) -> Document | Unfit:
+def _document(value: Any, name: str, kind: pa.DataType) -> Document | Unfit | None:
+    if value is None or isinstance(value, Unfit):
+        return value
     try:
         return Document(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except (TypeError, ValueError) as error:

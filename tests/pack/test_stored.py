@@ -442,6 +442,18 @@ SOUND = {"bytes": wav(40), "path": None}
             "column 'a' of type struct<x: double> has {'x': nan}",
         ),
         (unsound([b"a", b"\xff", b"c"]), "column 'a': not readable ('utf-8' codec can't decode byte 0xff"),
+        (
+            pa.ListArray.from_arrays([0, 1, 2, 3], unsound([b"a", b"\xff", b"c"])),
+            "column 'a': not readable ('utf-8' codec can't decode byte 0xff",
+        ),
+        (
+            pa.StructArray.from_arrays([unsound([b"a", b"\xff", b"c"])], ["x"]),
+            "column 'a': not readable ('utf-8' codec can't decode byte 0xff",
+        ),
+        (
+            pa.StructArray.from_arrays([pa.array([wav(40)] * 3), unsound([b"a", b"\xff", b"c"])], ["bytes", "path"]),
+            "column 'a': not readable ('utf-8' codec can't decode byte 0xff",
+        ),
         (pa.array([1, (1 << 64) - 1, 3], pa.uint64()), "field 'a': 18446744073709551615 does not fit into 64 bits"),
     ],
 )
