@@ -116,6 +116,7 @@ def _tar_sample(where: str, found: Rows, at: int, fields: Mapping[str, FieldInfo
     """One of the samples that were read, as far as it is there and whole."""
     values: dict[str, Value] = {"__key__": found.keys[at]}
     lacking: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for name, info in fields.items():
         if name in found.scalars:
             values[name] = found.scalars[name][at].item()
@@ -129,8 +130,8 @@ def _tar_sample(where: str, found: Rows, at: int, fields: Mapping[str, FieldInfo
             try:
                 values[name] = _value(raw, info)
             except (DecodeError, UnicodeDecodeError) as error:
-                return Sample(where, {"__key__": found.keys[at]}, fault=f"field {name!r}: {error}")
-    return Sample(where, values, lacking)
+                faults[name] = f"field {name!r}: {error}"
+    return Sample(where, values, lacking, fault=next(iter(faults.values()), ""), faults=faults)
 
 
 def _value(raw: Raw, info: FieldInfo) -> Value:

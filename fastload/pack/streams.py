@@ -26,8 +26,9 @@ class Sample(NamedTuple):
 
     A field "key" or "__key__" of text is the sample's key. `lacking` has the fields without a value, and the error that
     each is where nothing is to be done about it. `split` is that of the source, where it has several. `fault` is why it
-    cannot be read, and then only its key counts. Where names and contents of files may say who somebody is, lists in
-    the output have `place` instead of `where`, and errors alone have `detail` behind `fault`.
+    cannot be read, and then only its key counts. It is the first of `faults`, of the fields that cannot, where others
+    can: left out of the sample, such a field is none. Where names and contents of files may say who somebody is, lists
+    in the output have `place` instead of `where`, and errors alone have `detail` behind `fault`.
     """
 
     where: str
@@ -37,6 +38,7 @@ class Sample(NamedTuple):
     fault: str = ""
     detail: str = ""
     place: str = ""
+    faults: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +71,15 @@ def sample_of(where: str, found: Mapping[str, Value | Unfit | None], null: str, 
     """
     values: dict[str, Value] = {}
     lacking: dict[str, str] = {}
-    fault = ""
+    faults: dict[str, str] = {}
     for name, value in found.items():
         if value is None:
             lacking[name] = f"{what} {name!r} {null}"
         elif isinstance(value, Unfit):
-            fault = fault or value.message
+            faults[name] = value.message
         else:
             values[name] = value
-    return Sample(where, values, lacking, fault=fault)
+    return Sample(where, values, lacking, fault=next(iter(faults.values()), ""), faults=faults)
 
 
 def whole(sample: Sample) -> dict[str, Value]:
@@ -113,7 +115,7 @@ def split_key(values: dict[str, Value], number: int) -> tuple[str, dict[str, Val
 
 def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
     """A stream with some of its fields, under other names: field -> name in the source; None: all, as they are.
-    Keys stay, unless others are chosen.
+    Keys stay, unless others are chosen; a field that cannot be read is a fault of samples only if it is chosen.
 
     Raises:
         ConfigError: when it is read, for a name that a sample does not have.
@@ -121,17 +123,20 @@ def chosen(stream: Stream, columns: Mapping[str, str] | None) -> Stream:
     if columns is None:
         return stream
 
+    wanted = {**columns} if any(name in columns for name in KEY_NAMES) else {**columns, "__key__": "__key__"}
+
     def read() -> Iterator[Sample]:
         for sample in stream.read():
+            known = {**sample.values, **sample.lacking, **sample.faults}
             for name in columns.values():
-                if name not in sample.values and name not in sample.lacking and not sample.fault:
-                    known = ", ".join(map(repr, sample.values))
-                    raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {known}")
-            key = {} if any(name in columns for name in KEY_NAMES) else {"__key__": sample.values.get("__key__")}
-            values = {new: sample.values[name] for new, name in columns.items() if name in sample.values}
-            values |= {name: value for name, value in key.items() if value is not None}
+                if name not in known and (sample.faults or not sample.fault):
+                    named = ", ".join(map(repr, known))
+                    raise ConfigError(f"columns: {sample.where} has no field {name!r}; it has {named}")
+            values = {new: sample.values[name] for new, name in wanted.items() if name in sample.values}
             lacking = {new: sample.lacking[name] for new, name in columns.items() if name in sample.lacking}
-            yield sample._replace(values=values, lacking=lacking)
+            faults = {new: sample.faults[name] for new, name in wanted.items() if name in sample.faults}
+            fault = next(iter(faults.values()), "") if sample.faults else sample.fault
+            yield sample._replace(values=values, lacking=lacking, fault=fault, faults=faults)
 
     classes = {new: stream.classes[name] for new, name in columns.items() if name in stream.classes}
     return replace(stream, read=read, classes=classes)

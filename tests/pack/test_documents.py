@@ -142,6 +142,24 @@ def test_broken_lines_are_left_out_and_counted(tmp_path: Path) -> None:
         pack(source, tmp_path / "none", clean=clean, workers=1)
 
 
+@pytest.mark.parametrize("clean", [None, Cleaning(on_error="skip")])
+def test_values_of_fields_that_are_not_packed_are_no_faults(tmp_path: Path, clean: Cleaning | None) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"t": "x", "m": [1]}\n{"t": "y", "m": [NaN]}\n')
+    pack(source, tmp_path / "out", kind="documents", columns="t", clean=clean, workers=1, shuffle=False)
+    assert [sample["t"] for sample in stream(tmp_path / "out")] == ["x", "y"]
+    with pytest.raises(PackError, match=r"line 2: field 'm' is a list that JSON cannot hold"):
+        pack(source, tmp_path / "two", kind="documents", columns="t,n:m", workers=1)
+    with pytest.raises(ConfigError, match=r"a.jsonl, line 1 has no field 'u'; it has 't', 'm'"):
+        pack(source, tmp_path / "two", kind="documents", columns="u", workers=1)
+    source.write_text('{"t": "x", "__key__": [NaN]}\n')
+    with pytest.raises(PackError, match=r"line 1: field '__key__' is a list that JSON cannot hold"):
+        pack(source, tmp_path / "two", kind="documents", columns="t", workers=1)
+    source.write_text('{"m": [NaN]}\n')
+    with pytest.raises(ConfigError, match=r"a.jsonl, line 1 has no field 't'; it has 'm'"):
+        pack(source, tmp_path / "two", kind="documents", columns="t", workers=1)
+
+
 def test_kinds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(ConfigError, match=r"kind='paragraphs' needs a file; .*s is a folder"):

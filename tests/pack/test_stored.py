@@ -171,6 +171,7 @@ def test_samples_of_tars_that_cannot_be_read_or_lack_a_file_are_left_out(tmp_pat
     ]
     pack(source, tmp_path / "filled", workers=1, clean=Cleaning(on_error="skip", fill={"text": "none"}))
     assert {sample["text"] for sample in stream(tmp_path / "filled")} == {"a", "none"}
+    assert pack(source, tmp_path / "pictures", workers=1, columns="image").samples("train") == 3
     with pytest.raises(PackError, match=r"sample '2': field 'text': .*; mend it, or leave such samples out with"):
         pack(source, tmp_path / "two", workers=1, clean=Cleaning(drop_missing=True))
     with pytest.raises(PackError, match=r"sample '3': the sample has no field 'text'; add it, or leave such samples"):
