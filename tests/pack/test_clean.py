@@ -277,6 +277,23 @@ def test_copies_in_several_splits_are_kept_where_that_is_asked_for(parts: Path, 
         pack(parts, out, split=keep, shard_size="4KiB", workers=1)
 
 
+@pytest.mark.parametrize("clean", [None, Cleaning(near_duplicates="drop")])
+def test_a_run_by_column_that_was_stopped_goes_on(parts: Path, tmp_path: Path, clean: Cleaning | None) -> None:
+    def run(name: str, **options: Any) -> Path:
+        split, out = Splitting(column="part"), tmp_path / name
+        pack(parts, out, split=split, clean=clean, shard_size="4KiB", workers=1, **options)
+        return out
+
+    whole, out = run("whole"), tmp_path / "out"
+    with pytest.raises(Stopped):
+        run("out", progress=stop_after(out, 2))
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    assert 2 <= len(kept) < len(list(whole.rglob("*.tar")))
+    run("out")
+    assert tree(out) == tree(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished shards are kept"
+
+
 def test_the_sources_own_splits_are_taken_over_as_they_are_unless_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
