@@ -142,7 +142,6 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
     plan, cache, window, data = outlook.plan, outlook.plan.cache_bytes, outlook.window, outlook.data
     if cache is None:
         return
-    of_node = _of_node(outlook)
     least = size_text(max(window.room, 2 * window.bytes))  # this window and the next
     if cache < window.room:
         yield _concern(
@@ -161,34 +160,50 @@ def _cache(outlook: Outlook) -> Iterator[Concern]:
             f"{size_text(window.bytes)}: shards are fetched again and again inside an epoch",
             f"a cache of at least {least}, or a smaller window",
         )
-    elif cache < of_node:
+    elif cache < _needed(outlook):
         yield _concern(
             "cache-below-data",
-            f"a cache of {size_text(cache)} is smaller than a node's part of the data, "
-            f"{size_text(of_node)}: every epoch fetches what it lacks again, {_again(outlook, cache)} of it",
-            "a larger cache, or one lane a node",
+            f"a cache of {size_text(cache)} is smaller than {_again(outlook, cache)}",
+            f"a larger cache{_or_lanes(outlook)}",
         )
 
 
-def _of_node(outlook: Outlook) -> int:
-    """Bytes that a node reads of the data."""
-    plan, data = outlook.plan, outlook.data
-    return data.bytes if plan.world_size % plan.lanes else data.bytes // plan.lanes
+def _parts(outlook: Outlook) -> int:
+    """Of the data, of which a node reads one in each epoch."""
+    plan = outlook.plan
+    return 1 if plan.world_size % plan.lanes else plan.lanes
+
+
+def _needed(outlook: Outlook) -> int:
+    """Bytes to keep for no epoch to fetch any again: where shards are shuffled, lanes have others in each epoch."""
+    data = outlook.data.bytes
+    return data if outlook.plan.window else data // _parts(outlook)
 
 
 def _again(outlook: Outlook, room: int) -> str:
-    """Of what a node reads in an epoch, what a cache of so many bytes has not kept from the one before."""
-    return f"{1 - kept_share(room, _of_node(outlook), shuffled=outlook.plan.window > 0):.0%}"
+    """What a cache of so many bytes is too small for, and what follows."""
+    plan, parts = outlook.plan, _parts(outlook)
+    share = 1 - kept_share(room, outlook.data.bytes, shuffled=plan.window > 0, parts=parts)
+    size = size_text(_needed(outlook))
+    what, whose = f"a node's part of the data, {size}", "of it"
+    if plan.window and parts > 1:
+        what, whose = f"the data, {size}, of which a node has other shards in every epoch", "of a node's part"
+    return f"{what}: every epoch fetches what it lacks again, {share:.0%} {whose}"
+
+
+def _or_lanes(outlook: Outlook) -> str:
+    """A further remedy, where it is not at work."""
+    several = outlook.plan.world_size > 1 and _parts(outlook) == 1
+    return ", or one lane a node, which then fetches no more than its part" if several else ""
 
 
 def _disk(outlook: Outlook) -> Iterator[Concern]:
-    room, of_node = outlook.plan.disk_bytes, _of_node(outlook)
-    if room is not None and room < of_node:
+    room = outlook.plan.disk_bytes
+    if room is not None and room < _needed(outlook):
         yield _concern(
             "disk-below-data",
-            f"the disk of the cache has room for {size_text(room)}, and a node's part of the data is "
-            f"{size_text(of_node)}: every epoch fetches what it lacks again, {_again(outlook, room)} of it",
-            "cache_dir on a larger disk, or one lane a node",
+            f"the disk of the cache has room for {size_text(room)}, less than {_again(outlook, room)}",
+            f"cache_dir on a larger disk{_or_lanes(outlook)}",
         )
 
 

@@ -78,16 +78,23 @@ class Pace:
         return "latency" if late and not self.at_its_end(downloads) else "bandwidth"
 
 
-def kept_share(room_bytes: float, data_bytes: float, *, shuffled: bool = True) -> float:
-    """Of the bytes of an epoch, what a cache has from the epoch before, 0 to 1.
+def kept_share(room_bytes: float, data_bytes: float, *, shuffled: bool = True, parts: int = 1) -> float:
+    """Of the bytes of an epoch, what a cache has from the epochs before, 0 to 1.
 
-    The least recently used goes first. A shard that stood at u of one epoch and stands at v of the next (0 to 1, drawn
-    anew each time) is still there if what was used since has room beside it: what came after u or comes before v, which
-    is 1 - u (1 - v) of the data. With q = 1 - room / data that is so where u (1 - v) >= q: for 1 - q + q ln q of all.
-    A cache of half of the data has 15%, one of 90% has 67%. In the order of packing each shard goes just before it is
-    needed again.
+    Args:
+        room_bytes, data_bytes: of the cache, and of all data.
+        shuffled: in the order of packing each shard goes just before it is needed again.
+        parts: of the data, of which an epoch needs one: where it is shuffled, of other shards each time.
+
+    The least recently used goes first. At v of an epoch (0 to 1) a cache with room for c parts has v of what this epoch
+    has used, which it does not need again, and c - v of the other shards, of which there are parts - v. The next one is
+    any of these: so of an epoch it has the integral of (c - v) / (parts - v), as far as v < c. In one part a cache of
+    half of the data has 15%, one of 90% has 67%; of 8 parts, a cache of one has 7% of the next.
     """
-    q = 1 - room_bytes / max(data_bytes, 1e-9)
-    if q <= 0:
+    room = room_bytes * parts / max(data_bytes, 1e-9)
+    if not shuffled:
+        return float(room >= 1)
+    if room >= parts:
         return 1.0
-    return max(0.0, 1 - q + q * math.log(q)) if shuffled else 0.0
+    used = min(1.0, room)
+    return max(0.0, used + (parts - room) * math.log(1 - used / parts))

@@ -211,12 +211,19 @@ def test_a_cache_that_is_too_small(packed: Packed) -> None:
     ) == set()
 
 
-def test_a_nodes_part_of_the_data_is_that_of_its_lanes(packed: Packed) -> None:
+def test_a_nodes_part_of_the_data_is_that_of_its_lanes_and_another_in_each_epoch_if_it_is_shuffled(
+    packed: Packed,
+) -> None:
     data = packed("tar", EVEN)
     half = check(data, 10, fields=LABEL).data.bytes // 2
-    for lanes, expected in ((2, False), (4, False), (1, True), (3, True)):  # 3 do not divide the world size
-        about = check(data, 10, world_size=4, lanes=lanes, window=1, fields=LABEL, cache_size=half)
-        assert ("cache-below-data" in names(about)) == expected
+    for lanes, ordered in ((2, False), (4, False), (1, True), (3, True)):  # 3 do not divide the world size
+        options: dict[str, Any] = {"world_size": 4, "lanes": lanes, "fields": LABEL, "cache_size": half}
+        assert ("cache-below-data" in names(check(data, 10, shuffle=False, **options))) == ordered
+        text = said(check(data, 10, window=1, **options), "cache-below-data")
+        assert ("of which a node has other shards in every epoch" in text) == (not ordered)
+        assert ("or one lane a node" in text) == ordered
+    quarter = check(data, 10, world_size=4, lanes=4, window=1, fields=LABEL, cache_size=half // 2)
+    assert "every epoch fetches what it lacks again, 86% of a node's part" in said(quarter, "cache-below-data")
 
 
 def test_data_behind_a_url_is_checked_alike_and_a_small_cache_is_an_error(tmp_path: Path, packed: Packed) -> None:
@@ -290,9 +297,9 @@ def test_a_disk_that_is_too_small_for_the_data_is_told_before(
         monkeypatch.setattr(Cache, "room", lambda self: about.data.bytes // 2)
         small = check(server.url, 10, window=1, fields=LABEL, cache_dir=tmp_path)
         assert "every epoch fetches what it lacks again, 85% of it" in said(small, "disk-below-data")
-        assert "disk-below-data" not in names(
-            check(server.url, 10, world_size=2, lanes=2, window=1, fields=LABEL, cache_dir=tmp_path)
-        )
+        two: dict[str, Any] = {"world_size": 2, "lanes": 2, "fields": LABEL, "cache_dir": tmp_path}
+        assert "again, 69% of a node's part" in said(check(server.url, 10, window=1, **two), "disk-below-data")
+        assert "disk-below-data" not in names(check(server.url, 10, shuffle=False, **two))
         half = about.data.bytes // 2
         limited = StreamingDataset(server.url, window=1, fields=LABEL, cache_dir=tmp_path, cache_size=half)
         assert "cache-below-data" in names(check(limited, 10)), "a data set's own cache_size counts"

@@ -57,15 +57,23 @@ def test_in_the_order_of_packing_a_cache_that_is_too_small_keeps_nothing() -> No
     assert kept_share(0.0, 1.0) == 0
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_a_cache_that_is_played_keeps_as_much(share: float) -> None:
-    shards, epochs, chance = 200, 30, random.Random(1)
-    kept, found = dict.fromkeys(range(shards)), 0
+def test_in_the_order_of_packing_a_part_is_the_same_each_time() -> None:
+    assert kept_share(0.25, 1.0, shuffled=False, parts=4) == 1
+    assert kept_share(0.2, 1.0, shuffled=False, parts=4) == 0
+    assert kept_share(1.0, 1.0, parts=4) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "parts"), [(0.3, 1), (0.5, 1), (0.9, 1), (0.1, 4), (0.25, 4), (0.6, 4), (0.125, 8), (0.9, 8)]
+)
+def test_a_cache_that_is_played_keeps_as_much(share: float, parts: int) -> None:
+    shards, epochs, chance = 200, 30 * parts, random.Random(1)
+    kept, found, asked = dict.fromkeys(range(shards)), 0, 0
     for _ in range(epochs):
-        for shard in chance.sample(range(shards), shards):
-            found += shard in kept
+        for shard in chance.sample(range(shards), shards // parts):
+            asked, found = asked + 1, found + (shard in kept)
             kept.pop(shard, None)
             kept[shard] = None  # used last
             while len(kept) > share * shards:
                 del kept[next(iter(kept))]
-    assert found / shards / epochs == pytest.approx(kept_share(share, 1.0), abs=0.03)
+    assert found / asked == pytest.approx(kept_share(share, 1.0, parts=parts), abs=0.03)
