@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastload.profile.advice import Advice
-from fastload.profile.ladder import Rung
+from fastload.profile.ladder import AFTER_THREADS, LEAST, Rung
 from fastload.profile.model import IN_THREADS, Model
 
 _ONE = 1.25  # processors: who keeps more than these busy waits for something else
-_LEAST = 0.15  # of a batch: below, the difference may be noise, and would change little
+_SEEN = 0.05  # of a batch: what threads cost the few batches that were measured with them and without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Held:
 
     Attributes:
         stage: read or decode, whichever takes more of their time.
-        beside_ms, alone_ms: copying, augmenting and your step, a batch, beside the threads and without them.
+        beside_ms, alone_ms: copying, augmenting and your step, a batch of a few, beside the threads and without them.
         free_ms: what a batch would take if the threads ran on all processors, at best.
     """
 
@@ -54,18 +54,26 @@ def held(model: Model, rungs: Sequence[Rung]) -> Held | None:
 
     Args:
         model: of the loader.
-        rungs: of the ladder, with that of decoded batches in memory.
+        rungs: of the ladder, with that of decoded batches in memory, which was measured beside the threads too.
     """
-    alone = next((rung.batch_ms for rung in rungs if rung.adds == "copy and augment"), None)
-    calm = model.cpu_ms <= _ONE * model.batch_ms and model.taken_ms < _LEAST * model.batch_ms
-    if alone is None or not model.threads or model.cores < 2 or not calm:
+    rung = next((rung for rung in rungs if rung.adds == "copy and augment"), None)
+    calm = model.cpu_ms <= _ONE * model.batch_ms and model.taken_ms < LEAST * model.batch_ms
+    if rung is None or rung.beside_ms is None or not model.threads or model.cores < 2 or not calm:
         return None
-    beside = sum(model.stage_ms[name] for name in ("copy", "augment", "step"))
+    if rung.beside_ms - rung.batch_ms < _SEEN * model.batch_ms:
+        return None
+    consumer = sum(model.stage_ms[name] for name in AFTER_THREADS)
+    alone = consumer * rung.batch_ms / rung.beside_ms  # of all batches, if these are slowed down as much
+    more = consumer - alone
+    if more < LEAST * model.batch_ms or model.threads_ms() < model.consumer_ms() - more:
+        return None
     busy = sum(model.stage_ms[name] for name in IN_THREADS)
-    if beside - alone < _LEAST * model.batch_ms or model.threads_ms() < model.consumer_ms() - (beside - alone):
-        return None
-    stage = max(IN_THREADS, key=lambda name: model.stage_ms[name])
-    return Held(stage=stage, beside_ms=beside, alone_ms=alone, free_ms=max(alone, (busy + alone) / model.cores))
+    return Held(
+        stage=max(IN_THREADS, key=lambda name: model.stage_ms[name]),
+        beside_ms=rung.beside_ms,
+        alone_ms=rung.batch_ms,
+        free_ms=max(alone, (busy + alone) / model.cores),
+    )
 
 
 def letting_go(model: Model, holder: Held) -> list[Advice]:

@@ -13,7 +13,11 @@ import torch
 
 from fastload.batch import Batch
 from fastload.order.cursor import steps
-from fastload.profile.rig import Recording, Rig, Steps, enough
+from fastload.profile.rig import Recording, Rig, Run, Steps, enough
+
+AFTER_THREADS = ("copy", "augment", "step")  # stages of the consumer, once a batch is made
+_DECODED = "copy and augment"  # what the rung of decoded batches adds
+LEAST = 0.15  # of a batch, that they take more beside threads than alone: less may be noise, and would change little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +29,24 @@ class Rung:
         adds: what this rung does and the one before does not.
         batch_ms: wall time a batch.
         cost_ms: of it, more than the rung before; negative where the difference drowns in noise.
+        beside_ms: what copying, augmenting and the step take of the same batches while the loader's threads make them;
+            None where it was not measured.
     """
 
     source: str
     adds: str
     batch_ms: float
     cost_ms: float
+    beside_ms: float | None = None
 
 
-def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
-    """All rungs that can be measured, each in a share of the time; their batches are yielded, to be trained on."""
+def climb(rig: Rig, recording: Recording, seconds: float, live: Run) -> Steps[list[Rung]]:
+    """All rungs that can be measured, each in a share of the time; their batches are yielded, to be trained on.
+
+    Args:
+        live: the loader as it ran. Where its consumer took more than of decoded batches in memory, that is measured
+            beside threads too, of the same batches, for others may take longer in any case.
+    """
     each = seconds / 6
     cached = rig.augmented(recording.hosts[0])
     made = synthetic(cached)
@@ -44,10 +56,13 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
         ("one cached batch", "real values", (yield from _steps(rig, lambda: _again(cached), each))),
         (
             "decoded batches in memory",
-            "copy and augment",
+            _DECODED,
             (yield from _steps(rig, lambda: rig.augmented(next(hosts)), each)),
         ),
     ]
+    more = _after_threads_ms(live) - rungs[-1][-1]
+    suspected = rig.threads and more >= LEAST * live.batch_ms
+    beside = (yield from _beside(rig, recording, each)) if suspected else None
     if recording.reads:
         run = yield from rig.running(rig.jobs(recording.plan(), recording.recipe), each)
         rungs.append(("stored bytes in memory", "decode and assemble", run.batch_ms))
@@ -61,7 +76,13 @@ def climb(rig: Rig, recording: Recording, seconds: float) -> Steps[list[Rung]]:
         rungs.append(("files on disk", "storage", run.batch_ms))
     before = [0.0, *(ms for _, _, ms in rungs)]
     return [
-        Rung(source=source, adds=adds, batch_ms=ms, cost_ms=ms - less)
+        Rung(
+            source=source,
+            adds=adds,
+            batch_ms=ms,
+            cost_ms=ms - less,
+            beside_ms=beside if adds == _DECODED else None,
+        )
         for (source, adds, ms), less in zip(rungs, before, strict=False)
     ]
 
@@ -73,6 +94,19 @@ def from_server(rungs: Sequence[Rung], fetch_ms: float) -> list[Rung]:
     more = max(0.0, fetch_ms - last)
     rung = Rung(source="the server, by the model", adds="the network", batch_ms=last + more, cost_ms=more)
     return [*rungs, rung]
+
+
+def _beside(rig: Rig, recording: Recording, seconds: float) -> Steps[float]:
+    """Milliseconds a batch that the consumer's stages take of the decoded batches, while threads make them anew."""
+    plan = cycle(recording.steps[: len(recording.hosts)])
+    run = yield from rig.running(rig.jobs(plan), seconds)
+    return _after_threads_ms(run)
+
+
+def _after_threads_ms(run: Run) -> float:
+    """A batch."""
+    busy = sum(run.stats.stages[name].busy_seconds for name in AFTER_THREADS)
+    return 1e3 * busy / max(1, run.stats.batches)
 
 
 def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> Steps[float]:

@@ -104,7 +104,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
     alone = capacities(rig, recording, _ALONE * seconds)
     best = ceilings(rig.files, _CEILINGS * seconds)
     shards = slow_shards(rig, _SUSPECTS * seconds)
-    rungs = yield from climb(rig, recording, _LADDER * seconds)
+    rungs = yield from climb(rig, recording, _LADDER * seconds, live)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))
     if network is not None:
         model = replace(model, fetch_ms=network.fetch_ms(model.rows))

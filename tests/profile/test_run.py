@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_what_is_tried_is_set_beside_what_was_measured_in_the_same_round(
     advice = Advice(change="", why="", gain=2.0, samples_per_second=0.0, stage="decode", setting={"num_workers": 2})
     (tried,) = drive(profile_run._try(Rig(make(data, "")), [advice], 60.0), lambda _: None)
     assert (tried.now, tried.off) == (pytest.approx(50), pytest.approx(0))
+
+
+@measured
+def test_a_step_that_takes_longer_after_the_first_batches_does_not_wait_for_the_interpreter(data: Path) -> None:
+    first = {key for batch in islice(make(data, "half"), 3) for key in batch["__key__"]}
+
+    def step(batch: Batch) -> None:
+        time.sleep(0.002 if batch["__key__"][0] in first else 0.03)
+
+    verdict = profile(make(data, "half"), step, seconds=1.2).verdict
+    assert (verdict.limit, verdict.cause) == ("step", "")
 
 
 @measured

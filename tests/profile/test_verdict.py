@@ -310,7 +310,7 @@ def test_larger_batches_alone_are_tried_without_the_step() -> None:
     assert Tried(advice=replace(advice, setting={"batch_size": 2}), now=1.0, came=2.0).alone
 
 
-CALM = Rung(source="decoded batches in memory", adds="copy and augment", batch_ms=9, cost_ms=3)
+CALM = Rung(source="decoded batches in memory", adds="copy and augment", batch_ms=9, cost_ms=3, beside_ms=21)
 PYTHON = model(threads=1, decode=28, augment=9, step=12, assemble=8, cpu_ms=28, cores=2)
 
 
@@ -337,6 +337,8 @@ def test_stages_that_wait_for_the_interpreter_are_not_taken_for_slow() -> None:
 def test_what_else_may_slow_the_consumer_is_not_the_interpreter(other: Model) -> None:
     assert judge(other, rungs=[CALM]).cause == ""
     assert judge(PYTHON, rungs=[replace(CALM, batch_ms=20)]).cause == "", "a difference as small as noise"
+    assert judge(PYTHON, rungs=[replace(CALM, beside_ms=None)]).cause == "", "nobody knows"
+    assert judge(PYTHON, rungs=[replace(CALM, beside_ms=9.5)]).cause == "", "these batches are cheap in any case"
 
 
 def test_more_threads_than_help_are_named_before_the_interpreter() -> None:
