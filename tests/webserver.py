@@ -6,6 +6,7 @@ with Server(folder) as server:
     server.always["a.tar"] = "hang"              every request for it
     server.chance = (0.2, seed)                  of every request, one of the faults that pass
     server.latency_seconds                       before every answer
+    Server(folder, most_at_a_time=3)             503 at once while so many wait for their answers
     server.bytes_per_second                      of each connection; all_bytes_per_second: of all together
     server.requests                              (method, path, first byte, bytes sent) of each
 """
@@ -33,7 +34,9 @@ PASSING = ("reset", "short", "503", "429", "slow", "refuse")  # faults that a se
 class Server:
     """Serves a folder until the block ends."""
 
-    def __init__(self, folder: Path, *, ranges: bool = True, etags: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, ranges: bool = True, etags: bool = True, most_at_a_time: int | None = None
+    ) -> None:
         self.folder, self.ranges, self.etags = folder, ranges, etags
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
@@ -44,6 +47,7 @@ class Server:
         self.requests: list[tuple[str, str, int, int]] = []
         self.bytes_per_second = self.all_bytes_per_second = self.latency_seconds = 0.0
         self.free_at = 0.0  # when what all connections were given is sent
+        self.turns = None if most_at_a_time is None else threading.Semaphore(most_at_a_time)
         self.closing = threading.Event()
         self.answering: dict[threading.Thread, socket.socket] = {}
         self.lock = threading.Lock()
@@ -175,7 +179,12 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(text.encode())
 
         def _answer(self, *, with_body: bool) -> None:
+            if server.turns is not None and not server.turns.acquire(blocking=False):
+                self._plain(503)
+                return
             server.closing.wait(server.latency_seconds)
+            if server.turns is not None:
+                server.turns.release()
             try:
                 self._send(with_body)
             except (BrokenPipeError, ConnectionResetError):

@@ -5,7 +5,8 @@
 rig.py        runs parts of a loader's path, from files, memory or nothing
 capacity.py   each stage alone, at several numbers of threads
 ladder.py     the step, fed from further and further up the path
-network.py    of shards behind URLs: what a server gives, and what measurements need of it
+network.py    of shards behind URLs: what an epoch needs of a server, and what measurements do
+asking.py     a server asked for objects: how fast it gives them
 timeline.py   a few batches as they went, thread by thread
 gpu.py        what the GPU's own clock says
 trials.py     pictures stored differently, tried

@@ -64,8 +64,8 @@ def _room_ahead(model: Model, network: Network) -> Iterator[Advice]:
         return
     after, object_bytes = _after(model, network, network.downloads), network.pace.object_bytes
     lacking = (network.downloads - network.spare) * object_bytes
-    room = size_text(round(network.room_bytes))
-    why = f"in {room} there is room for {network.spare} objects ahead of the {network.window} shards that are mixed"
+    room, ahead = size_text(round(network.room_bytes)), max(0, network.spare)
+    why = f"in {room} there is room for {ahead} objects ahead of the {network.window} shards that are mixed"
     size = size_text(round(network.room_bytes + lacking / ROOM))
     yield bound(f"cache_size of at least {size}, from {room}", why, model, after, "read")
     window = (network.window or 0) - math.ceil(lacking / max(1.0, network.file_bytes))
@@ -107,6 +107,7 @@ def _cache(model: Model, network: Network) -> Iterator[Advice]:
     data, room = size_text(round(network.data_bytes)), size_text(round(network.room_bytes))
     later = replace(model, fetch_ms=network.fetch_ms(model.rows, missing=network.missing_later))
     kept = 1 - network.missing_later
-    why = f"from the second epoch on: of {data}, a cache of {room} has {kept:.0%} from the epoch before"
+    since = "once its sources were gone through" if network.window is None else "from the second epoch on"
+    why = f"{since}: of {data}, a cache of {room} has {kept:.0%} from the epoch before"
     change = f"a cache of {data} (cache_size, or cache_dir on a larger disk)"
     yield advise(change, why, later, replace(model, fetch_ms=0.0), "read")

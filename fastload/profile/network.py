@@ -11,36 +11,32 @@ Everything else is measured on the first steps, whose shards are fetched for it:
 
 from __future__ import annotations
 
-import random
-import statistics
+import logging
+import math
+import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import NamedTuple
 
 from fastload.ahead import ROOM
 from fastload.engine import Engine
+from fastload.inspect import many, size_text
 from fastload.meter import Clock
-from fastload.order.cursor import steps
+from fastload.order.cursor import Ordering, steps
+from fastload.order.distribute import Share
+from fastload.order.mix import Mixture
+from fastload.profile.asking import pace_of, speed_of
 from fastload.profile.rig import AtHand, Rig
 from fastload.remote import transfer
 from fastload.remote.cache import Cached
-from fastload.remote.fetch import send
 from fastload.remote.pace import Pace, kept_share
-from fastload.remote.transfer import Missing, NoRange, Refused, Transient
 from fastload.shards.access import room_sizes
 from fastload.shards.index import Index
-from fastload.stopping import stop_here
 
-SHARDS_LOOKED_AT = 1 << 14  # the first ones: 10 us each; the others are taken to be alike
+SHARDS_LOOKED_AT = 1 << 14  # the first ones of each source: 10 us each; the others are taken to be alike
 MOST_AT_HAND = 1 << 16  # samples of the steps that are measured
-MORE, MOST_CONNECTIONS = 4, 64  # times as many requests at a time as the loader sends, and no more than that
-_SMALL_BYTES = 1024  # of a request that is all latency
-_LATENCIES = 20  # requests for it, at most
-_LEAST_BODY = 0.05  # of an object's time: less is noise
-_LONGEST = 8  # times what was meant, where next to nothing comes
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +46,25 @@ class Network:
     Attributes:
         pace: of the server.
         downloads: at a time, as the loader is told.
-        spare: objects that the cache has room for ahead of the shards that are mixed; None: any number.
-        sample_bytes: stored bytes of a sample, as if each shard were fetched once an epoch.
+        spare: objects that the cache has room for ahead of the shards that are mixed, below 0 where it has none for
+            all of these; None: any number.
+        mixed: objects of the shards that are mixed at a time.
+        sample_bytes: stored bytes of a sample, as if each shard were fetched once an epoch; of a mixture in the mean,
+            those of local sources being none.
+        fetched_by: nodes that each fetch a shard in an epoch, for rows of their own: what the lanes leave to each. As
+            of one rank a node, unless LOCAL_WORLD_SIZE says how many there are.
         missing: of all bytes, what the cache lacked before the profile, 0 to 1.
-        missing_later: what it will lack in each further epoch.
+        missing_later: what it will lack in each further epoch; of a mixture, in one of its sources'.
         data_bytes, file_bytes: of all files behind URLs, and of one in the mean.
         room_bytes: of the cache.
-        window: shards mixed at a time; None where they are not those of one data set.
+        window: shards mixed at a time; None for a mixture.
         first_objects, first_seconds: what the first batch needed from the server, and how long that took.
     """
 
     pace: Pace
     downloads: int
     spare: int | None
+    mixed: int
     sample_bytes: float
     missing: float
     missing_later: float
@@ -70,18 +72,21 @@ class Network:
     file_bytes: float
     room_bytes: float
     window: int | None
+    fetched_by: int = 1
     first_objects: int = 0
     first_seconds: float = 0.0
 
     def at_a_time(self, downloads: int | None = None) -> int:
-        """Of so many downloads, how many there is room for; None: of the loader's."""
+        """Of so many downloads, how many there is room for, ahead of the shards that are mixed or as these come to be;
+        None: of the loader's."""
         wanted = self.downloads if downloads is None else downloads
-        return wanted if self.spare is None else max(1, min(wanted, self.spare))
+        return wanted if self.spare is None else max(1, min(wanted, max(self.spare, self.mixed)))
 
     def fetch_ms(self, rows: float, bytes_per_second: float | None = None, missing: float | None = None) -> float:
         """What a batch of so many rows takes from the server; None: as the loader fetches, and in the next epoch."""
         speed = self.pace.bytes_per_second(self.at_a_time()) if bytes_per_second is None else bytes_per_second
-        return 1e3 * rows * self.sample_bytes * (self.missing if missing is None else missing) / max(speed, 1e-9)
+        size = rows * self.sample_bytes * self.fetched_by * (self.missing if missing is None else missing)
+        return 1e3 * size / max(speed, 1e-9)
 
 
 def measure(rig: Rig, seconds: float) -> Network | None:
@@ -90,46 +95,106 @@ def measure(rig: Rig, seconds: float) -> Network | None:
     index = rig.recipe.index
     if not index.caches or transfer.forked():
         return None
-    looked_at = min(len(index.sizes), SHARDS_LOOKED_AT)
-    objects = _objects(rig)
-    lacking = [each for each in objects if not each.cache.has(each.blob)]
-    whole, missing = (sum(each.blob.size or 0 for each in some) for some in (objects, lacking))
-    files = sum(each.blob.size is not None for each in objects)
-    if not missing:
+    needs = _needs(rig)
+    objects, lacking = ([each for need in needs for each in getattr(need, name)] for name in ("objects", "lacking"))
+    if not _bytes(lacking):
         return None
     downloads = max(cache.remote.downloads for cache in index.caches)
-    pace = _pace(lacking, whole / len(objects), downloads, seconds)
+    pace = pace_of(lacking, _bytes(objects) / len(objects), downloads, seconds)
     if pace is None:
         return None
-    data_bytes = whole * int(index.sizes.sum()) / max(1, int(index.sizes[:looked_at].sum()))
+    sample_bytes = sum(need.bytes / need.samples for need in needs)
+    data_bytes = sum(need.bytes for need in needs)
     window, room = getattr(rig.loader.dataset, "window", None), min(cache.room() for cache in index.caches)
+    nodes = _nodes(rig.share)
+    parts = math.gcd(nodes, rig.share.lanes)
+    spare, mixed = _room(index, window, pace.object_bytes)
     return Network(
         pace=pace,
         downloads=downloads,
-        spare=_spare(index, window, pace.object_bytes),
-        sample_bytes=data_bytes / rig.order.samples,
-        missing=missing / whole,
-        missing_later=1 - kept_share(room, data_bytes, shuffled=window != 0),
+        spare=spare,
+        mixed=mixed,
+        sample_bytes=sample_bytes,
+        fetched_by=nodes // parts,
+        missing=sum(_bytes(need.lacking) * need.times / need.samples for need in needs) / sample_bytes,
+        missing_later=1 - kept_share(room, data_bytes, shuffled=window != 0, parts=parts),
         data_bytes=data_bytes,
-        file_bytes=whole / max(1, files),
+        file_bytes=_bytes(objects) / max(1, sum(each.blob.size is not None for each in objects)),
         room_bytes=room,
         window=window,
     )
 
 
-def _objects(rig: Rig) -> list[Cached]:
-    """What is behind URLs, of as many shards as are looked at."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Need:
+    """Of a data set, or of one in a mixture, what is behind URLs.
+
+    Attributes:
+        objects: of the shards that were looked at.
+        lacking: those that the cache had not.
+        times: as many samples as there are, over those of these shards.
+        samples: that the loader gives while it goes through the data set once.
+    """
+
+    objects: Sequence[Cached]
+    lacking: Sequence[Cached]
+    times: float
+    samples: float
+
+    @property
+    def bytes(self) -> float:
+        """Of all shards."""
+        return self.times * _bytes(self.objects)
+
+
+def _needs(rig: Rig) -> list[_Need]:
     index = rig.recipe.index
-    shards = range(min(len(index.sizes), SHARDS_LOOKED_AT))
-    return list(dict.fromkeys(each for shard in shards for each in index.objects(shard)))
+    sources = list(_sources(rig.order, range(len(index.sizes))))
+    found = []
+    for share, shards, samples in sources:
+        some = shards[: max(1, SHARDS_LOOKED_AT // len(sources))]
+        objects = list(dict.fromkeys(each for shard in some for each in index.objects(shard)))
+        lacking = [each for each in objects if not each.cache.has(each.blob)]
+        rows, looked_at = (int(index.sizes[part.start : part.stop].sum()) for part in (shards, some))
+        found.append(_Need(objects=objects, lacking=lacking, times=rows / max(1, looked_at), samples=samples / share))
+    return found
 
 
-def _spare(index: object, window: int | None, object_bytes: float) -> int | None:
-    """Objects that a cache with a limit has room for, beside the shards that are mixed at a time."""
-    if not isinstance(index, Index) or index.cache is None or index.cache.limit is None or window is None:
-        return None
-    mixed = sum(room_sizes(index, window)[: max(1, window)])
-    return max(0, int((ROOM * index.cache.limit - mixed) / max(1.0, object_bytes)))
+def _sources(order: Ordering, shards: range) -> Iterator[tuple[float, range, int]]:
+    """Of each data set that is mixed, or of the only one: its share of all samples, shards, and samples of an epoch."""
+    if not isinstance(order, Mixture):
+        yield 1.0, shards, order.samples
+        return
+    shares = (order.pattern.counts / order.pattern.counts.sum()).tolist()
+    ends = (order.first_shards + shards.start).tolist()
+    for number, source in enumerate(order.sources):
+        for share, part, samples in _sources(source, range(ends[number], ends[number + 1])):
+            yield share * shares[number], part, samples
+
+
+def _bytes(objects: Iterable[Cached]) -> int:
+    """As far as an index says them."""
+    return sum(each.blob.size or 0 for each in objects)
+
+
+def _nodes(share: Share) -> int:
+    """Of a run, whose ranks on a node share a cache."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # of a node, as torchrun says
+    return max(1, share.world_size // (int(ranks) if ranks.isdigit() and int(ranks) else 1))
+
+
+def _room(index: object, window: int | None, object_bytes: float) -> tuple[int | None, int]:
+    """Objects that a cache with a limit has room for, beside the shards that are mixed at a time; and how many objects
+    these are."""
+    if not isinstance(index, Index) or index.cache is None or window is None:
+        return None, 0
+    number = max(1, min(window, SHARDS_LOOKED_AT))
+    spread = range(0, len(index.sizes), max(1, len(index.sizes) // number))[:number]
+    mixed = len({each for shard in spread for each in index.objects(shard)})
+    if index.cache.limit is None:
+        return None, mixed
+    held = sum(room_sizes(index, window)[: max(1, window)])
+    return math.floor((ROOM * index.cache.limit - held) / max(1.0, object_bytes)), mixed
 
 
 def fetch_first(rig: Rig, seconds: float) -> AtHand | None:
@@ -154,6 +219,8 @@ def fetch_first(rig: Rig, seconds: float) -> AtHand | None:
         room -= sum(each.blob.size or 0 for each in wanted)
         if consumed and (consumed >= MOST_AT_HAND or room < 0 or time.perf_counter() - started > seconds):
             break
+        if wanted and not consumed:
+            _tell([each for each in wanted if not each.cache.has(each.blob)], seconds)
         if wanted:
             with Engine(iter([_Fetch(list(wanted))]), threads=min(downloads, len(wanted)), ahead=1) as engine:
                 next(engine)
@@ -162,6 +229,19 @@ def fetch_first(rig: Rig, seconds: float) -> AtHand | None:
         shards, objects, consumed = shards | new, objects | wanted, step.consumed
     rig.at_hand = AtHand(consumed=consumed, shards=frozenset(shards), objects=first, seconds=took)
     return rig.at_hand
+
+
+def _tell(lacking: Sequence[Cached], seconds: float) -> None:
+    """What may take long is said before."""
+    if lacking:
+        what, size = many(len(lacking), "object"), size_text(_bytes(lacking))
+        _log.info(
+            "fetching %s of a server, %s, for the first batch, before anything is measured; then those of more "
+            "batches, for about %.1f s",
+            what,
+            size,
+            seconds,
+        )
 
 
 class _Fetch:
@@ -178,115 +258,6 @@ class _Fetch:
         """Nothing: they are where the loader finds them."""
 
 
-class _Came(NamedTuple):
-    """What came of requests: bytes, and seconds over all connections."""
-
-    requests: int
-    bytes: int
-    seconds: float
-
-
-class _Requests:
-    """Asks for objects, one after the other in each part, and drops what comes; a `fastload.engine.Job`.
-
-    Parts go on until each has something, for those that stop make room for the others.
-    """
-
-    def __init__(self, objects: Sequence[Cached], parts: int, seconds: float) -> None:
-        self._objects, self.parts, self._seconds = objects, parts, seconds
-        self._number, self._came = count(), list[_Came]()
-        self._given: set[int] = set()  # parts that something came for
-
-    def run(self, part: int, clock: Clock) -> None:
-        with suppress(Transient, Missing, Refused, NoRange):
-            _ask_little(self._objects[part % len(self._objects)])  # makes a connection, which those behind it use
-        requests = size = 0
-        began = last = time.perf_counter()
-        with suppress(Transient, Missing, Refused, NoRange):
-            while not self._is_over(last - began):
-                each = self._objects[next(self._number) % len(self._objects)]
-                requests += 1
-                _, chunks = send(each.blob.url, 0, each.cache.remote)
-                try:
-                    for chunk in chunks:
-                        size, last = size + len(chunk), time.perf_counter()
-                        self._given.add(part)
-                        if self._is_over(last - began):
-                            break
-                finally:
-                    getattr(chunks, "close", lambda: None)()
-                last = time.perf_counter()
-        self._came.append(_Came(requests, size, time.perf_counter() - began))
-
-    def _is_over(self, seconds: float) -> bool:
-        enough = len(self._given) == self.parts or seconds >= _LONGEST * self._seconds
-        return (seconds >= self._seconds and enough) or stop_here().is_set()
-
-    def result(self) -> _Came:
-        return _Came(*(sum(each) for each in zip(*self._came, strict=True)))
-
-
-def _ask_little(each: Cached) -> None:
-    """A request that is all latency; of a server that gives no ranges, the beginning of its answer is."""
-    with suppress(NoRange):
-        transfer.part(each.blob.url, 0, min(each.blob.size or _SMALL_BYTES, _SMALL_BYTES), each.cache.remote)
-
-
-def asked(objects: Sequence[Cached], at_a_time: int, seconds: float) -> _Came:
-    """Ask for objects for so long."""
-    with Engine(iter([_Requests(objects, at_a_time, seconds)]), threads=at_a_time, ahead=1) as engine:
-        return next(engine)
-
-
-def _latency(objects: Sequence[Cached], seconds: float) -> float | None:
-    """Seconds of a request, the first one apart, which makes the connection."""
-    took: list[float] = []
-    started = time.perf_counter()
-    files = [each for each in objects if each.blob.size]
-    with suppress(Transient, Missing, Refused):
-        while len(took) < 2 or (len(took) < _LATENCIES and time.perf_counter() - started < seconds):
-            began = time.perf_counter()
-            _ask_little(files[len(took) % len(files)])
-            took.append(time.perf_counter() - began)
-    return statistics.median(took[1:]) if len(took) > 1 else None
-
-
-def _mixed(objects: Sequence[Cached]) -> list[Cached]:
-    return random.Random(0).sample(objects, len(objects))
-
-
-def _speed(came: _Came, at_a_time: int, latency: float, connection: float, object_bytes: float) -> float:
-    """Bytes/s of objects in the mean, latency included, by what came of some. What these would have taken if no
-    connection were in the way of another is their latencies, and their bytes by the bandwidth of one."""
-    alone = came.requests * latency + came.bytes / connection
-    return at_a_time * object_bytes / (latency + object_bytes / connection) * alone / max(came.seconds, 1e-9)
-
-
 def served(rig: Rig, network: Network, downloads: int, seconds: float) -> float:
     """Bytes/s that the server gives this moment, so many objects at a time."""
-    pace = network.pace
-    came = asked(_mixed(_objects(rig)), downloads, seconds)
-    return _speed(came, downloads, pace.latency_seconds, pace.connection_bytes_per_second, pace.object_bytes)
-
-
-def _pace(objects: Sequence[Cached], object_bytes: float, downloads: int, seconds: float) -> Pace | None:
-    """Of a server; None where nothing came."""
-    objects = _mixed(objects)
-    counts = sorted({1, downloads, max(downloads, min(MORE * downloads, MOST_CONNECTIONS))})
-    each = seconds / (1 + len(counts))
-    latency = _latency(objects, each)
-    single = asked([one for one in objects if one.blob.size], 1, each)  # of an index the bandwidth cannot be seen
-    if latency is None or not single.bytes:
-        return None
-    body = max(single.seconds - single.requests * latency, _LEAST_BODY * single.seconds)
-    connection = single.bytes / body
-    rates = []
-    for number in counts:
-        came = single if number == 1 else asked(objects, number, each)
-        rates.append((number, _speed(came, number, latency, connection, object_bytes)))
-    return Pace(
-        object_bytes=object_bytes,
-        latency_seconds=latency,
-        connection_bytes_per_second=connection,
-        rates=tuple(rates),
-    )
+    return speed_of([each for need in _needs(rig) for each in need.objects], network.pace, downloads, seconds)

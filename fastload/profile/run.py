@@ -76,10 +76,14 @@ def profile(
     The loader's place in the run stays. Your step is run on real batches: a step that trains, trains. Shards on a disk
     of this machine are dropped from its page cache, to see what a first epoch pays, unless a program has them mapped.
 
+    Of shards behind URLs, the server is measured, and then those of the first batch are fetched, however long that
+    takes, and those of more batches as far as there is time: all else is measured on them. How much that is the logger
+    `fastload.profile.network` says before, at level INFO.
+
     Args:
         loader: a fastload.DataLoader.
         step: what you do with a batch, as the loader hands it out; None: nothing.
-        seconds: to spend, about; slow batches take longer, for each measurement needs some.
+        seconds: to spend, about; slow batches take longer, for each measurement needs some, and so may a server.
         try_advice: also try each advice that only takes other arguments of the loader, which takes that long again.
 
     Raises:
@@ -110,10 +114,11 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
         model = replace(model, fetch_ms=network.fetch_ms(model.rows))
         rungs = from_server(rungs, model.fetch_ms)
     queued = model.queued_ms / max(1e-9, sum(model.stage_ms[name] for name in IN_THREADS))
+    sample_bytes = None if network is None else network.sample_bytes
     verdict = judge(
         model,
         rungs=rungs,
-        trials=[*try_changes(rig.recipe.decoders, recording.reader), *fewer_rows(rig)],
+        trials=[*try_changes(rig.recipe.decoders, recording.reader, sample_bytes), *fewer_rows(rig)],
         prefetch=loader.prefetch_factor,
         device=loader.device.type,
         gpu=torch.cuda.is_available(),
@@ -193,6 +198,7 @@ def _try(
     """
     found = []
     can = sum(_can_try(each) for each in advice)
+    most = float("inf") if model is None or not model.fetch_ms else 1e3 * model.rows / model.fetch_ms  # by a server
     for each in advice:
         tried = Tried(advice=each, now=None, came=None)
         if _can_try(each):
@@ -204,7 +210,7 @@ def _try(
                     continue
                 before = yield from _tried_rate(rig, {}, tried.alone, share / _TRIED_RUNS)
                 after = yield from _tried_rate(rig, each.setting, tried.alone, share / _TRIED_RUNS)
-                rates.append((before, after))
+                rates.append((min(before, most), min(after, most)))
             now = statistics.median(before for before, _ in rates)
             tried = replace(tried, now=now, came=now * statistics.median(after / before for before, after in rates))
         found.append(tried)

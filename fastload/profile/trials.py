@@ -27,14 +27,20 @@ QUALITY = 90
 _JPEG = b"\xff\xd8\xff"
 
 
-def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded) -> list[Trial]:
-    """What storing the JPEGs of each picture field differently would bring."""
+def try_changes(decoders: Mapping[str, Decoder], recorded: Recorded, sample_bytes: float | None = None) -> list[Trial]:
+    """What storing the JPEGs of each picture field differently would bring.
+
+    Args:
+        sample_bytes: that are fetched for a sample, with fields that are not declared; None: those that are read.
+    """
     found = []
+    samples = sum(len(rows.keys) for rows in recorded.rows.values())
+    of_samples = recorded.bytes if sample_bytes is None else samples * sample_bytes
     for name, decoder in decoders.items():
         if not isinstance(decoder, ImageDecoder) or decoder.field.size is None:
             continue
         stored = [raw for rows in recorded.rows.values() for raw in rows.raw.get(name, ()) if isinstance(raw, bytes)]
-        of_all = sum(map(len, stored)) / max(1, recorded.bytes)
+        of_all = min(1.0, sum(map(len, stored)) / max(1, of_samples))
         raws = _affordable(decoder, [raw for raw in stored if raw[:3] == _JPEG][:TRIED])
         if not raws:
             continue

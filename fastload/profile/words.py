@@ -86,7 +86,9 @@ def of_server(found: Findings) -> list[str]:
     )
     local = rate(replace(model, fetch_ms=0.0).measured_rate)
     said = [first]
-    if network.missing_later == 0:
+    if network.window is None:  # an epoch of a mixture goes on where the last one left its sources
+        said.append(f"Once they are in the cache it is {local} samples/s")
+    elif network.missing_later == 0:
         said.append(f"From the second epoch on the cache has them all: {local} samples/s")
     else:
         said.append(

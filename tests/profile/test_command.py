@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from webserver import Server
 
 from fastload.cli import app
 
@@ -86,3 +88,17 @@ def test_a_loader_is_profiled_as_it_would_be_used(packed: Packed, tmp_path: Path
     assert found["setting"]["prefetch_factor"] == 3
     assert "augment" in [each["stage"] for each in found["capacities"]]
     assert found["about"]["fields"] == {"image": "Image(size=16)"}
+
+
+def test_what_is_fetched_before_is_said_on_standard_error(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with Server(packed("tar", [40])) as server:
+        arguments = ["--fields", "label", "--batch-size", "8", "--workers", "0", "--seconds", "0.3"]
+        done = CliRunner().invoke(app, ["profile", server.url, *arguments])
+    assert done.exit_code == 0, done.output
+    (said,) = [line for line in done.stderr.splitlines() if "before anything is measured" in line]
+    assert said.startswith("fetching 2 objects of a server, ")
+    assert "before anything is measured" not in done.stdout
+    assert logging.getLogger("fastload.profile").handlers == []

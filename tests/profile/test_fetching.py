@@ -28,6 +28,7 @@ def network(pace: Pace = LATE, **options: Any) -> Network:
     about: dict[str, Any] = {
         "downloads": 8,
         "spare": None,
+        "mixed": 0,
         "sample_bytes": MB,
         "missing": 1.0,
         "missing_later": 0.0,
@@ -95,7 +96,7 @@ def test_where_all_connections_are_at_their_end_only_fewer_bytes_help() -> None:
 
 
 def test_a_cache_without_room_ahead_wants_more_or_a_smaller_window() -> None:
-    tight = network(spare=2, room_bytes=100 * MB)
+    tight = network(spare=2, mixed=1, room_bytes=100 * MB)
     found = verdict(tight, decode=4)
     assert "2 at a time (latency)" in found.sentence
     cache, window = advised(found, "cache_size of at least"), advised(found, "window=")
@@ -105,12 +106,27 @@ def test_a_cache_without_room_ahead_wants_more_or_a_smaller_window() -> None:
     assert not [each for each in found.advice if "downloads" in each.setting], "there is no room for those there are"
 
 
+def test_as_many_are_fetched_at_a_time_as_come_to_be_mixed_though_there_is_no_room_ahead() -> None:
+    assert [network(spare=-9, mixed=mixed).at_a_time() for mixed in (0, 3, 64)] == [1, 3, 8]
+    assert network(spare=5, mixed=3).at_a_time() == 5
+    # 0.8 x 10 MB hold 4 MB less than the 12 that are mixed: with 8 objects more it takes (12 + 8) / 0.8
+    none = advised(verdict(network(spare=-4, mixed=6, room_bytes=10 * MB, window=6), decode=4), "cache_size of at")
+    assert none.change == "cache_size of at least 23.8 MiB, from 9.5 MiB"
+    assert none.why == "in 9.5 MiB there is room for 0 objects ahead of the 6 shards that are mixed"
+
+
 def test_a_cache_that_loses_shards_costs_every_later_epoch() -> None:
     small = network(missing_later=0.8, room_bytes=400 * MB)
     later = advised(verdict(small, decode=4), "a cache of 953.7 MiB")
     assert later.gain == pytest.approx(100 / 2)
     assert "a cache of 381.5 MiB has 20% from the epoch before" in later.why
     assert not [each for each in verdict(network(), decode=4).advice if each.change.startswith("a cache of")]
+
+
+def test_of_a_mixture_nothing_is_said_of_a_second_epoch() -> None:
+    small = network(missing_later=0.8, room_bytes=400 * MB, window=None)
+    later = advised(verdict(small, decode=4), "a cache of 953.7 MiB")
+    assert later.why.startswith("once its sources were gone through: of 953.7 MiB, a cache of 381.5 MiB has 20%")
 
 
 def test_a_server_that_is_fast_enough_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from webserver import Server
 import fastload
 from fastload.loader import DataLoader
 from fastload.profile import profile
-from fastload.profile.network import Network, fetch_first, measure
+from fastload.profile.network import Network, _sources, fetch_first, measure, served
 from fastload.profile.page import to_html
 from fastload.profile.rig import Rig, drop
 from fastload.profile.suspects import slow_shards
@@ -97,7 +98,7 @@ def test_what_is_local_or_in_the_cache_is_not_asked_for(server: Server, data: Pa
     assert len(server.requests) == before
 
 
-def test_what_a_cache_is_too_small_for_is_missing_later_and_cannot_be_fetched_far_ahead(
+def test_what_a_cache_is_too_small_for_is_missing_later_and_is_fetched_as_it_comes_to_be_mixed(
     server: Server, tmp_path: Path
 ) -> None:
     size = (data_bytes := sum(path.stat().st_size for path in server.folder.glob("train/*.tar"))) // 4
@@ -107,7 +108,80 @@ def test_what_a_cache_is_too_small_for_is_missing_later_and_cannot_be_fetched_fa
     assert found.spare is not None
     shard = data_bytes / SHARDS
     assert found.spare == pytest.approx((0.8 * size - 4 * shard) / (shard / 2), abs=1)
-    assert found.at_a_time() == found.spare < 8
+    assert (found.mixed, found.at_a_time(), found.at_a_time(64)) == (4 * 2, 8, 8), "all that come to be mixed"
+
+
+def test_a_cache_that_just_holds_the_data_is_fetched_into_by_all_downloads(server: Server, tmp_path: Path) -> None:
+    size = round(1.1 * sum(path.stat().st_size for path in server.folder.glob("train/*.tar")))
+    options: dict[str, Any] = {"downloads": 4, "cache_size": size, "num_workers": 2}
+    taken = loader(server, tmp_path / "a", **options)
+    server.latency_seconds = LATE
+    found = measured(taken)
+    assert found.spare is not None
+    assert found.spare < 0
+    assert (found.mixed, found.at_a_time()) == (2 * SHARDS, 4)
+    started = time.perf_counter()
+    batches = sum(1 for _ in loader(server, tmp_path / "b", **options))
+    real = 1e3 * (time.perf_counter() - started) / batches
+    assert 0.5 < found.fetch_ms(8) / real < 2
+
+
+def test_a_server_that_refuses_more_at_a_time_gives_no_more(data: Path, tmp_path: Path) -> None:
+    with Server(data, most_at_a_time=3) as server:
+        taken = loader(server, tmp_path)
+        server.latency_seconds = LATE
+        found = measured(taken)
+        one, most = found.pace.bytes_per_second(1), found.pace.bytes_per_second(8)
+        assert found.pace.bytes_per_second(2) == pytest.approx(2 * one, rel=0.3)
+        assert most < 4 * one
+        assert served(Rig(taken), found, 8, 0.5) < 4 * one
+
+
+def test_of_a_mixture_each_source_has_the_bytes_of_its_share(server: Server, packed: Packed, tmp_path: Path) -> None:
+    remote = fastload.Remote(downloads=2, cache_dir=tmp_path)
+    label = {"label": fastload.Scalar()}
+    many = fastload.StreamingDataset(server.url, fields=label, remote=remote)
+    few = fastload.StreamingDataset(packed("tar", [6]), fields=label)
+    mixed = fastload.Mix({"few": few, "many": many})
+    assert mixed.samples < 16, "an epoch ends with the few"
+    found = measured(DataLoader(mixed, 4), 0.1)
+    each = found.data_bytes / (SHARDS * ROWS)
+    assert found.sample_bytes == pytest.approx(each / 2)
+    assert (found.missing, found.window) == (1, None)
+    more = fastload.StreamingDataset(server.url, fields=label, remote=remote)
+    deeper = fastload.Mix({"mixed": mixed, "more": more}, [3, 1])
+    assert [(share, len(shards)) for share, shards, _ in _sources(deeper.order, range(99))] == [
+        (3 / 8, 1),
+        (3 / 8, SHARDS),
+        (1 / 4, SHARDS),
+    ]
+
+
+def test_of_several_nodes_each_fetches_what_its_lanes_do_not_leave_to_others(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(lanes: int) -> Network:
+        dataset = fastload.StreamingDataset(
+            server.url, fields=FIELDS, lanes=lanes, rank=0, world_size=4, cache_dir=tmp_path
+        )
+        return measured(DataLoader(dataset, 8), 0.05)
+
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone, two, four = of(1), of(2), of(4)
+    assert [each.fetched_by for each in (alone, two, four)] == [4, 2, 1]
+    assert alone.fetch_ms(8, 1e6) == pytest.approx(4 * four.fetch_ms(8, 1e6))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert of(1).fetched_by == 1, "ranks of a node share a cache"
+
+
+def test_what_is_fetched_first_is_said_before(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(loader(server, tmp_path, window=1))
+    with caplog.at_level("INFO", "fastload.profile"):
+        fetch_first(rig, 0.0)
+        (said,) = caplog.messages
+        assert re.fullmatch(r"fetching 4 objects of a server, 1\d\d\.\d KiB, for the first batch, before .*", said)
+        fetch_first(rig, 0.0)
+    assert len(caplog.messages) == 1, "it is there already"
 
 
 def test_a_server_that_fails_meanwhile_says_nothing(server: Server, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fastload.profile import Profile, profile, table
 from fastload.profile import run as profile_run
 from fastload.profile.advice import Advice, Tried
 from fastload.profile.capacity import Capacity
+from fastload.profile.model import Model
 from fastload.profile.rig import Rig, drive
 from fastload.profile.run import _notes
 
@@ -148,6 +149,21 @@ def test_what_is_tried_is_set_beside_what_was_measured_in_the_same_round(
     advice = Advice(change="", why="", gain=2.0, samples_per_second=0.0, stage="decode", setting={"num_workers": 2})
     (tried,) = drive(profile_run._try(Rig(make(data, "")), [advice], 60.0), lambda _: None)
     assert (tried.now, tried.off) == (pytest.approx(50), pytest.approx(0))
+
+
+def test_what_is_tried_from_the_cache_is_no_faster_than_a_server_gives(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rate(rig: Rig, setting: dict[str, int], alone: bool, seconds: float) -> Iterator[Any]:
+        yield from ()
+        return 200 if setting else 100
+
+    monkeypatch.setattr(profile_run, "_tried_rate", rate)
+    advice = Advice(change="", why="", gain=1.2, samples_per_second=0.0, stage="decode", setting={"num_workers": 2})
+    about: dict[str, Any] = {"cpu_ms": 0.0, "batch_ms": 9.0, "waiting_ms": 0.0, "threads": 1, "cores": 2}
+    model = Model(rows=12, stage_ms={}, fetch_ms=100.0, **about)  # 120 samples/s
+    (tried,) = drive(profile_run._try(Rig(make(data, "")), [advice], 60.0, model), lambda _: None)
+    assert (tried.now, tried.off) == (pytest.approx(100), pytest.approx(0))
 
 
 @measured

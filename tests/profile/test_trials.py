@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import samples
 from fastload.decode.image import ImageDecoder
 from fastload.fields import Image
 from fastload.profile import trials
+from fastload.shards.read import Rows
 
 
 def test_of_pictures_that_take_long_few_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +34,13 @@ def test_a_trial_is_judged_by_what_was_measured_right_after_one_another(monkeypa
 
     monkeypatch.setattr(trials, "_seconds", seconds)
     assert trials._trial("", "", decoder, raws, [b""]).factor == pytest.approx(0.25)
+
+
+def test_of_what_is_fetched_a_picture_is_only_a_part() -> None:
+    decoder, raws = ImageDecoder(Image(2)), [samples.jpeg(i) for i in range(4)]
+    rows = Rows(keys=["a", "b", "c", "d"], scalars={}, raw={"image": list(raws)}, intact=True)
+    recorded: Any = SimpleNamespace(rows={(b"", b""): rows}, bytes=sum(map(len, raws)))
+    (alone,) = trials.try_changes({"image": decoder}, recorded)
+    (beside,) = trials.try_changes({"image": decoder}, recorded, 10 * recorded.bytes / len(raws))
+    assert alone.size < 1
+    assert 1 - beside.size == pytest.approx((1 - alone.size) / 10)

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from fastload.meter import STAGES
 from fastload.profile.capacity import Capacity, Ceilings
-from fastload.profile.words import ms, of_ceiling
+from fastload.profile.model import Model
+from fastload.profile.network import Network
+from fastload.profile.words import ms, of_ceiling, of_server
+from fastload.remote.pace import Pace
 
 
 @pytest.mark.parametrize(
@@ -26,3 +30,28 @@ def test_shares_of_what_the_machine_does_are_by_thread_and_of_bytes_that_are_mov
 
     assert of_ceiling(reading(50.0)) == {"read": (0.25, "reading a file from the page cache does")}
     assert of_ceiling(reading(2_434.0)) == {}, "mapped, and moved by nobody"
+
+
+@pytest.mark.parametrize(("window", "later", "second"), [(64, 0.0, True), (64, 0.8, False), (None, 0.0, False)])
+def test_a_second_epoch_is_foretold_where_the_cache_has_it_whole(
+    window: int | None, later: float, second: bool
+) -> None:
+    network = Network(
+        pace=Pace(object_bytes=1e6, latency_seconds=0.1, connection_bytes_per_second=1e8, rates=((1, 1e7),)),
+        downloads=1,
+        spare=None,
+        mixed=0,
+        sample_bytes=1e6,
+        missing=1.0,
+        missing_later=later,
+        data_bytes=1e9,
+        file_bytes=1e6,
+        room_bytes=1e9,
+        window=window,
+    )
+    stages = dict.fromkeys(STAGES, 1.0)
+    model = Model(rows=10, stage_ms=stages, cpu_ms=0.0, batch_ms=5.0, waiting_ms=0.0, threads=0, cores=1)
+    found: Any = SimpleNamespace(network=network, model=model)
+    _, said = of_server(found)
+    assert said.startswith("From the second epoch on" if second else "Once they are in the cache it is 2,000 samples/s")
+    assert ("from the epoch before" in said) == (later > 0)
