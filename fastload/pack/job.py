@@ -26,7 +26,7 @@ from fastload.pack.plan import Plan, make_plan
 from fastload.pack.prepare import Prepare, prepared
 from fastload.pack.rows import Sequences
 from fastload.pack.rules import Cleaned, apply_rules, questions
-from fastload.pack.sameness import digests, in_memory
+from fastload.pack.sameness import digests, in_memory, refuse_categories
 from fastload.pack.sequences import Joined, join_documents
 from fastload.pack.splitting import Sharing, Splitting, parse_splitting, share_out
 from fastload.pack.spool import spool
@@ -210,6 +210,8 @@ def pack(
         contents = cleaned.contents
         if splitting.by_content and contents is None:
             contents = digests(table, cleaned.rows, apart)
+        if contents is not None and splitting.by_content and not splitting.grouped and rules.compare is None:
+            refuse_categories(table, cleaned.rows, contents, apart)
         own_splits = table.splits is not None
         sharing = share_out(table, splitting, seed=seed, rows=cleaned.rows, contents=contents)
         sequences = None if vocabulary is None else prepare.sequences(vocabulary)

@@ -7,7 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import xxhash
 
+from fastload.errors import ConfigError
 from fastload.pack.table import Inline, Int64s, Table, Values
+
+_ROWS_A_NAME = 10  # this many rows that differ in their numbers to a text: it is a category, and no content
 
 
 def in_memory(table: Table) -> bool:
@@ -54,6 +57,25 @@ def with_numbers(table: Table, rows: Int64s, contents: Sequence[bytes], apart: C
     if not lists:
         return contents
     return [digest + repr(values).encode() for digest, *values in zip(contents, *lists, strict=True)]
+
+
+def refuse_categories(table: Table, rows: Int64s, contents: Sequence[bytes], apart: Collection[str]) -> None:
+    """Refuse contents that are few names beside numbers: a hash would put each of them on one side whole.
+
+    Args: as of `with_numbers`.
+
+    Raises:
+        ConfigError: there are that many more rows than contents, by their numbers.
+    """
+    few = len(set(contents))
+    if _ROWS_A_NAME * few > len(contents) or _ROWS_A_NAME * few > len(set(with_numbers(table, rows, contents, apart))):
+        return
+    names = [name for name, column in table.columns.items() if not isinstance(column, Values) and name not in apart]
+    raise ConfigError(
+        f"{len(contents):,} rows with different numbers have {few:,} different contents ({', '.join(names)}), each of "
+        f"which would go to one split whole; if these are names of classes, say so ({names[0]}:{names[0]}:label in "
+        "columns), else name what makes rows the same with Cleaning(compare=...), --compare"
+    )
 
 
 def as_one(contents: Sequence[bytes], near: Mapping[int, int], kept: Int64s) -> list[bytes]:

@@ -122,6 +122,11 @@ class Splitting:
         return len(self.ratios) > 1
 
     @property
+    def grouped(self) -> bool:
+        """Whether groups are shared out, and not samples."""
+        return self.group_by is not None or self.group_regex is not None
+
+    @property
     def apart(self) -> tuple[str, ...]:
         """Fields that say where a sample belongs, and are no content."""
         return tuple(n for n in (self.group_by, self.stratify, self.by, self.column) if n is not None)

@@ -200,6 +200,23 @@ def test_copies_of_text_never_straddle_splits_nor_do_rows_that_come_before_move_
     assert all(before[split] <= after[split] for split in before)
 
 
+def test_names_of_classes_beside_numbers_are_no_contents(tmp_path: Path) -> None:
+    lines = [f"{i},{i / 7},{('setosa', 'virginica')[i % 2]}\n" for i in range(60)]
+    (tmp_path / "t.csv").write_text("".join(["x,y,species\n", *lines]))
+    with pytest.raises(ConfigError, match=r"60 rows with different numbers have 2 different contents \(species\)"):
+        pack(tmp_path / "t.csv", tmp_path / "o", split="train=0.8,test=0.2", workers=1)
+    ways: dict[str, dict[str, Any]] = {
+        "label": {"columns": "x,y,species:species:label", "split": "train=0.8,test=0.2"},
+        "stratify": {"split": Splitting(shares="train=0.8,test=0.2", stratify="species")},
+    }
+    for name, options in ways.items():
+        index = pack(tmp_path / "t.csv", tmp_path / name, workers=1, **options)
+        assert 40 <= index.samples("train") < 60
+    both = Cleaning(compare=("species",))
+    index = pack(tmp_path / "t.csv", tmp_path / "asked", split={"a": 0.5, "b": 0.5}, seed=0, clean=both, workers=1)
+    assert {index.samples("a"), index.samples("b")} == {30}
+
+
 def test_near_copies_that_are_reported_go_with_the_earlier_one(tmp_path: Path) -> None:
     words = [f"{i} " + " ".join(f"w{(7 * i + j) % 101}x{i}" for j in range(60)) for i in range(12)]
     lines = [f'{{"text": "{text}{end}"}}\n' for text in words for end in ("", " more", " else")]
