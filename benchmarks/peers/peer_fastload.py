@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from work import BATCH, CLIP, RECORD, SEED, TOKENS, WORKERS
+from work import BATCH, CLIP, SEED, TOKENS, WORKERS
 
 import fastload
 import fastload.augment
@@ -17,7 +17,7 @@ pack = fastload.pack  # this imports the sharding tool, as the others' writers a
 FIELDS = {
     "images": {"image": fastload.Image(224, crop="random"), "label": fastload.Scalar()},
     "audio": {"audio": fastload.Audio(8000, seconds=CLIP / 8000), "label": fastload.Scalar()},
-    "records": {"image": fastload.Bytes(RECORD), "label": fastload.Scalar()},
+    "records": {"image": fastload.Bytes(), "label": fastload.Scalar()},
     "tokens": {"tokens": fastload.Tokens(TOKENS)},
 }
 

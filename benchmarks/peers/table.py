@@ -74,7 +74,7 @@ PICTURES = {
 ABOUT = {
     "images": "Crops: {count:,} JPEGs of 110 kB ({pictures}), RandomResizedCrop 224 and flip, batches of 256.",
     "audio": "Clips: {count:,} of half a second at 8 kHz.",
-    "records": "Records: {count:,} of 900 bytes, undecoded; fastload and FFCV make rows of one array, others objects.",
+    "records": "Records: {count:,} of 900 bytes, undecoded; FFCV makes rows of one array of them, the others objects.",
     "tokens": "Rows: {count:,} of 2,048 tokens.",
 }
 

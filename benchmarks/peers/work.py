@@ -10,7 +10,6 @@ import numpy as np
 BATCH = {"images": 256, "audio": 256, "records": 256, "tokens": 32}
 WORKERS = int(os.environ.get("PEERS_WORKERS", "2"))  # threads or processes of a loader; set by run.py
 TOKENS = 2048  # of a row, int32
-RECORD = 900  # bytes of a small record
 CLIP = 8000  # samples of a clip: one second at 8 kHz
 SEED = 0
 
