@@ -37,7 +37,12 @@ from fastload.pack.tasks import Tell
 from fastload.shards.foreign import JOURNAL_NAME
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # no token in the home folder
-FAST_CHECKS = {"health_check_period_ms": 500, "health_check_failure_threshold": 4, "health_check_initial_delay_ms": 0}
+SETTINGS = {
+    "worker_niceness": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+    "health_check_initial_delay_ms": 0,
+}
 STORE = 80 << 20
 OPTIONS: dict[str, Any] = {"shard_size": "40KiB", "split": {"train": 0.6, "val": 0.4}}
 
@@ -49,7 +54,7 @@ def nodes() -> Iterator[Cluster]:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         unused = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-        head = {"num_cpus": 1, "object_store_memory": STORE, "_system_config": FAST_CHECKS, **unused}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "_system_config": SETTINGS, **unused}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster
@@ -83,24 +88,44 @@ def source(images: Path) -> Path:
     return images
 
 
-def killed_at_work(node: Any) -> bool:
-    """End a node as a power cut does, its raylet and all workers at once, by their process ids; if one of its workers
-    has a task in hand, else it goes on."""
-    raylets = [psutil.Process(one.process.pid) for processes in node.all_processes.values() for one in processes]
-    family = [*raylets, *(child for raylet in raylets for child in raylet.children(recursive=True))]
-    lost = False
-    for process in family:
-        with suppress(psutil.NoSuchProcess):  # a worker that ended by itself
-            process.send_signal(signal.SIGSTOP)
-            lost |= process.cmdline()[:1] == ["ray::carry_out"]
-    for process in family:
+def raylets_of(node: Any) -> list[psutil.Process]:
+    return [psutil.Process(one.process.pid) for processes in node.all_processes.values() for one in processes]
+
+
+def workers_of(node: Any) -> list[psutil.Process]:
+    """The processes of a node that carry out tasks: Ray renames them to what they do."""
+    children = (child for raylet in raylets_of(node) for child in raylet.children())
+    return [child for child in children if doing(child).startswith("ray::")]
+
+
+def doing(process: psutil.Process) -> str:
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.NoSuchProcess:  # a worker that ended by itself
+        return ""
+
+
+def send(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGKILL if lost else signal.SIGCONT)
-    if lost:
-        for processes in node.all_processes.values():
-            for one in processes:
-                one.process.wait()
-    return lost
+            process.send_signal(number)
+
+
+def killed_at_work(node: Any, workers: list[psutil.Process]) -> bool:
+    """End a node as a power cut does, its raylet and all its processes at once, by their process ids; if one of its
+    workers has a task in hand, else it goes on."""
+    for worker in workers:
+        if doing(worker) == "ray::carry_out":
+            send([worker], signal.SIGSTOP)
+            if doing(worker) == "ray::carry_out":
+                raylets = raylets_of(node)
+                send([*raylets, *(child for one in raylets for child in one.children(recursive=True))], signal.SIGKILL)
+                for processes in node.all_processes.values():
+                    for one in processes:
+                        one.process.wait()
+                return True
+            send([worker], signal.SIGCONT)
+    return False
 
 
 # What is refused, without a cluster
@@ -288,9 +313,15 @@ def test_a_node_lost_on_the_way_changes_no_byte(
     ended = threading.Event()
 
     def hunt() -> None:
-        while not ended.is_set() and not lost:
-            if killed_at_work(second):
-                lost.append(len(calls))
+        others = workers_of(nodes.head_node)
+        send(others, signal.SIGSTOP)  # so that the tasks go to the second node until it is lost
+        try:
+            workers = workers_of(second)
+            while not ended.is_set() and not lost:
+                if killed_at_work(second, workers):
+                    lost.append(len(calls))
+        finally:
+            send(others, signal.SIGCONT)
 
     hunter = threading.Thread(target=hunt)
 
