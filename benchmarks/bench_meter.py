@@ -70,8 +70,8 @@ CASES = {
 # What is called, and with what; with `clock`, `batch` and `contents` at hand.
 CALLS = {
     "enter": "clock.enter(1)",
-    "passed": "clock.passed(32, 65536)",
-    "passed contents": "clock.passed(32, contents.values())",
+    "read": "clock.read(32, 65536)",
+    "read contents": "clock.read(32, contents.values())",
     "handed_over": "clock.handed_over(batch.rows)",
     "asked": "clock.asked(0)",
 }
@@ -88,9 +88,9 @@ class Counting(Clock):
         self.calls["enter"] += 1
         super().enter(stage)
 
-    def passed(self, rows: int, contents: Any) -> None:
-        self.calls["passed" if type(contents) is int else "passed contents"] += 1
-        super().passed(rows, contents)
+    def read(self, rows: int, contents: Any) -> None:
+        self.calls["read" if type(contents) is int else "read contents"] += 1
+        super().read(rows, contents)
 
     def handed_over(self, rows: int) -> None:
         self.calls["handed_over"] += 1

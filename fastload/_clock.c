@@ -8,14 +8,16 @@
 #include <structmember.h>
 #include <time.h>
 
-#define STAGES 9        /* plan, read, decode, assemble, copy, augment, step, waiting, idle */
+#define STAGES 9        /* plan, read, decode, assemble, copy, augment, step, waiting, idle: numbered as in clock.py */
+#define DECODE 2
+#define STEP 6
 #define SIZES_SAMPLED 4 /* as in clock.py */
 
 typedef struct {
     PyObject_HEAD
     int now;
     double since, started, seconds[STAGES];
-    long long rows, read_bytes, batches, samples, copied_bytes;
+    long long rows, decoded, read_bytes, batches, samples, copied_bytes;
     long long *ready; /* NULL until a batch was asked for */
     Py_ssize_t ready_size;
 } Clock;
@@ -59,14 +61,20 @@ static void clock_free(Clock *self) {
     Py_DECREF(type);
 }
 
-static PyObject *clock_enter(Clock *self, PyObject *number) {
+static void enter(Clock *self, int stage) {
     double at = time_now();
+    self->seconds[self->now] += at - self->since;
+    if (self->now == DECODE)
+        self->decoded = self->rows;
+    self->now = stage;
+    self->since = at;
+}
+
+static PyObject *clock_enter(Clock *self, PyObject *number) {
     int stage = stage_of(number);
     if (stage < 0)
         return NULL;
-    self->seconds[self->now] += at - self->since;
-    self->now = stage;
-    self->since = at;
+    enter(self, stage);
     Py_RETURN_NONE;
 }
 
@@ -105,9 +113,9 @@ static long long estimate(PyObject *fields) {
     return PyErr_Occurred() ? -1 : total;
 }
 
-static PyObject *clock_passed(Clock *self, PyObject *const *args, Py_ssize_t count) {
+static PyObject *clock_read(Clock *self, PyObject *const *args, Py_ssize_t count) {
     if (count != 2) {
-        PyErr_Format(PyExc_TypeError, "passed() takes 2 arguments, not %zd", count);
+        PyErr_Format(PyExc_TypeError, "read() takes 2 arguments, not %zd", count);
         return NULL;
     }
     long long rows = PyLong_AsLongLong(args[0]);
@@ -118,6 +126,7 @@ static PyObject *clock_passed(Clock *self, PyObject *const *args, Py_ssize_t cou
         return NULL;
     self->rows += rows;
     self->read_bytes += size;
+    enter(self, DECODE);
     Py_RETURN_NONE;
 }
 
@@ -127,6 +136,7 @@ static PyObject *clock_handed_over(Clock *self, PyObject *number) {
         return NULL;
     self->samples += rows;
     self->batches++;
+    enter(self, STEP);
     Py_RETURN_NONE;
 }
 
@@ -191,8 +201,8 @@ static PyObject *clock_ready(Clock *self, void *closure) {
 
 static PyMethodDef methods[] = {
     {"enter", (PyCFunction)clock_enter, METH_O, "What it counts from now on."},
-    {"passed", (PyCFunction)(void (*)(void))clock_passed, METH_FASTCALL, "So many samples were read, of so many bytes."},
-    {"handed_over", (PyCFunction)clock_handed_over, METH_O, "The consumer gets a batch of so many samples."},
+    {"read", (PyCFunction)(void (*)(void))clock_read, METH_FASTCALL, "So many samples were read; they are decoded next."},
+    {"handed_over", (PyCFunction)clock_handed_over, METH_O, "The consumer gets a batch of so many; its step is next."},
     {"asked", (PyCFunction)clock_asked, METH_O, "The consumer asks for a batch, and so many are ready."},
     {"running", (PyCFunction)clock_running, METH_NOARGS, "Seconds by stage up to this moment; for any thread."},
     {NULL, NULL, 0, NULL},
@@ -203,6 +213,7 @@ static PyMemberDef members[] = {
     {"since", T_DOUBLE, offsetof(Clock, since), READONLY, "From when."},
     {"started", T_DOUBLE, offsetof(Clock, started), READONLY, "When it was made."},
     {"rows", T_LONGLONG, offsetof(Clock, rows), 0, "Samples that were read."},
+    {"decoded", T_LONGLONG, offsetof(Clock, decoded), READONLY, "Of them, those whose decoding has ended."},
     {"read_bytes", T_LONGLONG, offsetof(Clock, read_bytes), 0, "Their stored bytes."},
     {"batches", T_LONGLONG, offsetof(Clock, batches), 0, "Batches handed to the consumer."},
     {"samples", T_LONGLONG, offsetof(Clock, samples), 0, "Their samples."},

@@ -22,7 +22,7 @@ from fastload.decode.base import Like
 from fastload.decode.text import ListDecoder
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault, FaultLog
-from fastload.meter import DECODE, Clock
+from fastload.meter import Clock
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.shuffle import Ints
@@ -208,8 +208,7 @@ class BatchJob:
             return
         begun = self._begun or self._begin(slice(start, stop), None)
         found = begun()
-        clock.passed(stop - start, found.raw.values() if found.bytes is None else found.bytes)
-        clock.enter(DECODE)
+        clock.read(stop - start, found.raw.values() if found.bytes is None else found.bytes)
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self.scalars[name][start:stop] = self._in_range(name, start, values)

@@ -25,6 +25,7 @@ class Clock:
         started: when it was made.
         seconds: in each stage, up to the last change.
         rows, read_bytes: samples that were read, and their stored bytes.
+        decoded: of the samples, those whose decoding has ended.
         batches, samples, copied_bytes: handed to the consumer; and brought to the device.
         ready: ready[k]: how often k batches were ready when one was asked for.
     """
@@ -32,6 +33,7 @@ class Clock:
     __slots__ = (
         "batches",
         "copied_bytes",
+        "decoded",
         "now",
         "read_bytes",
         "ready",
@@ -46,29 +48,33 @@ class Clock:
         self.now, self.started = now, _now()
         self.since = self.started
         self.seconds = [0.0] * 9
-        self.rows = self.read_bytes = self.batches = self.samples = self.copied_bytes = 0
+        self.rows = self.decoded = self.read_bytes = self.batches = self.samples = self.copied_bytes = 0
         self.ready: list[int] = []
 
     def enter(self, stage: int) -> None:
         """What it counts from now on."""
         at = _now()
         self.seconds[self.now] += at - self.since
+        self.decoded = self.rows if self.now == DECODE else self.decoded
         self.now = stage
         self.since = at
 
-    def passed(self, rows: int, contents: int | Iterable[Sequence[Any]]) -> None:
-        """So many samples were read, which are decoded next.
+    def read(self, rows: int, contents: int | Iterable[Sequence[Any]]) -> None:
+        """So many samples were read; from now on they are decoded.
 
         Args:
             contents: their bytes; or their contents, one list for each field: the sum is estimated from some of them.
         """
+        size = contents if type(contents) is int else _estimate(contents)  # type: ignore[arg-type]
         self.rows += rows
-        self.read_bytes += contents if type(contents) is int else _estimate(contents)  # type: ignore[arg-type]
+        self.read_bytes += size
+        Clock.enter(self, DECODE)  # as in C: without what a derived class makes of it
 
     def handed_over(self, rows: int) -> None:
-        """The consumer gets a batch."""
+        """The consumer gets a batch; from now on its step is counted."""
         self.samples += rows
         self.batches += 1
+        Clock.enter(self, STEP)
 
     def asked(self, ready: int) -> None:
         """The consumer asks for a batch, and so many are ready."""

@@ -200,7 +200,7 @@ class Engine(Generic[Result]):
         self._threads: list[threading.Thread] = []
         self._unstarted = threads
         self._started = 0  # threads, those that ended included
-        self._handed_over = 0
+        self._taken = 0  # of the jobs that threads finished
         _open_engines.add(self)
         self._made = True
 
@@ -230,7 +230,6 @@ class Engine(Generic[Result]):
             if self._unstarted:
                 threads, self._unstarted = self._unstarted, 0
                 self._start(threads)
-            ready = self._shared.finished_jobs - self._handed_over if self._threads else 0
             if len(line) < self._ahead:
                 self.clock.enter(PLAN)
                 self._fill(line)
@@ -239,12 +238,12 @@ class Engine(Generic[Result]):
                     raise self._plan_error
                 raise EngineError(_CLOSED) if self._shared.closed else StopIteration
             ticket = line[0]
-            self.clock.asked(ready)
-            if self._threads and ticket.left:
-                self.clock.enter(WAITING)
+            if self._threads:
+                self.clock.asked(self._shared.finished_jobs - self._taken)
+                if ticket.left:
+                    self.clock.enter(WAITING)
             self._finish(ticket)
             line.popleft()
-            self._handed_over += 1
             if self._ahead > 1 or self._threads:
                 self.clock.enter(PLAN)
                 self._fill(line)  # what was begun goes on while the consumer works on this result
@@ -298,6 +297,7 @@ class Engine(Generic[Result]):
                         f"next batch are unfinished ({ticket.job!r}); a disk or file system may hang. timeout= sets "
                         "the limit"
                     )
+            self._taken += 1
             error = ticket.error
             if error is None and shared.closed:
                 error = EngineError(_CLOSED)

@@ -78,7 +78,7 @@ class Stats:
         waiting_seconds: of it, waiting for a batch, planning it and putting it together.
         thread_seconds: wall time of the loader's threads, summed: what they were busy for, and idle.
         idle_seconds: of it, without work, because enough batches were ready.
-        ready: ready[k]: how often k batches were ready when the consumer asked for one.
+        ready: ready[k]: how often k batches were ready when the consumer asked for one; of threads, without them empty.
     """
 
     plan: StageStats
@@ -122,6 +122,7 @@ class _Sums:
 
     seconds: list[float] = field(default_factory=lambda: [0.0] * 9)
     rows: int = 0
+    decoded: int = 0
     read_bytes: int = 0
     batches: int = 0
     samples: int = 0
@@ -131,6 +132,7 @@ class _Sums:
     def add(self, other: _Sums | Clock, seconds: list[float]) -> None:
         self.seconds = [a + b for a, b in zip(self.seconds, seconds, strict=True)]
         self.rows += other.rows
+        self.decoded += other.decoded
         self.read_bytes += other.read_bytes
         self.batches += other.batches
         self.samples += other.samples
@@ -168,7 +170,7 @@ class Meter:
             if consumer is not None:
                 self._past[consumer].add(clock, clock.seconds)
 
-    def _sums(self) -> dict[bool, _Sums]:
+    def _sums(self, settled: bool) -> dict[bool, _Sums]:
         """Of the consumer's clocks and of the threads'."""
         with self._lock:
             while True:
@@ -176,23 +178,27 @@ class Meter:
                 for consumer, past in self._past.items():
                     sums[consumer].add(past, past.seconds)
                 for clock, consumer in clocks:
-                    sums[consumer].add(clock, clock.running())
+                    sums[consumer].add(clock, clock.seconds if settled else clock.running())
                 if len(clocks) == len(self._clocks):  # else one was collected, and stopped, meanwhile
                     return sums
 
-    def stats(self) -> Stats:
-        """The sums up to this moment; for any thread."""
-        sums = self._sums()
+    def stats(self, *, settled: bool = False) -> Stats:
+        """The sums up to this moment; for any thread.
+
+        Args:
+            settled: up to the last change of each thread, so that its samples are those that its seconds went to.
+        """
+        sums = self._sums(settled)
         mine, threads = sums[True], sums[False]
         waiting = sum(mine.seconds[each] for each in (WAITING, PLAN, READ, DECODE, ASSEMBLE))
         idle = threads.seconds[IDLE]
         sizes = {READ: mine.read_bytes + threads.read_bytes, COPY: mine.copied_bytes}
 
         def stage(number: int) -> StageStats:
-            by_rows = number in (READ, DECODE)
-            in_threads = by_rows and any(threads.seconds)
+            by_rows = {READ: mine.rows + threads.rows, DECODE: mine.decoded + threads.decoded}
+            in_threads = number in by_rows and any(threads.seconds)
             return StageStats(
-                items=mine.rows + threads.rows if by_rows else mine.samples,
+                items=by_rows.get(number, mine.samples),
                 bytes=sizes.get(number, 0),
                 busy_seconds=mine.seconds[number] + threads.seconds[number],
                 waiting_seconds=idle if in_threads else mine.seconds[WAITING],

@@ -19,7 +19,7 @@ from fastload.decode.tokens import TokensDecoder, cast_tokens
 from fastload.errors import ConfigError, CorruptError, DecodeError, FastloadError
 from fastload.faults import Fault
 from fastload.fields import Field, Tokens
-from fastload.meter import DECODE, Clock
+from fastload.meter import Clock
 from fastload.order.cursor import State, Step
 from fastload.order.hashing import sample_keys
 from fastload.order.packing import Pieces
@@ -116,8 +116,7 @@ class PackedJob:
             return
         first, last = int(self.pieces.bounds[start]), int(self.pieces.bounds[stop])
         found = self.recipe.reader.read(self.pieces.shards[first:last], self.pieces.rows[first:last])
-        clock.passed(last - first, found.raw.values() if found.bytes is None else found.bytes)
-        clock.enter(DECODE)
+        clock.read(last - first, found.raw.values() if found.bytes is None else found.bytes)
         bounds = self.pieces.bounds[start : stop + 1] - first
         for row in range(start, stop):
             self.keys[row] = found.keys[bounds[row - start] : bounds[row - start + 1]]

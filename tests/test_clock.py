@@ -30,8 +30,8 @@ some_contents = st.lists(
 )
 calls = st.one_of(
     st.tuples(st.just("enter"), st.tuples(st.integers(0, IDLE))),
-    st.tuples(st.just("passed"), st.tuples(st.integers(0, 1000), st.integers(0, 2**40))),
-    st.tuples(st.just("passed"), st.tuples(st.integers(0, 1000), st.lists(some_contents, max_size=3))),
+    st.tuples(st.just("read"), st.tuples(st.integers(0, 1000), st.integers(0, 2**40))),
+    st.tuples(st.just("read"), st.tuples(st.integers(0, 1000), st.lists(some_contents, max_size=3))),
     st.tuples(st.just("handed_over"), st.tuples(st.integers(0, 1000))),
     st.tuples(st.just("asked"), st.tuples(st.integers(0, 20))),
 )
@@ -41,6 +41,7 @@ def counted(clock: Any) -> tuple[Any, ...]:
     return (
         clock.now,
         clock.rows,
+        clock.decoded,
         clock.read_bytes,
         clock.batches,
         clock.samples,
@@ -83,11 +84,22 @@ def test_a_clock_sums_what_lies_between_changes_of_stage(kind: Any) -> None:
 @pytest.mark.parametrize("kind", CLOCKS)
 def test_bytes_are_estimated_from_some_of_the_contents(kind: Any) -> None:
     clock = kind(IDLE)
-    clock.passed(3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
+    clock.read(3, [[b"abc", memoryview(b"abcde"), ValueError("no bytes")], []])
     assert (clock.rows, clock.read_bytes) == (3, 8)
-    clock.passed(1000, {"image": [b"x" * 7] * 1000}.values())
-    clock.passed(7, 70)
+    clock.read(1000, {"image": [b"x" * 7] * 1000}.values())
+    clock.read(7, 70)
     assert (clock.rows, clock.read_bytes) == (1010, 7078)
+
+
+@pytest.mark.parametrize("kind", CLOCKS)
+def test_what_was_read_is_decoded_and_what_was_handed_over_is_in_its_step(kind: Any) -> None:
+    clock = kind(READ)
+    clock.read(3, 100)
+    assert (clock.now, clock.seconds[READ] > 0) == (DECODE, True)
+    assert (clock.rows, clock.decoded) == (3, 0)
+    clock.handed_over(3)
+    assert (clock.now, clock.seconds[DECODE] > 0, clock.seconds[STEP]) == (STEP, True, 0)
+    assert (clock.rows, clock.decoded) == (3, 3)
 
 
 @pytest.mark.parametrize("kind", CLOCKS)
@@ -120,7 +132,7 @@ def test_a_clock_may_be_derived_from_and_holds_nothing(kind: Any) -> None:
     held = sys.getrefcount(contents), sys.getrefcount(contents[0])
     for _ in range(50):
         one = kind(READ)
-        one.passed(8, [contents])
+        one.read(8, [contents])
         one.asked(3)
         one.running(), one.seconds, one.ready
     del one
@@ -135,9 +147,9 @@ def test_what_is_no_stage_or_number_is_refused() -> None:
         (lambda: meter.Clock(9), IndexError, "stage 9"),
         (lambda: clock.enter(-1), IndexError, "stage -1: pass one from 0 to 8"),
         (lambda: clock.enter("read"), TypeError, "int"),  # type: ignore[arg-type]
-        (lambda: clock.passed(1), TypeError, "2 arguments"),  # type: ignore[call-arg]
-        (lambda: clock.passed(1, None), TypeError, "not iterable"),  # type: ignore[arg-type]
-        (lambda: clock.passed(1, [7]), TypeError, "a list for each field"),  # type: ignore[list-item]
+        (lambda: clock.read(1), TypeError, "2 arguments"),  # type: ignore[call-arg]
+        (lambda: clock.read(1, None), TypeError, "not iterable"),  # type: ignore[arg-type]
+        (lambda: clock.read(1, [7]), TypeError, "a list for each field"),  # type: ignore[list-item]
         (lambda: clock.handed_over("x"), TypeError, "int"),  # type: ignore[arg-type]
         (lambda: clock.asked(-1), ValueError, r"asked\(-1\)"),
         (lambda: clock.asked(2**62), ValueError, "how many batches"),
@@ -145,7 +157,7 @@ def test_what_is_no_stage_or_number_is_refused() -> None:
     for call, kind, words in wrong:
         with pytest.raises(kind, match=words):
             call()
-    assert counted(clock)[1:] == (0, 0, 0, 0, 0, [], [False] * 9)
+    assert counted(clock)[1:] == (0, 0, 0, 0, 0, 0, [], [False] * 9)
 
 
 def test_a_loader_measures_the_same_where_the_clock_in_c_is_not_built(packed: Packed) -> None:

@@ -17,7 +17,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.engine import Engine
 from fastload.loader import DataLoader
-from fastload.meter import ASSEMBLE, DECODE, READ, Clock, Meter, Stats
+from fastload.meter import ASSEMBLE, DECODE, IDLE, READ, Clock, Meter, Stats
 from fastload.samplers import PackSequences
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.tar import TarShardWriter
@@ -33,6 +33,21 @@ def slow(seconds: float) -> Callable[[Batch], Batch]:
         return batch
 
     return operation
+
+
+def test_settled_stats_have_the_samples_that_the_seconds_went_to() -> None:
+    meter = Meter()
+    clock = meter.start(consumer=False)
+    clock.enter(READ)
+    clock.read(5, 50)
+    time.sleep(0.01)
+    running, settled = meter.stats().decode, meter.stats(settled=True).decode
+    assert running.busy_seconds >= 0.01
+    assert (running.items, settled.items, settled.busy_seconds) == (0, 0, 0)
+    clock.enter(IDLE)
+    settled = meter.stats(settled=True).decode
+    assert settled.items == 5
+    assert settled.busy_seconds == clock.seconds[DECODE] >= 0.01
 
 
 def test_a_clock_that_was_stopped_counts_once_and_no_more() -> None:
@@ -168,7 +183,7 @@ def test_items_and_batches_are_counted_in_every_stage(packed: Packed, shard_form
         min(stats.read.busy_seconds, stats.decode.busy_seconds, stats.assemble.busy_seconds, stats.plan.busy_seconds)
         > 0
     )
-    assert sum(stats.ready) == 6
+    assert sum(stats.ready) == (6 if threads else 0)
     assert bool(stats.thread_seconds) == bool(threads)
 
 
@@ -226,7 +241,8 @@ def test_stats_may_be_read_before_the_first_batch_and_by_another_thread(packed: 
     counts = [each.batches for each in seen]
     assert counts[0] == 0
     assert counts == sorted(counts)
-    assert sum(loader.stats().ready) == loader.stats().batches == 5
+    assert loader.stats().batches == 5
+    assert sum(loader.stats().ready) == (5 if threads else 0)
     assert all(later.consumer_seconds >= earlier.consumer_seconds - 1e-6 for earlier, later in pairwise(seen))
 
 
@@ -261,19 +277,19 @@ def test_packed_rows_and_mixtures_are_read_and_decoded_too(tmp_path: Path) -> No
     assert stats.read.busy_seconds > 0
 
 
-@pytest.mark.parametrize(("threads", "most"), [(0, 5), (1, 7)])
-def test_a_batch_costs_few_changes_of_stage(packed: Packed, threads: int, most: int) -> None:
-    changes = 0
+@pytest.mark.parametrize(("threads", "most"), [(0, 5), (1, 8)])
+def test_a_batch_costs_few_calls_of_the_meter(packed: Packed, threads: int, most: int) -> None:
+    calls = 0
 
     class Counting(Clock):
         __slots__ = ()
 
-        def enter(self, stage: int) -> None:
-            nonlocal changes
-            changes += 1
-            super().enter(stage)
+        def __getattribute__(self, name: str) -> Any:
+            nonlocal calls
+            calls += name in ("enter", "read", "asked", "handed_over")
+            return super().__getattribute__(name)
 
-    loader = DataLoader(packed("tar", [40, 40]), 4, fields={"label": fastload.Scalar()}, num_workers=threads)
+    loader = DataLoader(packed("tar", [40, 40]), 4, fields=FIELDS, num_workers=threads)
     loader._meter = Meter(Counting)
     batches = len(list(loader))
-    assert changes <= (most + 0.5) * batches, "each is a reading of the time, and a batch of labels takes tens of us"
+    assert (most - 1) * batches < calls <= (most + 0.5) * batches, "and a batch of a few labels takes tens of us"

@@ -197,7 +197,9 @@ def passed_in(stage: str, run: Run) -> tuple[int, int, float]:
     stats = run.stats
     if stage == READ_AND_DECODE:
         return stats.samples, stats.read.bytes, max(1e-9, stats.read.busy_seconds + stats.decode.busy_seconds)
-    passed = stats.stages[stage]
+    passed = run.settled.stages[stage]
+    if not passed.items:  # what was handed over had been done before
+        passed = stats.stages[stage]
     return passed.items, passed.bytes, max(1e-9, passed.busy_seconds)
 
 

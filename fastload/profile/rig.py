@@ -83,12 +83,14 @@ class Run:
     """What a run of some batches took, its first ones apart.
 
     Attributes:
+        settled: the same up to the last change of each thread; the rate of a stage can be told from few parts by it.
         wall_seconds, cpu_seconds: the latter of all threads of the process.
         queued_seconds: that threads of the process were ready to run and had no processor, summed.
         between_share: of the GPU's time, what lies between steps; None without one.
     """
 
     stats: Stats
+    settled: Stats
     wall_seconds: float
     cpu_seconds: float
     queued_seconds: float = 0.0
@@ -117,13 +119,14 @@ class _Moment(NamedTuple):
     """What a run had taken up to now: seconds, but for the stats."""
 
     stats: Stats
+    settled: Stats
     wall: float
     cpu: float
     queued: float
 
     @classmethod
     def of(cls, meter: Meter) -> _Moment:
-        return cls(meter.stats(), time.perf_counter(), time.process_time(), queued_seconds())
+        return cls(meter.stats(), meter.stats(settled=True), time.perf_counter(), time.process_time(), queued_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +260,7 @@ class Rig:
         now, since = _Moment.of(meter), since if measured else began  # of few batches, those that warmed up are all
         return Run(
             stats=now.stats - since.stats,
+            settled=now.settled - since.settled,
             wall_seconds=now.wall - since.wall,
             cpu_seconds=now.cpu - since.cpu,
             queued_seconds=max(0.0, now.queued - since.queued),
@@ -411,7 +415,7 @@ class ReadJob:
     def run(self, part: int, clock: Clock) -> None:
         rows = slice(part * self._part_rows, (part + 1) * self._part_rows)
         found = self._reader.read(self._step.shards[rows], self._step.rows[rows])
-        clock.passed(len(found.keys), found.raw.values() if found.bytes is None else found.bytes)
+        clock.read(len(found.keys), found.raw.values() if found.bytes is None else found.bytes)
 
     def result(self) -> Batch:
         return Batch()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastload.meter import IDLE, STAGES, STEP, WAITING, Clock, Meter
 from fastload.profile.rig import Rig, Steps
@@ -34,17 +36,29 @@ class Timeline:
 
 
 class _Traced(Clock):
-    """A clock that keeps every change of stage."""
+    """A clock that keeps every change of stage; three of its calls are one."""
 
     __slots__ = ("events",)
 
     def __init__(self, now: int) -> None:
         super().__init__(now)
-        self.events = [(now, round(1e9 * self.since))]  # stage, from when in ns
+        self.events: list[tuple[int, int]] = []  # stage, from when in ns
+        self._keep()
 
     def enter(self, stage: int) -> None:
         super().enter(stage)
-        self.events.append((stage, round(1e9 * self.since)))
+        self._keep()
+
+    def read(self, rows: int, contents: int | Iterable[Sequence[Any]]) -> None:
+        super().read(rows, contents)
+        self._keep()
+
+    def handed_over(self, rows: int) -> None:
+        super().handed_over(rows)
+        self._keep()
+
+    def _keep(self) -> None:
+        self.events.append((self.now, round(1e9 * self.since)))
 
 
 def trace(rig: Rig) -> Steps[Timeline]:
