@@ -120,7 +120,8 @@ def _more_threads(now: Setting, found: Measured, most: int) -> Tries:
 
 def _fewer_threads(now: Setting, found: Measured) -> Tries:
     """As few as do the same: first as many as the mean needs, then halfway to those that were too few; where the loader
-    limits, half, as long as that is no slower."""
+    limits, half, as long as that is no slower. With fewer, the consumer must not begin to wait: a pause in what was
+    measured first (a checkpoint) makes any rate look as good, and hides how many threads the mean needs."""
     best, too_few = found.rate, 0
     while now.threads - too_few > 1:
         if found.late:
@@ -133,7 +134,7 @@ def _fewer_threads(now: Setting, found: Measured) -> Tries:
             guess = (now.threads + too_few) // 2
         fewer = replace(now, threads=min(max(guess, too_few + 1), now.threads - 1))
         then = yield fewer
-        if then.rate >= _SAME * best:
+        if then.rate >= _SAME * best and (found.late or not then.late):
             now, found, best = fewer, then, max(best, then.rate)
         elif found.late:
             break

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,29 @@ def test_batches_that_come_late_though_threads_are_fast_are_begun_earlier_and_no
     assert setting.ahead == 4
     setting, _ = choose(machine(cores=4, busy_ms=20, step_ms=20), 4, ahead=8)
     assert setting.ahead == 2
+
+
+def test_a_pause_in_what_was_measured_first_does_not_leave_too_few_threads() -> None:
+    steady = machine(cores=8, busy_ms=40, step_ms=8)
+    calls = 0
+
+    def paused(setting: Setting) -> Measured:
+        nonlocal calls
+        found, calls = steady(setting), calls + 1
+        if calls > 1:
+            return found
+        batches, pause_ms = 4, 250.0  # a checkpoint, say, in as few batches as are measured
+        batch_ms = 1e3 * ROWS / found.rate
+        return replace(
+            found,
+            rate=1e3 * ROWS / (batch_ms + pause_ms / batches),
+            waiting=found.waiting * batch_ms / (batch_ms + pause_ms / batches),
+            consumer_ms=found.consumer_ms + pause_ms / batches,
+        )
+
+    setting, tried = choose(paused, 8)
+    assert Setting(threads=1, ahead=2) in tried, "as many as the mean seems to need"
+    assert steady(setting).rate >= 0.9 * steady(Setting(threads=8, ahead=2)).rate
 
 
 @example(cores=30, busy=115, step=33, waits=0, contention=0.1875, jitter=1, ahead=3)  # once took 25 tries
