@@ -98,7 +98,7 @@ def check(
         first_batch=first,
         memory=None if first is None else _memory(found, plan, first),
     )
-    wrong += concerns(outlook, threads_help=found.recipe.parallel)
+    wrong += concerns(outlook, threads_help=bool(found.threads(1) or found.crew_threads(1)))
     return replace(outlook, concerns=tuple(sorted(wrong, key=lambda concern: concern.severity != "error")))
 
 

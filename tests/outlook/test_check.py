@@ -181,6 +181,12 @@ def test_more_threads_than_cores_and_threads_for_nothing(packed: Packed) -> None
     assert "none will be started" in said(check(data, 10, num_workers=1, fields=LABEL), "idle-workers")
 
 
+def test_a_crew_is_of_use(packed: Packed) -> None:
+    data = packed("tar", EVEN, ("image", "tensor", "label"))
+    fields = {"tensor": fastload.Tensor((3,), "float32")}
+    assert "idle-workers" not in names(check(data, 10, num_workers=1, fields=fields))
+
+
 def test_lanes_that_do_not_fit(packed: Packed) -> None:
     data = packed("tar", EVEN)
     ranks = said(check(data, 10, world_size=4, lanes=3, fields=LABEL), "lanes-and-ranks")
