@@ -42,7 +42,7 @@ def run(
         data: what StreamingDataset takes; also its keyword arguments (fields, window, ...).
         batch_size: rows of a batch.
         num_workers: most threads, those of a crew where no others help; None: the cores.
-        rounds: of each benchmark; of fewer than 3, `compare` says nothing.
+        rounds: of each benchmark; of fewer than 4, `compare` says nothing.
         seconds: for all, about; slow batches take longer.
         device: where batches go, such as "cuda"; None: the CPU.
 

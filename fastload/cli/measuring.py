@@ -239,7 +239,10 @@ def bench(
     json_file: JsonFile = None,
     html_file: HtmlFile = None,
 ) -> None:
-    """Measure how fast a data set loads here, or compare two results. Exit code 1: slower beyond the threshold."""
+    """Measure how fast a data set loads here, or compare two results.
+
+    Exit code 1: slower beyond the threshold. 2: nothing can be told, for no benchmark has 4 rounds in both.
+    """
     from fastload.bench import Results, run
     from fastload.bench import compare as run_compare
     from fastload.bench.report import changes_to_html, render, render_changes, to_html
@@ -257,7 +260,7 @@ def bench(
             json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
         if html_file is not None:
             html_file.write_text(changes_to_html(found), encoding="utf-8")
-        raise typer.Exit(0 if found.ok else 1)
+        raise typer.Exit(0 if found.ok else 1 if found.told else 2)
     assert shards is not None
     _refuse(context, ("threshold",), "is for --compare: nothing is compared while measuring; leave it out")
     results = run(

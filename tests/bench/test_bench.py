@@ -26,18 +26,18 @@ IMAGE = {"image": fastload.Image(8)}
 
 @pytest.fixture(scope="module")
 def measured(packed: Packed) -> Results:
-    return run(packed("tar", [40, 40]), 8, num_workers=2, rounds=3, seconds=0.6, fields=IMAGE, window=1)
+    return run(packed("tar", [40, 40]), 8, num_workers=2, rounds=5, seconds=0.6, fields=IMAGE, window=1)
 
 
 def test_every_number_of_threads_first_batch_and_resume_are_measured_in_every_round(measured: Results) -> None:
     assert list(measured.rounds) == ["rate, 1 thread", "rate, 2 threads", "first batch", "resume at 90%"]
     for name, rounds in measured.rounds.items():
-        assert len(rounds.seconds) == 3
+        assert len(rounds.seconds) == 5
         assert min(rounds.seconds) > 0
         assert (rounds.items > 1) == name.startswith("rate")
     rate = measured.rounds["rate, 1 thread"]
     assert rate.items % 8 == 0
-    assert rate.per_second == pytest.approx(rate.items / sorted(rate.seconds)[1])
+    assert rate.per_second == pytest.approx(rate.items / sorted(rate.seconds)[2])
     assert measured.setting["window"] == "1"
     assert measured.machine["cores"] >= 1
 
@@ -183,6 +183,23 @@ def test_the_command_exits_with_1_on_a_loss_only(tmp_path: Path) -> None:
     assert "nothing is slower by more than 5%" in good.output
 
 
+def test_the_command_exits_with_2_where_nothing_can_be_told_and_names_what_is_gone(tmp_path: Path) -> None:
+    three = Rounds(name="rate, 1 thread", unit="samples", items=10, seconds=(1.0, 1.0, 1.0))
+    gone = replace(three, name="first batch")
+    Results(rounds={three.name: three, gone.name: gone}).save(tmp_path / "before.json")
+    Results(rounds={three.name: three}).save(tmp_path / "after.json")
+    files = [str(tmp_path / "before.json"), str(tmp_path / "after.json")]
+    found = CliRunner().invoke(app, ["bench", "--compare", *files, "--json", str(tmp_path / "c.json")])
+    assert found.exit_code == 2
+    assert found.output.splitlines()[0] == "too few rounds to tell, fewer than 4"
+    assert "only before: first batch" in found.output
+    about = json.loads((tmp_path / "c.json").read_text())
+    assert (about["ok"], about["told"], about["gone"]) == (False, False, ["first batch"])
+    Results(rounds={"another": replace(three, name="another")}).save(tmp_path / "after.json")
+    found = CliRunner().invoke(app, ["bench", "--compare", *files])
+    assert (found.exit_code, "error: nothing to compare" in found.output) == (2, True)
+
+
 def test_options_that_would_change_nothing_are_refused(packed: Packed, tmp_path: Path) -> None:
     for option in (["--batch-size", "8"], ["--workers", "1"], ["--rounds", "3"], ["--seconds", "9"], ["--split", "a"]):
         done = CliRunner().invoke(app, [*same_or(1.0, tmp_path), *option])
@@ -220,11 +237,11 @@ def test_changes_are_drawn_as_factors(measured: Results) -> None:
 
 
 def test_rounds_that_are_too_few_are_no_all_clear() -> None:
-    few = Rounds(name="few", unit="samples", items=10, seconds=(1.0, 1.0))
-    enough = replace(few, name="rate", seconds=(1.0, 1.0, 1.0))
+    few = Rounds(name="few", unit="samples", items=10, seconds=(1.0, 1.0, 1.0))
+    enough = replace(few, name="rate", seconds=(1.0, 1.0, 1.0, 1.0))
     alone, both = Results(rounds={"few": few}), Results(rounds={"few": few, "rate": enough})
-    assert sentence(compare(alone, alone)) == "too few rounds to tell, fewer than 3"
-    said = "too few rounds of few to tell, fewer than 3; nothing else is slower by more than 2.5%"
+    assert sentence(compare(alone, alone)) == "too few rounds to tell, fewer than 4"
+    said = "too few rounds of few to tell, fewer than 4; nothing else is slower by more than 2.5%"
     assert sentence(compare(both, both, 0.025)) == said
     assert f"<h1>{said}</h1>" in changes_to_html(compare(both, both, 0.025))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastload.bench import Results, Rounds, compare
-from fastload.bench.compare import interval
+from fastload.bench.compare import LEAST_ROUNDS, interval
 from fastload.errors import ConfigError
 
 
@@ -54,6 +55,23 @@ def test_no_change_is_called_none_and_a_change_of_a_sixth_is_found() -> None:
     assert sixth.count("loss") >= 175, "found nine times in ten, from nine rounds in such noise"
 
 
+def false_alarms(count: int) -> float:
+    """Of all orders that the rounds of two equal sets may come in, each as likely as any other, those in which the
+    second is called slower."""
+    orders = list(itertools.combinations(range(2 * count), count))
+    slower = 0
+    for places in orders:
+        before, after = ([1.02**n for n in range(2 * count) if (n in places) is first] for first in (True, False))
+        slower += interval(before, after)[1] < 1
+    return slower / len(orders)
+
+
+@pytest.mark.usefixtures("_fewer_draws")
+def test_as_many_rounds_are_wanted_as_make_false_alarms_rare() -> None:
+    assert false_alarms(LEAST_ROUNDS - 1) > 0.03
+    assert all(false_alarms(count) < 0.03 for count in (LEAST_ROUNDS, LEAST_ROUNDS + 1))
+
+
 @settings(max_examples=40)
 @given(st.lists(st.floats(0.5, 2.0), min_size=3, max_size=9), st.floats(0.1, 10.0))
 def test_the_interval_holds_the_change_and_scales_with_it(seconds: list[float], speed: float) -> None:
@@ -87,10 +105,12 @@ def test_time_counts_by_the_item_and_beside_a_reference_in_its_time() -> None:
     assert (only_one.changes[0].verdict, only_one.changes[0].unit) == ("loss", "samples/s")
 
 
-def test_too_few_rounds_say_nothing_and_fail_nothing() -> None:
-    found = compare(results(rounds("a", [1.0, 1.0])), results(rounds("a", [3.0, 3.0])))
+def test_too_few_rounds_say_nothing_and_are_no_all_clear() -> None:
+    found = compare(results(rounds("a", [1.0] * 3)), results(rounds("a", [3.0] * 3)))
     assert [change.verdict for change in found.changes] == ["unknown"]
-    assert found.ok
+    assert not found.told
+    assert not found.ok
+    assert (found.to_dict()["ok"], found.to_dict()["told"]) == (False, False)
 
 
 def test_what_only_one_has_and_what_differs_is_said() -> None:
