@@ -39,17 +39,47 @@ _ROUNDS = 5  # of measuring things in turn, at most
 _SLOW_SECONDS = 1.0  # after which, and twice the time that was meant, fewer do: of slow batches, one has many samples
 Train = Callable[[Any], Any]
 
+
+class Away(NamedTuple):
+    """Of the time since a batch was yielded, what was no part of the step: a script evaluated, or saved its model.
+
+    Attributes:
+        wall, cpu, queued: seconds, as of `Run`.
+    """
+
+    wall: float
+    cpu: float
+    queued: float
+
+    @classmethod
+    def now(cls) -> Away:
+        """What the clocks say, to take two of them from each other."""
+        return cls(time.perf_counter(), time.process_time(), queued_seconds())
+
+    def since(self, left: Away) -> Away:
+        """Of two readings, the time between."""
+        return Away(self.wall - left.wall, self.cpu - left.cpu, max(0.0, self.queued - left.queued))
+
+
 Result = TypeVar("Result")
-Steps = Generator[Batch, None, Result]  # yields batches to train on, one after the other, until it has its result
+# Yields batches to train on, one after the other, until it has its result. It may be told with the next one asked for
+# how long the consumer was away from the last.
+Steps = Generator[Batch, Away | None, Result]
 
 
 def drive(steps: Steps[Result], train: Callable[[Batch], object]) -> Result:
-    """Train on all that is yielded, and give the result."""
+    """Train on all that is yielded, and give the result. What training raises comes through, and ends what makes the
+    batches."""
     try:
         while True:
-            train(next(steps))
-    except StopIteration as over:
-        return over.value  # type: ignore[no-any-return]
+            try:
+                batch = next(steps)
+            except StopIteration as over:
+                return over.value  # type: ignore[no-any-return]
+            train(batch)
+            del batch  # not kept while the next one is made
+    finally:
+        steps.close()
 
 
 def enough(batches: int, took: float, seconds: float) -> bool:
@@ -127,6 +157,13 @@ class _Moment(NamedTuple):
     @classmethod
     def of(cls, meter: Meter) -> _Moment:
         return cls(meter.stats(), meter.stats(settled=True), time.perf_counter(), time.process_time(), queued_seconds())
+
+    def after(self, away: Away) -> _Moment:
+        """So much later, the run stood still meanwhile."""
+        step = replace(self.stats.step, busy_seconds=self.stats.step.busy_seconds + away.wall)
+        stats = replace(self.stats, step=step, consumer_seconds=self.stats.consumer_seconds + away.wall)
+        wall, cpu, queued = self.wall + away.wall, self.cpu + away.cpu, self.queued + away.queued
+        return self._replace(stats=stats, wall=wall, cpu=cpu, queued=queued)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,8 +282,12 @@ class Rig:
         on_stream, warm, measured = StepsOnStream(events_of(self.device)), warm_up == 0, 0
         for number, batch in enumerate(batches, 1):
             on_stream.begin()
-            yield batch
-            on_stream.end()
+            away = yield batch
+            if away is None:
+                on_stream.end()
+            else:
+                began, since = began.after(away), since.after(away)
+                on_stream.forget()  # its clock went on
             measured += warm
             took = time.perf_counter() - since.wall
             if not warm and (number == warm_up or _overdue(number, took, seconds)):

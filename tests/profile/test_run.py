@@ -204,6 +204,29 @@ def test_a_step_may_change_the_batches_that_it_is_given_again(data: Path) -> Non
     assert seen == {torch.uint8}
 
 
+def test_a_step_may_write_into_the_batches_that_it_is_given_again(data: Path) -> None:
+    def step(batch: Batch) -> None:
+        assert batch["label"].min() >= 0
+        batch["label"] -= 1000
+
+    assert profile(make(data, ""), step, seconds=0.3).rungs
+
+
+@pytest.mark.parametrize("kind", [StopIteration, ValueError])
+def test_what_a_step_raises_comes_through_and_no_thread_is_left(data: Path, kind: type[Exception]) -> None:
+    seen = []
+
+    def step(batch: Batch) -> None:
+        seen.append(batch)
+        if len(seen) == 3:
+            raise kind("of the step")
+
+    with pytest.raises(kind, match="of the step") as caught:
+        profile(make(data, "", workers=2), step, seconds=0.3)
+    assert caught.value.__traceback__ is not None, "which keeps what was running"
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload-")]
+
+
 def test_what_takes_other_data_is_not_tried(data: Path) -> None:
     advice = Advice(change="pack anew", why="", gain=2.0, samples_per_second=20.0, stage="decode")
     found = replace(run(data, "slow model"), tried=(Tried(advice=advice, now=None, came=None),))
