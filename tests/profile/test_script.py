@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch.distributed
+import torch.utils.data
 from typer.testing import CliRunner
 
 from fastload.cli import app
@@ -89,6 +92,14 @@ def test_another_loader_of_the_script(script: Path, packed: Packed) -> None:
         ("import fastload", r"ended after iterating over 0 fastload.DataLoader\(s\), and number 1 was to be"),
         ("raise SystemExit(0)", "it has to run `for batch in loader:` in this process"),
         (
+            "import fastload\nloader = fastload.DataLoader({data!r}, 8)\nfor n in range(3):\n    next(iter(loader))",
+            "left its 3 loops after 3 batches, before the profile had what it needs",
+        ),
+        (
+            "import torch.utils.data\nfor n in torch.utils.data.DataLoader(range(3)): pass",
+            r"over 0 fastload.DataLoader\(s\), and over torch's own, which are not profiled, and number 1 was",
+        ),
+        (
             "import fastload\nfor n, batch in enumerate(fastload.DataLoader({data!r}, 8)):\n    if n == 2: break",
             "left its loop after 3 batches, before the profile had what it needs",
         ),
@@ -124,6 +135,88 @@ finally:
     (tmp_path / "saves.py").write_text(text.format(data=str(packed("tar", [96]))))
     found = profile_script(tmp_path / "saves.py", seconds=0.3)
     assert "When it was ended, the script raised OSError: nothing to save" in str(found)
+
+
+def test_a_loop_that_is_left_is_gone_on_with_and_what_lies_between_is_no_step(
+    tmp_path: Path, packed: Packed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+import time
+from itertools import islice
+import fastload
+loader = fastload.DataLoader({data!r}, 8, num_workers=1)
+for epoch in range(300):
+    for batch in islice(loader, 3):
+        time.sleep(0.01)
+    time.sleep(0.06)  # it evaluates, say
+    print(epoch)
+"""
+    (tmp_path / "counts.py").write_text(text.format(data=str(packed("tar", [96]))))
+    found = profile_script(tmp_path / "counts.py", seconds=0.3)
+    epochs = len(capsys.readouterr().out.split())
+    assert 3 < epochs < 200
+    assert f"The script looped {epochs + 1} times" in found.notes[-1]
+    assert found.verdict.limit == "step"
+    assert 10 <= found.model.stage_ms["step"] < 22, "30 with its share of what lies between"
+    assert 10 <= found.model.batch_ms < 22
+    assert all(10 <= rung.batch_ms < 22 for rung in found.rungs)
+
+
+def test_the_loaders_stats_count_while_it_is_profiled(tmp_path: Path, packed: Packed) -> None:
+    text = """
+import fastload
+loader = fastload.DataLoader({data!r}, 8)
+for number, batch in enumerate(loader):
+    stats = loader.stats()
+    assert 0 < stats.waiting_seconds / stats.consumer_seconds <= 1
+    assert (stats.batches, stats.samples) == (number + 1, 8 * (number + 1))
+"""
+    (tmp_path / "looks.py").write_text(text.format(data=str(packed("tar", [96]))))
+    assert profile_script(tmp_path / "looks.py", seconds=0.2).rungs
+
+
+def test_what_the_script_raises_has_a_note_of_what_it_was_given(tmp_path: Path, packed: Packed) -> None:
+    text = """
+import fastload
+for number, batch in enumerate(fastload.DataLoader({data!r}, 8, num_workers=1)):
+    if number == 5:
+        raise ValueError("a schedule of 5 steps is over")
+"""
+    (tmp_path / "plans.py").write_text(text.format(data=str(packed("tar", [96]))))
+    with pytest.raises(ValueError, match="a schedule of 5 steps is over") as caught:
+        profile_script(tmp_path / "plans.py", seconds=5)
+    said = "fastload profile had given it 6 batches, real, repeated and made-up ones, in place of an epoch's"
+    assert caught.value.__notes__ == [said]
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("fastload-")]
+
+
+def test_several_ranks_are_refused(script: Path, packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import fastload\nfor batch in fastload.DataLoader({data!r}, 8): pass"
+    script.write_text(text.format(data=str(packed("tar", [96]))))
+    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 0)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    with pytest.raises(ConfigError, match=r"on 2 ranks: .*torchrun --nproc-per-node 1 -m fastload\.cli profile"):
+        profile_script(script, seconds=0.3)
+
+
+def test_a_loader_of_torchs_own_is_said_to_be_passed_over(
+    tmp_path: Path, packed: Packed, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """
+import fastload, torch.utils.data
+for _ in range(2):
+    assert [int(n) for n in torch.utils.data.DataLoader(range(2))] == [0, 1]
+while True:
+    for batch in fastload.DataLoader({data!r}, 8):
+        next(iter(torch.utils.data.DataLoader(range(2))))
+"""
+    (tmp_path / "both.py").write_text(text.format(data=str(packed("tar", [96]))))
+    before = torch.utils.data.DataLoader.__iter__
+    with caplog.at_level("INFO", logger="fastload.profile"):
+        profile_script(tmp_path / "both.py", seconds=0.2)
+    (said,) = [each.getMessage() for each in caplog.records if each.name == "fastload.profile.script"]
+    assert said.startswith("the script iterates over a torch.utils.data.DataLoader, which is not profiled")
+    assert torch.utils.data.DataLoader.__iter__ is before
 
 
 def test_the_command_profiles_a_script_and_tries_what_it_advises(script: Path, packed: Packed, tmp_path: Path) -> None:
