@@ -27,13 +27,12 @@ from fastload.meter import Clock, Meter, Stats
 from fastload.order.cursor import Step, steps
 from fastload.order.distribute import Share
 from fastload.order.shuffle import Ints
+from fastload.profile import pagecache
 from fastload.profile.gpu import StepsOnStream, events_of
 from fastload.shards.read import Reader, Rows
 
 RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
 RECORDED_BATCHES = 16
-_PLACES, _APART = 16, 1 << 16  # of a file, looked at for pages that stayed in memory; looking may bring their like in
-_ASKED = 5  # times to forget a file
 _LEAST = 3  # batches of a measurement
 _ROUNDS = 5  # of measuring things in turn, at most
 _SLOW_SECONDS = 1.0  # after which, and twice the time that was meant, fewer do: of slow batches, one has many samples
@@ -202,6 +201,7 @@ class Rig:
         self.at_hand: AtHand | None = None
         self.device, self.chain, self.share = loader.device, loader._chain, loader._share()
         self._pool = BufferPool(pinned=loader.pin_memory, limit=64)
+        self._dropped: list[str] = []  # files that were in memory, and were dropped from it
         self.reopen()
         if not self.order.samples:
             raise ConfigError("profile: the data set has no samples")
@@ -332,38 +332,22 @@ class Rig:
         first file that stays decides: those behind it are left in memory.
         """
         files = self.files
-        if not files or not hasattr(os, "posix_fadvise"):
+        if not files or not pagecache.can_forget():
             return False
         self.reopen()
-        return all(map(_forgotten, files))
+        for path in files:
+            was_there = pagecache.in_memory(path)
+            if not pagecache.forgotten(path):
+                return False
+            if was_there:
+                self._dropped.append(path)
+        return True
 
-
-def _forgotten(path: str) -> bool:
-    """Ask the system to forget a file, and look whether it did."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fdatasync(file)  # pages that are not written yet cannot be dropped
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # looking must not read ahead
-        size = os.fstat(file).st_size
-        for _ in range(_ASKED):
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            if not any(_in_memory(file, offset) for offset in range(0, size, max(size // _PLACES, _APART))):
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # what looking brought in
-                return True
-            time.sleep(0.01)  # pages that were used just now are let go a little later
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return False
-
-
-def _in_memory(file: int, offset: int) -> bool:
-    try:
-        os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    return True
+    def read_back(self, seconds: float) -> None:
+        """Bring back what was in memory before, as far as there is time: what runs next may count on it."""
+        deadline = time.perf_counter() + seconds
+        while self._dropped and pagecache.read(self._dropped[0], deadline):
+            del self._dropped[0]
 
 
 class Recorded:

@@ -64,6 +64,12 @@ class Verdict:
         """Why gains cannot be told; empty where they can. Batches that come late are no reason: they are found as what
         is measured beyond the model."""
         late = any("prefetch_factor" in each.setting for each in self.advice)
+        if self.was_cold:
+            return (
+                "The files came from the disk in the run that was judged: when the loader ran again, from memory, a "
+                f"batch took × {self.again:.2f} as long. To be told what a change brings once they are there, read the "
+                "shards before (cat SHARDS > /dev/null) and profile again."
+            )
         if abs(self.model_error) > _DOUBT and not late:
             why = f"the model is {self.model_error:+.0%} off what was measured"
         elif self.again is not None and abs(self.again - 1) > _DOUBT:
@@ -71,6 +77,17 @@ class Verdict:
         else:
             return ""
         return f"{why[0].upper()}{why[1:]}: the machine was too busy to tell what a change would bring; run again."
+
+    @property
+    def was_cold(self) -> bool:
+        """The run that was judged took as long as one does whose files come from the disk, and much longer than the
+        same from memory: it was the first that read them."""
+        return (
+            self.again is not None
+            and bool(self.first_epoch)
+            and self.again < 1 - _DOUBT
+            and abs(self.again - (1 - self.cold_share)) < _DOUBT
+        )
 
     @property
     def first_epoch(self) -> str:

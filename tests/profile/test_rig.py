@@ -12,7 +12,7 @@ import torch.utils.data
 
 from fastload.loader import DataLoader
 from fastload.order.cursor import steps
-from fastload.profile import rig
+from fastload.profile import pagecache, rig
 from fastload.profile.rig import Rig, another_round, drive, enough
 
 Packed = Callable[..., Path]
@@ -86,10 +86,31 @@ def test_the_first_file_that_stays_in_memory_is_the_last_that_is_to_be_forgotten
         asked.append(path)
         return len(asked) < 2
 
-    monkeypatch.setattr(rig, "_forgotten", forgotten)
+    monkeypatch.setattr(pagecache, "forgotten", forgotten)
     taken = Rig(DataLoader(packed("tar", [3, 3, 3]), 4))
     assert not taken.drop_page_cache()
     assert asked == list(taken.files[:2])
+
+
+def test_files_that_were_in_memory_before_they_were_dropped_are_brought_back_as_far_as_there_is_time(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, read = Rig(DataLoader(packed("tar", [3, 3, 3]), 4)), []
+    first, _, last = taken.files
+
+    def bring(path: str, deadline: float) -> bool:
+        read.append(path)
+        return time.perf_counter() < deadline
+
+    monkeypatch.setattr(pagecache, "in_memory", lambda path: path in (first, last))
+    monkeypatch.setattr(pagecache, "forgotten", lambda path: True)
+    monkeypatch.setattr(pagecache, "read", bring)
+    assert taken.drop_page_cache()
+    taken.read_back(0.0)
+    assert read == [first]
+    taken.read_back(60.0)
+    taken.read_back(60.0)
+    assert read == [first, first, last]
 
 
 def test_slow_batches_are_few_when_warming_up_and_when_measured(

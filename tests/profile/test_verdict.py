@@ -208,6 +208,21 @@ def test_where_model_and_measurement_disagree_no_gains_are_told() -> None:
     assert late.doubt == "", "batches that come late are what prefetching is advised for"
 
 
+def test_a_run_whose_files_came_from_the_disk_is_not_taken_for_one_on_a_busy_machine() -> None:
+    cold = model(threads=1, read=28, decode=4, step=1)  # as it ran first; WARM is the same from memory
+    found = judge(cold, rungs=[WARM, COLD])
+    assert found.doubt.startswith(
+        "The files came from the disk in the run that was judged: when the loader ran again, from memory, a batch took "
+        "× 0.31 as long. "
+    )
+    assert "cat SHARDS" in found.doubt
+    assert "busy" not in found.doubt
+    assert judge(replace(cold, batch_ms=45), rungs=[WARM, COLD]).doubt.startswith("The files came"), "whatever is off"
+    assert "too busy" in judge(cold, rungs=[replace(WARM, batch_ms=20), COLD]).doubt, "neither as cold nor as warm"
+    assert "too busy" in judge(cold, rungs=[WARM, replace(COLD, batch_ms=11, cost_ms=1)]).doubt, "the disk is fast"
+    assert judge(replace(cold, batch_ms=34), rungs=[replace(WARM, batch_ms=33)]).doubt == ""
+
+
 def test_gains_are_bounds_where_other_programs_take_the_processors() -> None:
     def advised(queued_ms: float, cpu_ms: float = 2.0) -> bool:
         busy = replace(model(threads=1, decode=40, step=8, cores=2, cpu_ms=cpu_ms), queued_ms=queued_ms)
