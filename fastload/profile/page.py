@@ -21,6 +21,7 @@ from fastload.profile.words import (
     queued,
     rate,
     speed,
+    untried,
 )
 from fastload.report.page import render_page
 
@@ -71,6 +72,7 @@ def _values(profile: Findings) -> dict[str, Any]:
         "measured": measured(profile),
         "fetching": 100 * profile.model.fetch_ms / longest,
         "predicted": predicted,
+        "untried": untried,
         "about": about(profile),
         "adds": adds,
         "calm": "; ".join(calm(profile)),
@@ -140,8 +142,8 @@ _PAGE = """
 {% else %}<p>No change of the loader would bring 5% or more.</p>{% endif %}</section>
 
 {% if p.tried %}<section><h2>What it brought when it was tried</h2><ol>{% for each in p.tried %}
-<li><b>{{ each.advice.change }}</b>: {% if each.came is none %}not tried, for it takes more than other arguments of the
-loader.{% else %}{% if not verdict.doubt %}predicted {{ predicted(verdict, each.advice)[0] }}, {% endif %}
+<li><b>{{ each.advice.change }}</b>: {% if each.came is none %}{{ untried(each.advice) }}.{% else %}
+{% if not verdict.doubt %}predicted {{ predicted(verdict, each.advice)[0] }}, {% endif %}
 came × {{ "%.3g"|format(each.came / each.now) }}
 {%- if each.off is not none and not verdict.doubt %} ({{ "%+.0f"|format(100 * each.off) }}%){% endif %}.
 <span class="quiet">{{ rate(each.now) }} samples/s without it, {{ rate(each.came) }} with it

@@ -25,6 +25,7 @@ from fastload.profile.words import (
     queued,
     rate,
     speed,
+    untried,
 )
 
 WIDTH = 110  # of the report as a string
@@ -93,7 +94,7 @@ def _tried(profile: Findings) -> RenderableType:
     for each in profile.tried:
         told = predicted(profile.verdict, each.advice)[0]
         if each.came is None or each.now is None:
-            table.add_row(each.advice.change, told, "", "", "not tried: takes other than arguments")
+            table.add_row(each.advice.change, told, "", "", untried(each.advice))
             continue
         came = f"× {each.came / each.now:.3g}"
         off = "" if each.off is None or profile.verdict.doubt else f"{each.off:+.0%}"

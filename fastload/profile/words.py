@@ -12,6 +12,7 @@ from fastload.profile.verdict import Verdict
 
 QUEUED_WORTH_SAYING = 0.2  # of the time that threads could have run; below, figures are of the program alone
 FIRST_WORTH_SAYING = 1.0  # seconds that the first batch waits for a server
+_MOVED = 1.5  # times the ceiling: what is measured above it moves bytes all the same, from nearer caches; beyond, none
 
 
 def rate(value: float) -> str:
@@ -41,6 +42,11 @@ def predicted(verdict: Verdict, advice: Advice) -> tuple[str, str]:
         return "", ""
     most = "at most " if advice.bound else ""
     return most + gain(advice.gain), most + rate(advice.samples_per_second)
+
+
+def untried(advice: Advice) -> str:
+    """Why an advice was not tried: a profile is of one device, and of the data as it is."""
+    return "not tried: " + (f"another {', '.join(advice.setting)}" if advice.setting else "no argument of the loader")
 
 
 def calm(found: Findings) -> list[str]:
@@ -113,7 +119,8 @@ def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
     what that is.
 
     A stage that decompresses or checks as it reads cannot reach it; one far below has something else to do than to move
-    bytes. One above it moves none, as where rows are handed on where they lie in memory: it has no share.
+    bytes. One far above it moves none, as where rows are handed on where they lie in memory: it has no share. What is a
+    little above has one of more than 1.
     """
     most = {
         "read": (found.ceilings.file_read, "reading a file from the page cache does"),
@@ -123,7 +130,7 @@ def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
     for each in found.capacities:
         best, what = most.get(each.stage, (None, ""))
         share = each.bytes_per_second / each.threads[-1] / best if best else 0.0
-        if 0 < share <= 1:
+        if 0 < share <= _MOVED:
             shares[each.stage] = share, what
     return shares
 

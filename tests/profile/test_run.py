@@ -30,7 +30,7 @@ from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.profile import Profile, profile, table
 from fastload.profile import run as profile_run
-from fastload.profile.advice import Advice, Tried
+from fastload.profile.advice import Advice
 from fastload.profile.capacity import Capacity
 from fastload.profile.model import Model
 from fastload.profile.rig import Rig, drive
@@ -227,12 +227,15 @@ def test_what_a_step_raises_comes_through_and_no_thread_is_left(data: Path, kind
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fastload-")]
 
 
-def test_what_takes_other_data_is_not_tried(data: Path) -> None:
+def test_what_takes_other_data_or_another_device_is_not_tried(data: Path) -> None:
     advice = Advice(change="pack anew", why="", gain=2.0, samples_per_second=20.0, stage="decode")
-    found = replace(run(data, "slow model"), tried=(Tried(advice=advice, now=None, came=None),))
-    assert found.tried[0].off is None
-    assert "not tried: takes other than arguments" in str(found)
-    assert "not tried, for it takes more than other" in page_of(found)
+    elsewhere = replace(advice, change='device="cuda"', setting={"device": "cuda"})
+    tried = tuple(drive(profile_run._try(Rig(make(data, "")), [advice, elsewhere], 60.0), lambda _: None))
+    assert [(each.now, each.came, each.off) for each in tried] == [(None, None, None)] * 2
+    found = replace(run(data, "slow model"), tried=tried)
+    for text in (str(found), page_of(found)):
+        assert "not tried: no argument of the loader" in text
+        assert "not tried: another device" in text
 
 
 @measured

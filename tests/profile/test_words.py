@@ -29,6 +29,7 @@ def test_shares_of_what_the_machine_does_are_by_thread_and_of_bytes_that_are_mov
         return SimpleNamespace(ceilings=Ceilings(memory_copy=9.0, file_read=100.0), capacities=(read, decode))
 
     assert of_ceiling(reading(50.0)) == {"read": (0.25, "reading a file from the page cache does")}
+    assert of_ceiling(reading(210.0))["read"][0] == pytest.approx(1.05), "two measurements differ"
     assert of_ceiling(reading(2_434.0)) == {}, "mapped, and moved by nobody"
 
 
