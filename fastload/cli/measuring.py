@@ -64,8 +64,8 @@ def profile(
     """Say which stage of loading limits, and what would help.
 
     Given shards, it measures loading alone, without a training step. With --script, a training script is run until its
-    first loop over a fastload.DataLoader has given the profile what it needs, on real and made-up batches, and is ended
-    there.
+    loops over its first fastload.DataLoader have given the profile what it needs, on real and made-up batches, and is
+    ended there. Of several ranks run one: torchrun --nproc-per-node 1 -m fastload.cli profile --script ...
 
     Of shards behind URLs, those of the first batch are fetched before anything but the server is measured, however long
     that takes, and those of more batches for a tenth of the seconds; a line on standard error says how much it is.

@@ -73,8 +73,14 @@ def profile(
 ) -> Profile:
     """Find out what limits a loader, and what a change would bring.
 
-    The loader's place in the run stays. Your step is run on real batches: a step that trains, trains. Shards on a disk
-    of this machine are dropped from its page cache, to see what a first epoch pays, unless a program has them mapped.
+    The loader's place in the run stays. Your step is run on real batches, on some of them again and again, and on
+    made-up ones of the same shapes (noise, under labels of another batch): a step that trains, trains on them all, and
+    so do running statistics such as BatchNorm's. Pass a step of a copy of your model, or load its state, and the
+    optimizer's, from before. A step that waits for other ranks (DistributedDataParallel's) may wait for ever, for how
+    many steps a rank takes depends on its clock: profile one rank, and a model that is not wrapped.
+
+    Shards on a disk of this machine are dropped from its page cache, to see what a first epoch pays, unless a program
+    has them mapped; those that were there are read again at the end, for a few seconds at most.
 
     Of shards behind URLs, the server is measured, and then those of the first batch are fetched, however long that
     takes, and those of more batches as far as there is time: all else is measured on them. How much that is the logger
