@@ -292,7 +292,8 @@ class _Rules:
             return
         keys, (names, numbers) = [self.table.keys[row] for row in rows.tolist()], told
         found = straddlers(keys, contents, names, numbers)
-        self._refuse_emptied(names, numbers, list(found))
+        if not self.splitting.sparse:
+            self._refuse_emptied(names, numbers, list(found))
         how = "nearly the same" if self.near else "the same"  # of contents that are the same none straddles any more
         for at, first in found.items():
             here, there = names[numbers[at]], names[numbers[first]]

@@ -68,6 +68,8 @@ class Splitting:
             count as copies: all that are near one sample are one content. Files are read once more for it, before
             packing. "keep": all stay, and nothing is read for it. None: "drop" with ranges or a column, "keep" where
             the source's own splits are taken over. Not with shares or folds, which have copies on one side in any case.
+        sparse: a split that gets no sample is left out, where it else is an error; for few samples that are added to
+            others, as `append` does.
 
     Raises:
         ConfigError: options that exclude each other, names that are no folder names, shares that do not sum to 1,
@@ -83,6 +85,7 @@ class Splitting:
     by: str | None = None
     column: str | None = None
     straddling: Straddling | None = None
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         ways = {"shares": self.shares, "folds": self.folds, "ranges": self.ranges, "column": self.column}
@@ -257,7 +260,7 @@ def share_out(
 
     Raises:
         ConfigError: a field that is not there, or whose values do not fit.
-        PackError: a sample without a split, or with two; a split without a sample.
+        PackError: a sample without a split, or with two; a split without a sample, unless they may be `sparse`.
     """
     rows = np.arange(len(table.keys), dtype=np.int64) if rows is None else rows
     told = as_told(table, splitting, rows)
@@ -265,7 +268,11 @@ def share_out(
         names, found = tuple(splitting.ratios), _by_hash(table, splitting, seed, rows, contents)
     else:
         names, found = told
-    for name, count in zip(names, np.bincount(found, minlength=len(names)).tolist(), strict=True):
+    counts = np.bincount(found, minlength=len(names))
+    if splitting.sparse:
+        there = np.flatnonzero(counts)
+        return Sharing(names=tuple(names[at] for at in there), rows=rows, numbers=np.searchsorted(there, found))
+    for name, count in zip(names, counts.tolist(), strict=True):
         if count == 0:
             wider = "a wider range" if splitting.by is not None else "a larger ratio"
             why = _too_few(table, splitting, rows, contents)

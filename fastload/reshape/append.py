@@ -31,7 +31,7 @@ from fastload.pack.lists import add_lists
 from fastload.pack.locking import held
 from fastload.pack.objects import Samples
 from fastload.pack.prepare import Prepare
-from fastload.pack.splitting import Splitting
+from fastload.pack.splitting import Splitting, parse_splitting
 from fastload.reshape.grow import check_moves, grown
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import Shape, write_shaped
@@ -225,9 +225,8 @@ def _options(source: str | Path | Samples, before: IndexFile, given: Mapping[str
         options["clean"] = Cleaning.from_json(known["clean"])
     if known.get("prepare"):
         options["prepare"] = Prepare(**known["prepare"])
-    if "split" not in given:
-        options["split"] = _same_splitting(before, known)
-    return {**options, **given, "format": before.shard_format}
+    split = parse_splitting(given["split"]) if "split" in given else _same_splitting(before, known)
+    return {**options, **given, "split": replace(split, sparse=True), "format": before.shard_format}
 
 
 def _of_its_form(source: str | Path | Samples, before: IndexFile, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -250,9 +249,9 @@ def _same_splitting(before: IndexFile, known: Mapping[str, Any]) -> Splitting:
     """
     if before.packed.get("source_splits") == "kept":
         return Splitting(straddling=known.get("straddling"))
-    if len(before.splits) == 1:
-        return Splitting(shares={next(iter(before.splits)): 1.0})
     by, column = known.get("split_by"), known.get("split_column")
+    if len(before.splits) == 1 and by is None and column is None and len(known.get("split") or ()) < 2:
+        return Splitting(shares={next(iter(before.splits)): 1.0})
     if known.get("split") is None and column is None:
         names = ", ".join(map(repr, before.splits))
         raise ConfigError(f"there are the splits {names}: say which the new samples go to, such as split='train=1'")

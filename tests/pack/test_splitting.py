@@ -250,6 +250,15 @@ def test_a_column_names_the_splits() -> None:
         share_out(table_of(split=["val", "a/b"]), Splitting(column="split"), seed=0)
 
 
+def test_splits_without_a_sample_are_left_out_where_they_may_be() -> None:
+    table = table_of(x=[60.0, 70.0])
+    by_x = Splitting(ranges="a=..10,b=11..50,c=51..", by="x", sparse=True)
+    assert sides(share_out(table, by_x, seed=0)) == {"c": [0, 1]}
+    both = Splitting(ranges="a=..10,b=11..65,c=66..", by="x", sparse=True)
+    assert sides(share_out(table, both, seed=0)) == {"b": [0], "c": [1]}
+    assert by_x.to_json() == Splitting(ranges="a=..10,b=11..50,c=51..", by="x").to_json()
+
+
 # Contents in several splits
 
 

@@ -185,6 +185,30 @@ def test_lists_of_pythons_and_their_split(tmp_path: Path) -> None:
     assert after.samples("val") >= 4
 
 
+def test_few_samples_need_not_reach_every_split(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack([{"__key__": f"a{i}", "x": i} for i in range(40)], out, split=SPLIT)
+    after = append([{"__key__": "n", "x": 1}], out)
+    assert after.samples("train") + after.samples("val") == 41
+    after = append([{"__key__": "m", "x": 2}], out, split=SPLIT)
+    assert after.samples("train") + after.samples("val") == 42
+    assert verify(out).ok
+    (tmp_path / "a.csv").write_text("key,text,part\nk1,a,train\nk2,b,test\n")
+    (tmp_path / "b.csv").write_text("key,text,part\nn1,z,train\nn2,z,test\n")
+    pack(tmp_path / "a.csv", tmp_path / "parts", split=Splitting(column="part"), workers=1)
+    after = append(tmp_path / "b.csv", tmp_path / "parts", workers=1)  # what "test" gets is a copy
+    assert {split: after.samples(split) for split in after.splits} == {"train": 2, "test": 1}
+
+
+def test_a_column_that_named_one_split_so_far_may_name_others(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "a.csv").write_text("key,text,part\nk1,a,train\nk2,b,train\n")
+    (tmp_path / "b.csv").write_text("key,text,part\nn1,c,test\n")
+    pack(tmp_path / "a.csv", out, split=Splitting(column="part"), workers=1)
+    after = append(tmp_path / "b.csv", out, workers=1)
+    assert {split: after.samples(split) for split in after.splits} == {"train": 2, "test": 1}
+
+
 def test_an_append_that_failed_can_be_run_again_but_nothing_else(tmp_path: Path) -> None:
     source, out = make_everything(tmp_path / "s", range(9)), tmp_path / "out"
     pack(make_everything(tmp_path / "s0", range(20, 29)), out)
