@@ -62,14 +62,14 @@ def append(source: str | Path | Samples, out: str | os.PathLike[str], *, prefix:
             is of the same form (a folder, a file of that ending), and cleaning, whose lists of what was left out grow.
             Cleaning, and what keeps contents from straddling splits (`Splitting.straddling`), compare new samples with
             each other, not with those that are there: shares and folds put a copy of one of these on its side, but a
-            range, a column or the source may put it on another.
+            range, a column or the source may put it on another. A split that gets none of them stays as it is.
 
     Returns: what index.json says: `packed` has the number of the version and its history.
 
     Raises:
         ConfigError: an option that does not fit, or no split where the folder has several and does not say how they
             were made.
-        ShardIndexError: `out` is not packed, or its fields are others.
+        ShardIndexError: `out` is not packed, its fields are others, or its tokens of another vocabulary.
         PackError: a key that is there already, or a faulty source; an append of something else is unfinished; another
             process appends or repairs.
     """

@@ -15,7 +15,14 @@ from fastload.pack.lists import add_lists
 from fastload.reshape.parts import all_facts, check_keys, in_order, set_parts, typed_bytes
 from fastload.reshape.shaping import OnShard, Part, Shape, write_shaped
 from fastload.reshape.sources import PackedSet, open_set, refuse_inside
-from fastload.reshape.unite import United, changer, unite, united_cleaning, united_statistics
+from fastload.reshape.unite import (
+    United,
+    changer,
+    unite,
+    united_cleaning,
+    united_statistics,
+    united_vocabulary,
+)
 from fastload.shards.index import IndexFile, ShardFormat
 from fastload.sizes import parse_size
 
@@ -48,7 +55,7 @@ def merge(
 
     Raises:
         ConfigError: fewer than two sources, an unknown format, or formats that differ and no choice.
-        ShardIndexError: fields that do not fit (which, and where).
+        ShardIndexError: fields that do not fit (which, and where), tokens of several vocabularies.
         PackError: two samples with one key, or a content that is not what its field says.
         CorruptError: a damaged shard of a source.
     """
@@ -84,6 +91,7 @@ def merge(
                     {"source": each.name, "samples": each.samples, **({"prefix": p} if p else {})}
                     for each, p in zip(sets, prefixes, strict=True)
                 ],
+                **united_vocabulary(sets),
             },
         )
         result = {split: index.split(split, str(out)) for split in index.splits}

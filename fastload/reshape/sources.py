@@ -36,7 +36,8 @@ class PackedSet:
         name: of its folder or file.
         splits: name -> the shards of that split.
         fields: of all splits.
-        statistics, packed: as index.json has them; empty where there is none.
+        statistics, packed: as index.json has them; empty where there is none, and of one split's folder but for its
+            vocabulary, packed["tokens"].
         own: fastload packed it, so that what can be known of each sample is in its index.
         folder: with the lists of what packing left out; None where fastload did not pack it.
     """
@@ -80,12 +81,14 @@ def open_set(data: str | os.PathLike[str]) -> PackedSet:
     else:
         splits = {path.name if path.is_dir() else ONLY_SPLIT: open_index(data)}
     first = next(iter(splits.values()))
-    own = path.is_dir() and _is_split(path) and _is_own(IndexFile.load(path.parent / INDEX_NAME))
+    whole = IndexFile.load(path.parent / INDEX_NAME) if path.is_dir() and _is_split(path) else None
+    own = whole is not None and _is_own(whole)
     return PackedSet(
         name=path.name,
         shard_format=first.shard_format,
         splits=splits,
         fields=merge_fields(first.shard_format, ((name, index.fields) for name, index in splits.items())),
+        packed={"tokens": whole.packed["tokens"]} if whole is not None and "tokens" in whole.packed else {},
         own=own,
     )
 

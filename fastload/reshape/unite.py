@@ -35,8 +35,9 @@ def unite(sets: Sequence[PackedSet], shard_format: ShardFormat) -> United:
 
     Raises:
         ShardIndexError: a field that one lacks, that has another kind or sort of number in it, or whose numbers are
-            classes in one and plain numbers in another.
+            classes in one and plain numbers in another; tokens of several vocabularies.
     """
+    united_vocabulary(sets)
     classes: dict[str, dict[str, int]] = {}
     for each in sets:
         for name, info in each.fields.items():
@@ -58,6 +59,25 @@ def unite(sets: Sequence[PackedSet], shard_format: ShardFormat) -> United:
     )
     fields = {n: replace(i, classes=tuple(classes[n]) if n in classes else None) for n, i in merged.items()}
     return United(fields=fields, labels=labels)
+
+
+def united_vocabulary(sets: Sequence[PackedSet]) -> dict[str, Any]:
+    """The vocabulary of the tokens, as index.json has it, under its name; empty where none is known.
+
+    Raises: ShardIndexError for several: the same number is another token in each, and nothing else would tell.
+    """
+    known = [(each.name, each.packed["tokens"]) for each in sets if "tokens" in each.packed]
+    if not known:
+        return {}
+    first, about = known[0]
+    for name, other in known[1:]:
+        if other["digest"] != about["digest"]:
+            these, those = (f"{one['tokenizer']}, {one['digest']}" for one in (other, about))
+            raise ShardIndexError(
+                f"tokens in {name} are of another vocabulary ({these}) than in {first} ({those}); pack both with one"
+                " tokenizer"
+            )
+    return {"tokens": about}
 
 
 def changer(prefix: str, labels: Mapping[str, tuple[int, ...]]) -> Callable[[Record], Record] | None:

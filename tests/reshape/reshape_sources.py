@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import samples
+import tokenizers
 from pack_sources import jpeg, png
+from tokenizers import models, pre_tokenizers
 
 from fastload.shards.idx import Idx
 from fastload.shards.index import IndexFile
@@ -42,6 +44,14 @@ def make_tokens(folder: Path) -> Path:
     fields = Idx(str(folder / "train/shard-000000.idx")).fields
     replace(index, fields=fields, packed={"fastload": "0"}).save(folder)
     return folder
+
+
+def word_tokenizer(path: Path, *vocabulary: str) -> Path:
+    """A tokenizer of whole words."""
+    made = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(path))
+    return path
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from pack_sources import Stopped, jpeg, png, tree
-from reshape_sources import make_everything, stamps
+from reshape_sources import make_everything, stamps, word_tokenizer
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
 
@@ -375,6 +375,18 @@ def test_what_failed_before_its_first_shard_is_in_nobodys_way(tmp_path: Path) ->
     (out / STAGING_NAME / "packed").mkdir(parents=True)  # of a run that was killed
     (out / STAGING_NAME / "plan.json").write_text('{"source": "/typo.txt", "options": {}, "base": "x"}')
     assert append(lines(tmp_path / "b.txt", 4, 4), out, prefix="b/").samples("train") == before.samples("train") + 4
+
+
+def test_a_tokenizer_that_is_another_by_now_is_refused(tmp_path: Path) -> None:
+    out, tokenizer, prepare = tmp_path / "out", tmp_path / "t.json", fastload.Prepare(tokenizer=tmp_path / "t.json")
+    word_tokenizer(tokenizer, "?", "line")
+    pack(lines(tmp_path / "a.txt", 0, 4), out, prepare=prepare, workers=1)
+    word_tokenizer(tokenizer, "?", "other", "line")
+    with pytest.raises(ShardIndexError, match=r"tokens in b.txt are of another vocabulary .* than in out"):
+        append(lines(tmp_path / "b.txt", 4, 4), out, prefix="b/", workers=1)
+    assert open_index(out).samples == 4
+    word_tokenizer(tokenizer, "?", "line")
+    assert append(tmp_path / "b.txt", out, prefix="b/", workers=1).samples("train") == 8
 
 
 def test_options_of_the_source_are_those_of_the_first(tmp_path: Path) -> None:

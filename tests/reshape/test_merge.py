@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import samples
 from pack_sources import photo, png, tree
-from reshape_sources import make_everything
+from reshape_sources import make_everything, word_tokenizer
 from samples import FORMATS, freeze
 from typer.testing import CliRunner
 
@@ -207,6 +207,27 @@ def test_fields_that_do_not_fit(two: tuple[Path, Path], tmp_path: Path) -> None:
 def labels_only(path: Path) -> Path:
     path.write_text("label\ncat\ndog\n")
     return path
+
+
+def test_tokens_of_several_vocabularies_are_refused(tmp_path: Path) -> None:
+    """Each would read as words of the other."""
+    tokenizer = word_tokenizer(tmp_path / "words.json", "?", "one", "two")
+    for name, by in (("a", "bytes"), ("b", "bytes"), ("c", tokenizer), ("d", "bytes")):
+        rows = [{"__key__": f"{name}{i}", "text": "one two"} for i in range(3)]
+        pack(rows, tmp_path / name, prepare=fastload.Prepare(tokenizer=by), split={"train": 1.0}, workers=1)
+    a, b, c, d = (tmp_path / name for name in "abcd")
+    message = (
+        r"tokens in {} are of another vocabulary \(words.json, \w{{16}}\) than in {} \(bytes, \w{{16}}\); pack both"
+    )
+    with pytest.raises(ShardIndexError, match=message.format("c", "a")):
+        merge([a, c], tmp_path / "out")
+    with pytest.raises(ShardIndexError, match=message.format("train", "a")):
+        merge([a, c / "train"], tmp_path / "out")
+    merged = merge([a, b], tmp_path / "out")
+    assert merged.packed["tokens"] == IndexFile.load(a / "index.json").packed["tokens"]
+    with pytest.raises(ShardIndexError, match=message.format("c", "out")):
+        append(c, tmp_path / "out")
+    assert append(d, tmp_path / "out").samples("train") == 9
 
 
 def test_the_command(two: tuple[Path, Path], tmp_path: Path) -> None:
