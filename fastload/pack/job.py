@@ -198,7 +198,8 @@ def pack(
     if vocabulary is not None:
         made_with["tokens"] = vocabulary.to_json()
     with Journal(out, {"source": place, **options, **made_with}) as journal, _held(target, journal):
-        table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, progress)
+        keep_splits = not splitting.asked
+        table = opened if isinstance(opened, Table) else _read(opened, journal, lenience, keep_splits, progress)
         lookers = workers if engine == "local" and workers else len(os.sched_getaffinity(0))
         rules, apart = clean or Cleaning(), splitting.apart
         looked_at = rules.compare is not None or not in_memory(table)  # else `digests` is enough
@@ -225,7 +226,7 @@ def pack(
         origin = opened.origin if isinstance(opened, Stream) else None
         about: dict[str, Any] = {"source": origin or name, "options": options}
         if own_splits:
-            about["source_splits"] = "joined" if splitting.asked else "kept"
+            about["source_splits"] = "kept" if keep_splits else "joined"
         if jpeg == "seekable" and table.pictures:
             about["jpeg_kernel"] = native.available()
         about |= {name: made_with[name] for name in ("libraries", "tokens") if made_with.get(name)}
@@ -278,10 +279,12 @@ def _counts_kernel(opened: Table | Stream, jpeg: JpegMode) -> bool | None:
     return native.available() if matters else None
 
 
-def _read(stream: Stream, journal: Journal, lenience: Lenience, progress: bool | OnProgress) -> Table:
+def _read(
+    stream: Stream, journal: Journal, lenience: Lenience, keep_splits: bool, progress: bool | OnProgress
+) -> Table:
     """A stream as a table. How long it is comes out at its end, so that only a bar is told of it, no function."""
     with telling(progress is True, "reading", None) as tell:
-        return spool(stream, journal.spool, tell, lenience)
+        return spool(stream, journal.spool, tell, lenience, keep_splits=keep_splits)
 
 
 def _joined(

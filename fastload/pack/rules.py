@@ -156,6 +156,7 @@ class _Rules:
     alive: npt.NDArray[np.bool_] = field(init=False)
     rejected: list[Note] = field(default_factory=list)
     suspects: list[Note] = field(default_factory=list)
+    copies: set[int] = field(default_factory=set)  # rows of the same bytes as earlier ones
     near: dict[int, int] = field(default_factory=dict)  # row -> that of the earlier one
 
     def __post_init__(self) -> None:
@@ -315,14 +316,14 @@ class _Rules:
         rows = self.in_order(verdict)
         for at, first in repeats([findings.values["digest"][row].tobytes() for row in rows]).items():
             self.note(rows[at], "duplicate", f"the same bytes as {self.table.keys[rows[first]]}", verdict)
+            self.copies.add(rows[at])
 
     def near_duplicates(self, findings: Findings) -> None:
         verdict = self.cleaning.near_duplicates
         if verdict == "ignore" or self.asked is None:
             return
         finder, others = _judges(self.cleaning, self.asked, findings)
-        known = {(note.key, note.reason) for note in self.suspects}
-        rows = [row for row in self.in_order(verdict) if (self.table.keys[row], "duplicate") not in known]
+        rows = [row for row in self.in_order(verdict) if row not in self.copies]
         for row, (first, how) in near_repeats(rows, finder, others).items():
             self.note(row, "near_duplicate", f"like {self.table.keys[first]}: {how}", verdict)
             self.near[row] = first

@@ -158,7 +158,7 @@ def join_documents(
     tokens = tokens_name(name)
     info = FieldInfo(kind="tokens", dtype=sequences.vocabulary.dtype)
     made = Table(
-        keys=list(_keys([table.keys[order[document]] for document in documents])),
+        keys=list(_keys(documents, [table.keys[order[document]] for document in documents])),
         columns={tokens: rows.column(path)},
         fields={tokens: _with_extension(tokens, info)},
         ignored=table.ignored,
@@ -189,11 +189,12 @@ def _tasks(sizes: Int64s, split_of: Int64s) -> Iterator[TokenizeRun]:
         start, number = stop, number + 1
 
 
-def _keys(documents: list[str]) -> Iterator[str]:
+def _keys(documents: list[int], names: list[str]) -> Iterator[str]:
+    """Keys of rows, from the document that each begins with, and that one's key, which another split may have too."""
     number, last = 0, None
-    for key in documents:
-        number = number + 1 if key == last else 0
-        last = key
+    for document, key in zip(documents, names, strict=True):
+        number = number + 1 if document == last else 0
+        last = document
         yield f"{key}-{number:0{KEY_DIGITS}d}"
 
 

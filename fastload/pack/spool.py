@@ -51,7 +51,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _Number = bool | int | float
 
 
-def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -> Table:
+def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT, *, keep_splits: bool = False) -> Table:
     """Read a stream into a file; its table.
 
     Text in a field "label" is the name of a class, as in a manifest. Numbers that are whole in some samples and not in
@@ -62,6 +62,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         path: of the file; one that is there is written anew.
         tell: called with the samples and bytes that were read since the last call.
         lenience: whether contents may be damaged, for cleaning to find; what to do about missing values.
+        keep_splits: those of the source are taken over, and a key may be in each of them.
 
     Raises:
         ConfigError: something to fill that is no field.
@@ -130,7 +131,7 @@ def spool(stream: Stream, path: Path, tell: Tell, lenience: Lenience = STRICT) -
         splits=[split or "" for split in splits] if any(splits) else None,
         places=places,
     )
-    return settled(table, places.__getitem__, lenience.faulty, _unnamed(table))
+    return settled(table, places.__getitem__, lenience.faulty, _unnamed(table), by_split=keep_splits)
 
 
 def _add(

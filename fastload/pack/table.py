@@ -170,7 +170,7 @@ class Table:
     """All samples of a source in its natural order.
 
     Attributes:
-        keys: [n], each once.
+        keys: [n], each once; where the source's splits are kept, once in each.
         columns: field -> where its contents come from.
         fields: field -> what the index says of it; the same names in the same order.
         ignored: files of a folder that are no samples.
@@ -230,21 +230,29 @@ def file_types(column: Column) -> str | Sequence[str]:
     return column.types if isinstance(column, Files | Spans) else ""
 
 
-def check_keys(keys: Sequence[str], place: Callable[[int], str]) -> None:
+def check_keys(keys: Sequence[str], place: Callable[[int], str], splits: Sequence[str] | None = None) -> None:
     """Every key once, UTF-8, and without control characters, which tools that list or extract archives trip over.
 
     Args:
         keys: [n].
         place: what errors call the origin of a row's key.
+        splits: in each of which a key may be once, [n]; None: it may be once in all.
 
     Raises:
         PackError: naming the place of a key that cannot be one, or both places of one that comes twice.
     """
-    for row, why in _key_faults(keys, place):
+    for row, why in _key_faults(keys, place, splits):
         raise PackError(f"{_printable(place(row))}: {why}")
 
 
-def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Mapping[int, str] | None = None) -> Table:
+def settled(
+    table: Table,
+    place: Callable[[int], str],
+    faulty: bool,
+    others: Mapping[int, str] | None = None,
+    *,
+    by_split: bool = False,
+) -> Table:
     """The table with keys that `check_keys` takes.
 
     Args:
@@ -252,16 +260,18 @@ def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Map
         place: what errors call a row.
         faulty: samples with other keys, or other faults, are left out, and no error.
         others: row -> another fault of it.
+        by_split: the splits of the source are kept, and a key may be in each of them.
 
     Raises: PackError for a fault that is an error, or where no sample is left.
     """
+    splits = table.splits if by_split else None
     if not faulty:
         for row, why in sorted((others or {}).items()):
             raise PackError(f"{_printable(place(row))}: {why}")
-        check_keys(table.keys, place)
+        check_keys(table.keys, place, splits)
         return table
     faults = dict(others or {})
-    faults |= dict(_key_faults(table.keys, place, faults))
+    faults |= dict(_key_faults(table.keys, place, splits, faults))
     if not faults:
         return table
     left_out = [
@@ -275,20 +285,21 @@ def settled(table: Table, place: Callable[[int], str], faulty: bool, others: Map
 
 
 def _key_faults(
-    keys: Sequence[str], place: Callable[[int], str], others: Collection[int] = ()
+    keys: Sequence[str], place: Callable[[int], str], splits: Sequence[str] | None, others: Collection[int] = ()
 ) -> Iterator[tuple[int, str]]:
     """Rows whose keys cannot be theirs, and why; `others` have none, being left out in any case."""
-    if len(set(keys)) == len(keys) and _is_plain("".join(keys)):
+    named: Sequence[object] = keys if splits is None else list(zip(splits, keys, strict=True))
+    if len(set(named)) == len(keys) and _is_plain("".join(keys)):
         return
-    first: dict[str, int] = {}
+    first: dict[object, int] = {}
     for row, key in enumerate(keys):
         if row in others:
             continue
         if not _is_plain(key):
             wrong = "has control characters" if _CONTROL.search(key) else "is not UTF-8"
             yield row, f"the key {key!r} {wrong}; rename it"
-        elif first.setdefault(key, row) != row:
-            other = place(first[key])
+        elif first.setdefault(named[row], row) != row:
+            other = place(first[named[row]])
             hint = "a key is the path without its extension, dots in the name count as '_'"
             yield row, f"the key {key!r} is that of {other} too; rename one ({hint})"
 

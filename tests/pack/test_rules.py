@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,16 @@ def test_duplicates_keep_the_first_by_key() -> None:
     reported = clean(table, duplicates="report")
     assert reported.rows.tolist() == [0, 1, 2, 3]
     assert reported.counts() == {"rejected": {}, "reported": {"duplicate": 2}}
+
+
+def test_a_copy_and_what_is_nearly_one_may_have_the_same_key() -> None:
+    """In two splits that are the source's own."""
+    words = " ".join(f"w{i}" for i in range(60))
+    table = replace(
+        table_of(keys=["a", "b", "b"], text=[words, words, f"{words} more"]), splits=["train", "train", "val"]
+    )
+    found = clean(table, duplicates="report", near_duplicates="report")
+    assert found.counts() == {"rejected": {}, "reported": {"duplicate": 1, "near_duplicate": 1}}
 
 
 def test_all_contents_count_unless_said_otherwise() -> None:

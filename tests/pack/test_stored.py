@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tqdm
-from pack_sources import check_alike, jpeg, photo, png, wav
+from pack_sources import Stopped, check_alike, jpeg, photo, png, stop_after, tree, wav
 from test_convert import GOLDEN, check_common, edit_index, unpack
 
 import fastload
@@ -24,6 +24,7 @@ from fastload import Cleaning
 from fastload.errors import ConfigError, CorruptError, FastloadError, PackError
 from fastload.pack import pack, stored
 from fastload.shards.index import FieldInfo
+from fastload.verify import verify
 
 tqdm.tqdm.monitor_interval = 0  # `datasets` would start its thread, and workers then could not be forked
 
@@ -239,6 +240,35 @@ def test_the_splits_of_a_source_are_kept_unless_others_are_asked_for(tars: Path,
     assert {name: flat.samples(name) for name in flat.splits} == {"train": 16, "val": 8}
     one = pack(tmp_path / "flat", tmp_path / "d", workers=1, split="a=0.5,b=0.5")
     assert (sum(one.samples(name) for name in one.splits), one.packed["source_splits"]) == (24, "joined")
+
+
+def test_a_key_may_be_in_each_split_that_a_source_has(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    for split in ("train", "val"):
+        order = (0, 1, 2) if split == "train" else (2, 1, 0)
+        files = {f"{i}.txt": f"{split} {i} ".encode() * 99 for i in order}
+        write_tar(source / split / "0.tar", files)
+    options: dict[str, Any] = {"workers": 1, "shard_size": "3KiB", "clean": Cleaning(on_error="skip")}
+    index = pack(source, tmp_path / "whole", **options)
+    assert {name: index.samples(name) for name in index.splits} == {"train": 3, "val": 3}
+    assert index.statistics["cleaning"] == {"rejected": {}, "reported": {}}
+    with pytest.raises(Stopped):
+        pack(source, out, **options, progress=stop_after(out, 4))
+    pack(source, out, **options)
+    assert tree(out) == tree(tmp_path / "whole")
+    assert verify(out, decode=True).ok
+    for split in ("train", "val"):
+        found = {sample["__key__"]: sample["text"] for sample in stream(out / split)}
+        assert found == {f"{i}": f"{split} {i} " * 99 for i in range(3)}
+    rows = pack(source, tmp_path / "rows", workers=1, prepare=fastload.Prepare(tokenizer="bytes", sequence_length=400))
+    assert {name: rows.samples(name) for name in rows.splits} == {"train": 5, "val": 4}
+    keys = sorted(sample["__key__"] for sample in stream(tmp_path / "rows" / "val"))
+    assert keys == ["0-000000", "1-000000", "2-000000", "2-000001"]
+    for more in ({}, {"clean": Cleaning(max_errors=1, on_error="skip")}):
+        with pytest.raises(
+            PackError, match=r"the key '2' is that of .*train/0.tar, sample '2' too; rename one|3 samples"
+        ):
+            pack(source, tmp_path / "joined", split="a=0.5,b=0.5", workers=1, **more)
 
 
 def test_splits_of_the_hub_are_kept(tmp_path: Path) -> None:
