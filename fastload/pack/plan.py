@@ -104,14 +104,16 @@ class Plan:
         return state.hexdigest()
 
 
+def path_bytes(text: str) -> bytes:
+    """Names of files as bytes, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def hash_column(state: xxhash.xxh3_64 | xxhash.xxh3_128, column: Column, rows: Int64s) -> None:
     """Add what is known of some contents of a column."""
     match column:
         case Files():
-            # keys and types stand for the paths: another file of the same size and time is not worth hashing them
-            state.update(
-                repr(column.types if isinstance(column.types, str) else [column.types[r] for r in rows]).encode()
-            )
+            state.update(path_bytes("\0".join([column.paths[row] for row in rows.tolist()])))  # which say the types too
             state.update(column.sizes[rows].tobytes() + column.mtimes[rows].tobytes())
         case Inline():
             state.update(column.sizes[rows].tobytes())
@@ -121,7 +123,7 @@ def hash_column(state: xxhash.xxh3_64 | xxhash.xxh3_128, column: Column, rows: I
             if column.digests is not None:
                 state.update(column.digests[rows].tobytes() + column.sizes[rows].tobytes())
             else:
-                state.update(f"{column.path}\0{column.mtime}".encode())
+                state.update(path_bytes(f"{column.path}\0{column.mtime}"))
                 state.update(column.starts[rows].tobytes() + column.sizes[rows].tobytes())
         case _:
             state.update(column.values[rows].tobytes())

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from fastload.pack.findings import Findings
-from fastload.pack.plan import hash_column
+from fastload.pack.plan import hash_column, path_bytes
 from fastload.pack.surveyor import Questions, Survey, Surveyor, content_sizes, pieces
 from fastload.pack.table import Files, Spans, Table
 from fastload.pack.tasks import Tell
@@ -101,9 +101,7 @@ class _Kept:
         state.update("\0".join(self._table.keys[task.start : task.stop]).encode())
         for name, column in self._table.columns.items():
             state.update(name.encode())
-            if isinstance(column, Files):
-                state.update("\0".join([column.root, *column.paths[task.start : task.stop]]).encode())
-            elif isinstance(column, Spans):
-                state.update(column.path.encode())
+            if isinstance(column, Files | Spans):
+                state.update(path_bytes(column.root if isinstance(column, Files) else column.path))
             hash_column(state, column, rows)
         return state.hexdigest()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pack_sources import Stopped, stop_after, tree
 
 from fastload.errors import ConfigError, PackError
+from fastload.pack import pack
 from fastload.pack.plan import Plan, make_plan
 from fastload.pack.splitting import Splitting, share_out
 from fastload.pack.table import Inline, Table, Values
@@ -93,6 +99,25 @@ def test_the_digest_changes_with_what_is_packed() -> None:
     digests = {plan_of(sizes, 1 << 20, {"train": 1.0}).digest(plan_of(sizes, 1 << 20, {"train": 1.0}).shards[0])
                for sizes in ([5, 5], [5, 6], [5, 5, 5])}  # fmt: skip
     assert len(digests) == 3
+
+
+def test_files_that_change_places_are_packed_anew(tmp_path: Path) -> None:
+    """Of one size and time, so that only their names tell them apart; keys come from elsewhere."""
+    for i in range(4):
+        np.save(tmp_path / f"{i}.npy", np.full(3, i))
+        os.utime(tmp_path / f"{i}.npy", ns=(1, 1))
+
+    def run(name: str, files: list[int], **options: Any) -> Path:
+        rows = "".join(f"k{key},{file}.npy\n" for key, file in enumerate(files))
+        (tmp_path / "m.csv").write_text(f"key,array\n{rows}")
+        pack(tmp_path / "m.csv", tmp_path / name, shard_size=2000, shuffle=False, workers=1, **options)
+        return tmp_path / name
+
+    clean, out = run("clean", [1, 0, 3, 2]), tmp_path / "out"
+    assert len(list(clean.rglob("*.tar"))) == 4
+    with pytest.raises(Stopped):
+        run("out", [0, 1, 2, 3], progress=stop_after(out, 1))
+    assert tree(run("out", [1, 0, 3, 2])) == tree(clean)
 
 
 @pytest.mark.parametrize(
