@@ -23,10 +23,13 @@ class Findings:
         values: name -> [n, ...]. "digest": XXH3-128 of the compared contents, uint8 [n, 16]; "<field>.<fact>": int64
             [n], as the index has them, and "<field>.characters"; "<field>.phash": uint64 [n], "<field>.thumbnail":
             uint8 [n, 48] (`likeness.picture_likeness`); "signature": uint32 [n, 128] (`likeness.text_signature`).
+        passing: one of the faults is that of a read (a right that is lacking, a server that is away), and no word on
+            the content: another time it may be none.
     """
 
     faults: Mapping[int, str]
     values: Mapping[str, Array]
+    passing: bool = False
 
     def to_bytes(self, about: str) -> bytes:
         """As a NumPy archive; `about` says what of, and is checked when it is read again."""
@@ -58,5 +61,7 @@ class Findings:
             start += len(part.values["digest"])
         names = listed[0].values
         return Findings(
-            faults=faults, values={name: np.concatenate([part.values[name] for part in listed]) for name in names}
+            faults=faults,
+            values={name: np.concatenate([part.values[name] for part in listed]) for name in names},
+            passing=any(part.passing for part in listed),
         )

@@ -4,7 +4,8 @@ table --chunks--> tasks --workers--> findings --> OUT/.fastload-pack/survey-0000
 
 A chunk is the same whatever the number of workers, and its file is durable before the next is asked for, so that a run
 that was killed goes on with what it found out. A file counts for the samples that it was made of, as far as paths,
-sizes and times tell, and for the questions that were asked.
+sizes and times tell, and for the questions that were asked. A chunk with a sample that could not even be read has none,
+and is looked at again: rights and servers come back without a trace in sizes and times.
 
 The workers are those that pack (workers.py), not a pool of concurrent.futures: they leave when the run is killed, hold
 its lock until then, and are forked only where that is safe.
@@ -90,7 +91,8 @@ class _Kept:
 
     def keep(self, task: Any, found: Any) -> Iterable[Any]:
         """Take a result of the workers; it leads to no other task."""
-        write_atomic(self._folder / _NAME.format(task.number), found.to_bytes(self._about(task)))
+        if not found.passing:
+            write_atomic(self._folder / _NAME.format(task.number), found.to_bytes(self._about(task)))
         self.known[task] = found
         return ()
 

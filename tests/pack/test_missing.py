@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from fastload import Cleaning, StreamingDataset
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError
-from fastload.pack import pack
+from fastload.pack import contents, pack
 from fastload.pack.missing import Cells, Lenience, mend
 from fastload.pack.tabular import read_cells
 from fastload.shards.index import IndexFile
@@ -197,12 +197,28 @@ def test_empty_and_missing_files_of_a_manifest(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_may_not_be_read_or_is_a_text_of_other_bytes(tmp_path: Path) -> None:
-    for name, content in {"a.txt": b"whole", "b.txt": b"\xff", "c.txt": b""}.items():
+def test_a_file_that_may_not_be_read_or_is_a_text_of_other_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in {"a.txt": b"whole", "b.txt": b"\xff", "c.txt": b"", "d.txt": b"secret"}.items():
         (tmp_path / "source").mkdir(exist_ok=True)
         (tmp_path / "source" / name).write_bytes(content)
-    pack(tmp_path / "source", tmp_path / "out", clean=Cleaning(on_error="skip", max_errors=2), workers=1)
+    opened = contents._open_file
+
+    def refused(root: int, path: str) -> int:
+        if path == "d.txt":  # whatever its rights, root may read it
+            raise PermissionError(13, "Permission denied")
+        return opened(root, path)
+
+    monkeypatch.setattr(contents, "read_files", lambda root, paths, starts, sizes, view, done: done)  # not in C
+    monkeypatch.setattr(contents, "_open_file", refused)
+    pack(tmp_path / "source", tmp_path / "out", clean=Cleaning(on_error="skip", max_errors=3), workers=1)
     assert samples(tmp_path / "out").keys() == {"a"}
+    assert [(key, why.rpartition(": ")[2]) for key, _, _, why in rejected(tmp_path / "out")] == [
+        ("b", "not UTF-8 (invalid start byte at byte 0)"),
+        ("c", "the file is empty (0 bytes)"),
+        ("d", "Permission denied"),
+    ]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
