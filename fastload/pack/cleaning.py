@@ -41,7 +41,8 @@ class Cleaning:
             or with a value that its field cannot hold: of another type than the first sample's, a list with a null in
             it; "raise" stops at the first. A shard or an archive that cannot be read at all stops the run in any case.
         max_errors: with "skip": how many are put up with; None: any number.
-        decode: "full" decodes every picture and sound for it; "headers" reads their headers and looks for their ends.
+        decode: "full" decodes every picture and sound for it; "headers" reads their headers and looks for their ends,
+            unless packing itself decodes (`Prepare` of pictures and sounds, statistics): "skip" then decodes them too.
         ranges: measure -> range that it must be in, both ends included. Measures: any field of numbers; "bytes",
             "width", "height", "aspect" (width / height), "seconds", "characters", of every field that has them, or of
             one, as "image.width". Or as text: `"width=32..,seconds=0.5..30"`.

@@ -206,7 +206,9 @@ def pack(
         separates = splitting.separates(table)
         if separates and clean is None:
             share_out(table, splitting, seed=seed)  # what is wrong is said before contents are read
-        asked = questions(table, rules, digests=(splitting.by_content or separates) and looked_at, apart=apart)
+        by_content = (splitting.by_content or separates) and looked_at
+        decoded = prepare.decodes or statistics
+        asked = questions(table, rules, digests=by_content, apart=apart, decoded=decoded)
         cleaned = _clean(table, rules, asked, splitting, journal, out, lookers, progress)
         contents = cleaned.contents
         if splitting.by_content and contents is None:

@@ -142,6 +142,11 @@ class Prepare:
         return found
 
     @property
+    def decodes(self) -> bool:
+        """Whether pictures or sounds are decoded, so that what is damaged behind its header is found."""
+        return self._resize is not None or self._sound is not None
+
+    @property
     def _resize(self) -> Resize | None:
         if self.resize_longer is not None:
             return Resize(side="longer", pixels=self.resize_longer, quality=self.quality)

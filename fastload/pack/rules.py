@@ -66,7 +66,12 @@ class Cleaned:
 
 
 def questions(
-    table: Table, cleaning: Cleaning, *, digests: bool = False, apart: Collection[str] = ()
+    table: Table,
+    cleaning: Cleaning,
+    *,
+    digests: bool = False,
+    apart: Collection[str] = (),
+    decoded: bool = False,
 ) -> Questions | None:
     """What the survey has to find out; None if nothing needs it.
 
@@ -76,6 +81,7 @@ def questions(
         digests: contents are to be compared whatever the rules are.
         apart: fields that make no difference to what is the same, like that of the labels which a rule looks at, unless
             the rules name the fields that do.
+        decoded: packing decodes contents, which then have to be whole where faults are to be skipped.
 
     Raises: ConfigError for fields that are not there, or that cannot be compared.
     """
@@ -95,7 +101,7 @@ def questions(
     if near and not any(by_kind.values()):
         raise ConfigError(f"near_duplicates needs a field of pictures or texts; compared are {', '.join(compare)}")
     return Questions(
-        full=cleaning.decode == "full",
+        full=cleaning.decode == "full" or (decoded and cleaning.on_error == "skip"),
         compare=compare,
         pictures=by_kind["image"],
         texts=by_kind["text"],

@@ -20,7 +20,7 @@ from pack_sources import Stopped, jpeg, photo, stop_after, tree
 from test_likeness import encoded, smooth
 from typer.testing import CliRunner
 
-from fastload import Bytes, Cleaning, Splitting, StreamingDataset
+from fastload import Bytes, Cleaning, Prepare, Splitting, StreamingDataset
 from fastload.cli import app
 from fastload.errors import ConfigError, PackError
 from fastload.pack import job, pack
@@ -418,6 +418,19 @@ def test_the_first_fault_stops_the_run_unless_told_otherwise(dirty: Path, tmp_pa
         (dirty / name).unlink()
     assert pack(dirty, tmp_path / "out", clean=Cleaning(duplicates="drop"), workers=2).samples("train") == 64
     assert not (tmp_path / "out" / JOURNAL_NAME).exists()
+
+
+@pytest.mark.parametrize("way", [{"prepare": Prepare(resize_longer=16)}, {"statistics": True}], ids=["resize", "sums"])
+def test_what_packing_decodes_is_skipped_where_it_does_not_decode(tmp_path: Path, way: dict[str, Any]) -> None:
+    whole, source = photo(1), tmp_path / "source"
+    source.mkdir()
+    (source / "garbled.jpg").write_bytes(whole[:3000] + bytes(3000) + whole[6000:])
+    (source / "whole.jpg").write_bytes(whole)
+    with pytest.raises(PackError, match=r"garbled.jpg: .*skip such"):
+        pack(source, tmp_path / "strict", workers=1, jpeg="keep", **way)
+    index = pack(source, tmp_path / "out", workers=1, jpeg="keep", clean=Cleaning(on_error="skip"), **way)
+    assert index.statistics["cleaning"]["rejected"] == {"unreadable": 1}
+    assert [note[:2] for note in notes(tmp_path / "out/rejected.parquet")] == [("garbled", "garbled.jpg")]
 
 
 def test_another_type_is_refused(images: Path, tmp_path: Path) -> None:
