@@ -17,6 +17,7 @@ Python's iterables, lists, data sets     objects.py      stream
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -155,19 +156,37 @@ def _detect(folder: Path) -> str:
         return written
     endings: set[str] = set()
     compressed = medical = False
-    for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+    for names, linked in _names_below(folder):
         for name in names:
             ending = name.rpartition(".")[2].lower()
             if KIND_OF_EXTENSION.get(ending) in ("image", "audio") and name[0] != ".":
                 return "files"
-            endings.add(ending)
-            compressed, medical = compressed or is_compressed(name), medical or is_medical(name)
+            if not linked:  # links are followed to files alone
+                endings.add(ending)
+                compressed, medical = compressed or is_compressed(name), medical or is_medical(name)
     if endings & {"tar", "parquet"}:
         return "shards"
     if endings & {"jsonl", "ndjson"} or compressed:
         return "documents"
     return "medical" if medical else "files"
+
+
+def _names_below(folder: Path) -> Iterator[tuple[list[str], bool]]:
+    """The names of the files in each folder below one, hidden folders left out, and whether a link leads there. Links
+    are followed, but to no folder that was come to already: they may lead in a circle."""
+    known, linked = {os.path.realpath(folder)}, set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        yield names, place in linked
+        below, folders[:] = sorted(name for name in folders if name[0] != "."), []
+        for name in below:
+            path = os.path.join(place, name)
+            real, is_link = os.path.realpath(path), os.path.islink(path)
+            if is_link and real in known:
+                continue
+            folders.append(name)
+            known.add(real)
+            if is_link or place in linked:
+                linked.add(path)
 
 
 def _of_file(

@@ -148,6 +148,22 @@ def test_links_are_followed_and_rings_refused(tmp_path: Path) -> None:
         read_source(source)
 
 
+def test_pictures_that_a_link_leads_to_say_what_a_folder_is(tmp_path: Path) -> None:
+    source = make(tmp_path / "s", {"notes.jsonl": b'{"text": "x"}\n'})
+    make(tmp_path / "elsewhere", {"pictures/a.jpg": jpeg(1), "shards/b.tar": b"x", "c.jsonl": b"x"})
+    assert not isinstance(open_source(source), Table)
+    (source / "b").symlink_to(tmp_path / "elsewhere/pictures")
+    assert read_source(source).keys == ["b/a"]
+    (source / "metadata.jsonl").write_text('{"file_name": "b/a.jpg", "caption": "x"}\n')
+    assert list(read_source(source).fields) == ["image", "caption"]
+    (tmp_path / "ring/z").mkdir(parents=True)
+    (tmp_path / "ring/a").symlink_to(tmp_path / "ring")
+    (tmp_path / "ring/b").symlink_to(tmp_path / "elsewhere/shards")
+    (tmp_path / "ring/c").symlink_to(tmp_path / "ring/z")
+    make(tmp_path / "ring", {"z/d.jsonl": b'{"text": "x"}\n'})
+    assert not isinstance(open_source(tmp_path / "ring"), Table), "texts, though a link leads there first"
+
+
 def test_a_folder_of_texts(tmp_path: Path) -> None:
     table = read_source(make(tmp_path / "s", {"pos/a.txt": b"good", "neg/b.txt": b"bad"}))
     assert table.keys == ["neg/b", "pos/a"]
