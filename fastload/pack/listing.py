@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -38,7 +39,7 @@ class Listing:
     def measure(self, folder: int, prefix: str) -> None:
         """Look up the sizes and times of what was listed last, of one folder: a descriptor, and its path and slash.
 
-        The size of a link to a file that is not there is -1.
+        The size of a link is -1 if it leads nowhere, in a circle, or to where one may not look.
         """
         names = [path[len(prefix) :] for path in self.paths[len(self.sizes) :]]
         sizes, times = stat_files(folder, names)
@@ -47,7 +48,9 @@ class Listing:
         for name in names[len(sizes) :]:
             try:
                 about = os.stat(name, dir_fd=folder)
-            except FileNotFoundError:
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) and not _is_link(name, folder):
+                    raise
                 self.sizes.append(-1)
                 self.mtimes.append(0)
             else:
@@ -113,8 +116,8 @@ def list_files(source: Path, faulty: bool = False) -> Found:
                 name = entry.name
                 ending = name.rpartition(".")[2]
                 known = _TYPES.get(ending) or _TYPES.get(ending.lower())
-                plain = entry.is_file()
-                if not plain and entry.is_dir():
+                plain, is_folder = _kind(entry)
+                if is_folder:
                     below.append(_below(source, prefix, parents, entry))
                 elif known is not None and (plain or entry.is_symlink()):
                     kind, file_type = known
@@ -166,6 +169,21 @@ def _entries(descriptor: int) -> list[os.DirEntry[str]]:
     with os.scandir(descriptor) as scan:
         entries = [entry for entry in scan if entry.name[0] != "."]
     return sorted(entries, key=attrgetter("name"))
+
+
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether an entry is a regular file, and whether it is a folder; neither, where a link leads to nothing."""
+    try:
+        plain = entry.is_file()
+        return plain, not plain and entry.is_dir()
+    except OSError:  # a link in a circle, or to where one may not look
+        if not entry.is_symlink():
+            raise
+        return False, False
+
+
+def _is_link(name: str, folder: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
 def _below(source: Path, prefix: str, parents: tuple[str, ...], entry: os.DirEntry[str]) -> tuple[str, tuple[str, ...]]:

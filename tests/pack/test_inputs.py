@@ -196,6 +196,13 @@ def test_broken_links_and_names_that_are_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"s/b.jpg is a broken link"):
         read_source(source)
     (source / "b.jpg").unlink()
+    for target in ("b.jpg", "a.jpg/c.jpg"):  # in a circle; through what is no folder
+        (source / "b.jpg").symlink_to(target)
+        with pytest.raises(PackError, match=r"s/b.jpg is a broken link"):
+            read_source(source)
+        table = read_source(source, lenience=Lenience(faulty=True))
+        assert (table.keys, table.columns["image"].sizes.tolist()) == (["a", "b"], [1, -1])
+        (source / "b.jpg").unlink()
     os.mkfifo(source / "c.jpg")
     with pytest.raises(PackError, match=r"s/c.jpg is no regular file"):
         read_source(source)
