@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastload.pack.npyfiles import array_info, npy_bytes
 from fastload.pack.table import Column, Inline, Values, class_table, label_info
-from fastload.pack.values import Unfit, shown
+from fastload.pack.values import Unfit, refuse_blank, shown
 from fastload.shards.index import FieldInfo
 
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -22,6 +22,7 @@ def class_name(column: str, forced: bool, value: Any) -> str:
     """The name of a class; an integer is one only where the kind is `forced`."""
     if not isinstance(value, str) and not (forced and isinstance(value, int)):
         raise Unfit(f"column {column!r} has {shown(value)} among class names; write it as text")
+    refuse_blank("column", column, str(value))
     return str(value)
 
 

@@ -231,7 +231,7 @@ class _Rows:
     def keys(self, given: Sequence[Any] | None, columns: Mapping[str, Column]) -> list[str]:
         files = next((column for column in columns.values() if isinstance(column, Files)), None)
         if given is not None:
-            keys = [str(value).replace(".", "_") for value in given]
+            keys = ["" if value is None else str(value).replace(".", "_") for value in given]
             for row, key in enumerate(keys):
                 if not key or key.startswith("/") or key.endswith("/"):
                     self._refuse(row, f"{given[row]!r} cannot be a key")

@@ -40,7 +40,7 @@ from fastload.pack.table import (
     with_extensions,
 )
 from fastload.pack.tasks import Tell
-from fastload.pack.values import Unfit, Unlike, Value, encoded, field_of, unlike
+from fastload.pack.values import Unfit, Unlike, Value, encoded, field_of, refuse_blank, unlike
 from fastload.shards.index import FieldInfo
 from fastload.shards.members import DEFAULT_NAMES
 from fastload.shards.tar import write_all
@@ -328,6 +328,7 @@ class _Classes:
     def checked(self, name: str, value: Value) -> str:
         if not isinstance(value, str):
             raise unlike(name, value, FieldInfo(kind="text"))
+        refuse_blank("field", name, value)
         return value
 
     def add(self, checked: str) -> None:

@@ -179,6 +179,12 @@ def unlike(name: str, value: Value, info: FieldInfo) -> Unlike:
     return Unlike(f"field {name!r} is {found}, and {first}{example}")
 
 
+def refuse_blank(what: str, name: str, value: str) -> None:
+    """Raise Unfit for the name of a class that is empty: a label that is missing makes no class."""
+    if not value.strip():
+        raise Unfit(f"{what} {name!r} is empty among class names; fill it (--fill), or pass --drop-missing")
+
+
 def attempted(what: str, make: Callable[[Any], Value], stored: Any) -> Value | Unfit:
     """What `make` makes of something stored; where that is damaged, why there is no value.
 

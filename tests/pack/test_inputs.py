@@ -478,6 +478,10 @@ def test_rows_without_a_key_that_could_be_one_are_left_out(tmp_path: Path) -> No
     assert (table.keys, values(table, "n")) == (["a", "000000002"], [1, 3]), "what is left out takes no key from others"
     with pytest.raises(PackError, match=r"none of 1 samples can be read: .*m.csv, row 1: '/' cannot be a key, ..."):
         read_source(manifest(tmp_path, "key,n\n/,3\n"), lenience=Lenience(faulty=True))
+    source = manifest(tmp_path, '{"key": "a", "n": 1}\n{"key": null, "n": 2}\n', "m.jsonl")
+    with pytest.raises(PackError, match=r"m.jsonl, row 2: None cannot be a key; mend it, or leave such samples out"):
+        read_source(source)
+    assert read_source(source, lenience=Lenience(faulty=True)).keys == ["a"]
 
 
 def test_lines_that_are_no_text_or_no_csv_are_left_out(tmp_path: Path) -> None:
@@ -583,3 +587,14 @@ def test_class_names_that_are_no_texts_are_named(tmp_path: Path) -> None:
     source = manifest(tmp_path, '{"text": "x", "label": "a"}\n{"text": "y", "label": 1}\n', "m.jsonl")
     with pytest.raises(PackError, match=r"row 2: column 'label' has 1 among class names; write it as text"):
         read_source(source)
+
+
+def test_a_label_that_is_blank_makes_no_class(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "text,label\nx,a\ny,\nz,b\n")
+    why = "column 'label' is empty among class names; fill it (--fill), or pass --drop-missing"
+    with pytest.raises(PackError, match=re.escape(f"m.csv, row 2: {why}; mend it, or leave such samples out")):
+        read_source(source)
+    for lenience in (Lenience(faulty=True), Lenience(drop=True)):
+        table = read_source(source, lenience=lenience)
+        assert (table.fields["label"].classes, labels(table)) == (("a", "b"), ["a", "b"])
+    assert labels(read_source(source, lenience=Lenience(fill={"label": "none"}))) == ["a", "none", "b"]

@@ -374,6 +374,22 @@ def test_a_class_beyond_the_names_is_named(tmp_path: Path) -> None:
     assert (list(table.keys), [left.place for left in table.left_out or ()]) == (["000000002"], ["row", "row -1"])
 
 
+def test_a_label_that_is_blank_makes_no_class(tmp_path: Path) -> None:
+    source = [{"n": i, "label": name} for i, name in enumerate((" ", "a", "", "b"))]
+
+    def classes(**options: Any) -> Any:
+        table = spool(object_stream(source, None), tmp_path / "spool", lambda *counts: None, Lenience(**options))
+        return table.fields["label"].classes
+
+    message = (
+        "sample 1 of list: field 'label' is empty among class names; fill it (--fill), or pass --drop-missing; mend"
+    )
+    with pytest.raises(PackError, match=re.escape(message)):
+        classes()
+    assert classes(faulty=True) == classes(drop=True) == ("a", "b")
+    assert classes(fill={"label": "none"}) == ("a", "b", "none")
+
+
 def test_contents_that_come_in_several_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call gives at most 2 GiB; here 100 bytes."""
     whole = os.preadv
