@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from typer.testing import CliRunner
 from webserver import Server
 
-from fastload import Remote
+from fastload import Cleaning, Remote
 from fastload.cli import app
 from fastload.errors import ConfigError, MissingExtraError, PackError, SourceError
 from fastload.pack import cluster as module
@@ -283,6 +283,21 @@ def test_either_engine_goes_on_with_what_the_other_began(
     assert {path: path.stat().st_ino for path in kept} == kept
     pack(source, tmp_path / "clean", workers=1, **OPTIONS)
     assert tree(out) == tree(tmp_path / "clean")
+
+
+@pytest.mark.usefixtures("driver")
+def test_what_is_cleaned_prepared_and_summed_up_is_the_same(source: Path, tmp_path: Path) -> None:
+    large = source / "class0/large0.jpg"
+    (source / "class0/copy.jpg").write_bytes(large.read_bytes())
+    (source / "class0/cut.jpg").write_bytes(large.read_bytes()[:-400])
+    options = OPTIONS | {"prepare": Prepare(resize_longer=120), "statistics": True}
+    options["clean"] = Cleaning(on_error="skip", duplicates="drop")
+    index = pack(source, tmp_path / "ray", engine="ray", **options)
+    assert index == pack(source, tmp_path / "local", workers=1, **options)
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+    assert index.statistics["cleaning"]["rejected"] == {"duplicate": 1, "unreadable": 1}
+    assert sum(split["resized"] for split in index.statistics["resize"].values()) == 30
+    assert len(index.shards) > 2
 
 
 @pytest.mark.usefixtures("second")

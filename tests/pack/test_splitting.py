@@ -193,6 +193,25 @@ def test_folds_are_about_equal_and_never_move() -> None:
     assert share_out(large, Splitting(folds=5), seed=3).numbers[:500].tolist() == found.numbers.tolist()
 
 
+@pytest.mark.parametrize("by", ["group_by", "group_regex"])
+def test_folds_keep_groups_together_and_never_move_them(by: str) -> None:
+    def folds(samples: list[tuple[str, int]]) -> dict[str, set[str]]:
+        """The folds of each speaker's samples."""
+        table = replace(table_of(who=[who for who, _ in samples]), keys=[f"{who}_{take}" for who, take in samples])
+        splitting = Splitting(folds=4, group_by="who") if by == "group_by" else Splitting(folds=4, group_regex="^(.*)_")
+        sharing, found = share_out(table, splitting, seed=5), dict[str, set[str]]()
+        for (who, _), number in zip(samples, sharing.numbers.tolist(), strict=True):
+            found.setdefault(who, set()).add(sharing.names[number])
+        return found
+
+    samples = [(f"speaker{i % 40}", i) for i in range(200)]
+    before = folds(samples)
+    assert {len(one) for one in before.values()} == {1}
+    assert set.union(*before.values()) == {f"fold-{i}" for i in range(4)}
+    after = folds([(f"speaker{i % 55}", 1000 + i) for i in range(110)] + samples)
+    assert {who: after[who] for who in before} == before
+
+
 def test_several_folds_are_read_as_one(tmp_path: Path) -> None:
     write_rows(tmp_path / "m.jsonl", [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(60)])
     pack(tmp_path / "m.jsonl", tmp_path / "out", split=Splitting(folds=3, stratify="label"), workers=1)
