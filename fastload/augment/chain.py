@@ -16,12 +16,13 @@ import torch
 
 from fastload.augment import keyed
 from fastload.augment.colour import Normalize
-from fastload.augment.fused import Drawn, Fused, Targets, check_normalised, params_of
+from fastload.augment.fused import Drawn, Fused, check_normalised, params_of
 from fastload.augment.geometry import Geometric
 from fastload.augment.mix import MixUp
 from fastload.augment.operation import ImageOperation, Operation
 from fastload.augment.policies import AugMix, Policy
 from fastload.augment.strings import aeda, eda
+from fastload.augment.targets import Targets
 from fastload.augment.text import check_order
 from fastload.batch import Batch
 from fastload.errors import ConfigError

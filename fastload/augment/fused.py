@@ -9,14 +9,12 @@ Pixels become float once, and the result is rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from fastload.augment import keyed, matrices, resample
+from fastload.augment import keyed
 from fastload.augment.colour import ColorJitter, Linear, Normalize, apply_linear, turn_hue
 from fastload.augment.filters import RandomErasing
 from fastload.augment.geometry import Geometric, move
@@ -35,39 +33,11 @@ from fastload.augment.operation import (
     top_of,
     working,
 )
-from fastload.augment.policies import Policy
+from fastload.augment.targets import NONE, Targets, follow, path_of
 from fastload.batch import Batch
 from fastload.errors import ConfigError
 
 Drawn = dict[str, Params]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Fields that follow an image field.
-
-    Attributes:
-        images: fields of images of the same size, to which all is done alike, with the same draws: the other picture of
-            a stereo pair.
-        masks: [B, H, W] or [B, C, H, W], any dtype; resampled to the nearest pixel, `mask_fill` outside.
-        boxes: [B, N, 4] (x0, y0, x1, y1) in pixels, or a list of B [n, 4]; the upright box around the moved one, cut to
-            the image.
-        keypoints: [B, N, 2] (x, y) in pixels, pixel i covering [i, i + 1); or a list of B [n, 2].
-        mask_fill: what masks hold where the image shows what lay outside of it, e.g. the number of no class.
-    """
-
-    masks: tuple[str, ...] = ()
-    boxes: tuple[str, ...] = ()
-    keypoints: tuple[str, ...] = ()
-    mask_fill: float = 0
-    images: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.masks, *self.boxes, *self.keypoints, *self.images)
-
-    def __bool__(self) -> bool:
-        return bool(self.names)
 
 
 class Fused:
@@ -78,7 +48,7 @@ class Fused:
         targets: fields that follow the geometry.
     """
 
-    def __init__(self, operations: Sequence[Operation], targets: Targets = Targets()) -> None:
+    def __init__(self, operations: Sequence[Operation], targets: Targets = NONE) -> None:
         self.operations = tuple(operations)
         self.field = self.operations[0].field
         self.targets = targets
@@ -144,7 +114,8 @@ class Fused:
             for name in self.targets.images:
                 fields[name] = self.apply(self._alike(batch, name, images), drawn)
         if self.targets:
-            fields |= self._follow(batch, drawn, (images.shape[2], images.shape[3]))
+            path = path_of(self.groups, lambda o: params_of(drawn, o), (images.shape[2], images.shape[3]))
+            fields |= {} if path is None else follow(batch, self.targets, path, self.operations[0])
         return batch.replaced(fields)
 
     def _alike(self, batch: Batch, name: str, images: torch.Tensor) -> torch.Tensor:
@@ -162,40 +133,6 @@ class Fused:
             neediest = operation if operation.draws > neediest.draws else neediest
         return neediest
 
-    def _follow(self, batch: Batch, drawn: Drawn, size: matrices.Size) -> dict[str, Any]:
-        """The fields that follow, moved."""
-        moving = [o for o in self.operations if isinstance(o, Geometric | Policy)]
-        if not moving:
-            return {}
-        found: list[torch.Tensor] = []
-        before = size
-        for each in moving:
-            params = params_of(drawn, each)
-            if isinstance(each, Policy):
-                found += each.matrices(params, size)
-            else:
-                found.append(each.matrix(params, size))
-                size = each.out_size(size)
-        matrix, projective = matrices.product(found), any(isinstance(o, Geometric) and o.projective for o in moving)
-        fields: dict[str, Any] = {}
-        for name in self.targets.masks:
-            if name not in batch:
-                raise ConfigError(f"masks={name!r}: no such field in the batch, it has {', '.join(map(repr, batch))}")
-            mask = tensor_of(batch, moving[0], name)
-            planes = mask if mask.ndim == 4 else mask[:, None]
-            if planes.ndim != 4 or planes.shape[-2:] != before:
-                raise ConfigError(
-                    f"mask {name!r} has shape {list(mask.shape)}, its images are {before[0]}x{before[1]}; "
-                    f"pass [B, H, W] or [B, C, H, W] of that size"
-                )
-            moved = resample.nearest(planes, matrix, size, fill=self.targets.mask_fill, projective=projective)
-            fields[name] = moved if mask.ndim == 4 else moved[:, 0]
-        for name in self.targets.boxes:
-            fields[name] = _numbers(batch, name, 4, lambda boxes: matrices.move_boxes(boxes, matrix, size))
-        for name in self.targets.keypoints:
-            fields[name] = _numbers(batch, name, 2, lambda points: matrices.move_points(points, matrix))
-        return fields
-
 
 def params_of(drawn: Drawn, operation: Operation) -> Params:
     """The parameters of an operation.
@@ -209,41 +146,6 @@ def params_of(drawn: Drawn, operation: Operation) -> Params:
             f"pass what `draw` of the same chain gave"
         )
     return drawn[operation.name]
-
-
-def _numbers(batch: Batch, name: str, width: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A field of [B, N, width], or a list of B tensors [n, width], changed as [B, N, width]; rows without value stay.
-
-    Raises:
-        ConfigError: there is no such field, or it has another shape.
-    """
-    value = batch.get(name)
-    if isinstance(value, torch.Tensor) and value.ndim == 3 and value.shape[2] == width:
-        return change(value)
-    rows = [_flat_none(row, width) for row in value] if isinstance(value, list) else []
-    wrong = [row for row in rows if not _fits(row, width)] if rows else [value]
-    if wrong:
-        shape = list(wrong[0].shape) if isinstance(wrong[0], torch.Tensor) else repr(wrong[0])
-        raise ConfigError(
-            f"field {name!r}: {shape} where [B, N, {width}] is needed, or a list of B tensors [n, {width}]; "
-            f"the batch has {', '.join(map(repr, batch))}"
-        )
-    known = [row for row in rows if row is not None]
-    if not known:
-        return value
-    empty = known[0].new_zeros(0, width)
-    padded = pad_sequence([empty if row is None else row for row in rows], batch_first=True)
-    moved = change(padded)
-    return [None if row is None else moved[i, : len(row)] for i, row in enumerate(rows)]
-
-
-def _fits(row: Any, width: int) -> bool:
-    return row is None or (isinstance(row, torch.Tensor) and row.ndim == 2 and row.shape[1] == width)
-
-
-def _flat_none(row: Any, width: int) -> Any:
-    """An empty list, which becomes a tensor [0], as the [0, width] that it stands for."""
-    return row.new_zeros(0, width) if isinstance(row, torch.Tensor) and row.shape == (0,) else row
 
 
 def _colour(

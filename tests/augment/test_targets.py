@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
-from made import DEVICES, batch, pictures
+from made import DEVICES, batch, keys, pictures
 from torchvision import tv_tensors
 
 from fastload.augment import (
@@ -25,6 +25,7 @@ from fastload.augment import (
     RandomAffine,
     RandomCrop,
     RandomErasing,
+    RandomGrayscale,
     RandomHorizontalFlip,
     RandomPerspective,
     RandomResizedCrop,
@@ -288,3 +289,114 @@ def test_boxes_and_keypoints_cannot_follow_a_crop_that_decoding_makes(crop: Any,
         make_chain([chain], fields)
     make_chain([chain], {**fields, "image": Image(32)})
     make_chain([Compose([RandomHorizontalFlip()], masks="mask")], {**fields, "mask": Image(32, crop=crop)})
+
+
+# What passes over an image lose, one after another.
+
+
+def ones(count: int = 8, **fields: Any) -> Batch:
+    return batch(torch.ones(count, 3, 40, 40), mask=torch.ones(count, 40, 40, dtype=torch.int64), **fields)
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [RandomResizedCrop(20, scale=(0.2, 0.3)), RandomRotation((45, 45))],
+        [RandomResizedCrop(20, scale=(0.2, 0.3)), ColorJitter(), RandomHorizontalFlip(), RandomPerspective(0.8, p=1.0)],
+        [CenterCrop(20), RandomGrayscale(), RandomRotation((45, 45)), RandomHorizontalFlip()],
+        [RandomRotation((45, 45)), Resize(24), RandomRotation((45, 45))],
+        [RandomCrop(20), ColorJitter(), CenterCrop(30)],
+    ],
+    ids=str,
+)
+def test_masks_hold_the_fill_where_a_later_pass_shows_what_an_earlier_one_cut_off(
+    chain: list[Any], by_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operation, "by_rows", lambda images: by_rows)
+    found = Compose(chain, masks="mask", mask_fill=255)(ones())
+    black = found["image"].amax(1) < 0.01
+    assert bool(black.flatten(1).any(1).all())
+    assert set(found["mask"].unique().tolist()) == {1, 255}
+    assert bool((found["mask"][black] == 255).all())
+    white = found["image"].amin(1) > 0.99
+    assert bool((found["mask"][white] == 1).all())
+    third = Batch({name: value[2:3] for name, value in ones().items()}, sample_keys=keys(8)[2:3])
+    one = Compose(chain, masks="mask", mask_fill=255)(third)
+    assert one["mask"].equal(found["mask"][2:3])
+
+
+def turned(steps: list[list[tuple[str, float]]]) -> tuple[Compose, Any]:
+    """A chain of a policy, and parameters that have each sample go through such steps."""
+    chain = Compose([RandAugment(len(steps[0]))], masks="mask", boxes="boxes", mask_fill=255)
+    operations = torch.tensor([[NUMBER[name] for name, _ in row] for row in steps])
+    strengths = torch.tensor([[value for _, value in row] for row in steps])
+    return chain, {"RandAugment/image": {"operation": operations, "strength": strengths}}
+
+
+def test_masks_hold_the_fill_where_a_policys_second_operation_shows_what_the_first_left_out() -> None:
+    right, left, turn, shear = ("TranslateX", 0.25), ("TranslateX", -0.25), ("Rotate", 30.0), ("ShearY", 0.3)
+    nothing = ("Identity", 0.0)
+    steps = [[right, left], [left, right], [turn, turn], [turn, shear], [right, turn], [shear, left]]
+    steps += [[nothing, turn], [turn, nothing], [("Brightness", 0.0), turn], [nothing, nothing]]
+    boxes = torch.tensor([[0.0, 10, 40, 30]]).expand(len(steps), 1, 4)
+    chain, drawn = turned(steps)
+    found = chain.replay(ones(len(steps), boxes=boxes), drawn)
+    black, filled = found["image"].amax(1) == 0, found["mask"] == 255
+    assert black[0].equal(filled[0])
+    assert black[0, :, 30:].all()
+    assert black[1].equal(filled[1])
+    # pixels are taken twice by the image and once by the mask, which may be the pixel beside it
+    near = torch.nn.functional.max_pool2d(filled[:, None].float(), 3, 1, 1)[:, 0] > 0
+    far = torch.nn.functional.max_pool2d((~filled)[:, None].float(), 3, 1, 1)[:, 0] > 0
+    assert not bool((black & ~near).any())
+    assert not bool((~black & ~far).any())
+    assert found["boxes"][0].tolist() == [[0.0, 10.0, 30.0, 30.0]]
+    once, params = turned([[turn]])
+    alone = once.replay(ones(1, boxes=boxes[:1]), params)
+    for row in (6, 7, 8):
+        assert found["mask"][row].equal(alone["mask"][0]), "a step that does nothing loses nothing"
+        assert torch.allclose(found["boxes"][row], alone["boxes"][0], atol=1e-4)
+    assert not bool(filled[9].any())
+
+
+def test_boxes_are_cut_to_what_each_pass_was_given() -> None:
+    crop, turn = CenterCrop(20), RandomRotation((45, 45))
+    left_out, inside, cut = [0.0, 18, 6, 22], [14.0, 14, 26, 26], [4.0, 18, 16, 22]
+    boxes = torch.tensor([left_out, inside, cut, [10.0, 18, 16, 22]]).expand(2, 4, 4)
+    two = Compose([crop, ColorJitter(), turn], boxes="boxes")(ones(2, boxes=boxes))["boxes"]
+    one = Compose([crop, turn], boxes="boxes")(ones(2, boxes=boxes))["boxes"]
+    assert bool((one[:, 0, 2:] > one[:, 0, :2]).all()), "one pass turns it into the picture, and shows it"
+    assert bool((two[:, 0, 2:] == two[:, 0, :2]).all())
+    assert torch.allclose(two[:, 1], one[:, 1], atol=1e-4), "and is not the box around a box around it"
+    assert torch.allclose(two[:, 2], one[:, 3], atol=1e-4)
+    assert torch.allclose(two[:, 3], one[:, 3], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "message"),
+    [
+        (torch.uint8, -100, "whole numbers from 0 to 255; pass one of those, or masks of a dtype that .* torch.int64"),
+        (torch.uint8, 256, "whole numbers from 0 to 255"),
+        (torch.int8, 255, "whole numbers from -128 to 127"),
+        (torch.int64, 0.5, "whole numbers from .*, or masks of a dtype that holds it, e.g. torch.float32"),
+        (torch.int64, float("nan"), "whole numbers from"),
+        (torch.bool, 255, "whole numbers from 0 to 1;"),
+        (torch.float16, 1e6, "numbers from -65504.0 to 65504.0"),
+    ],
+)
+def test_a_fill_that_a_mask_cannot_hold_is_refused(dtype: torch.dtype, fill: float, message: str) -> None:
+    given = batch(pictures(2), mask=torch.zeros(2, 20, 24, dtype=dtype))
+    with pytest.raises(ConfigError, match=rf"mask_fill={fill!r}: mask 'mask' is {dtype}, which holds {message}"):
+        Compose([RandomHorizontalFlip()], masks="mask", mask_fill=fill)(given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [(torch.bool, 1), (torch.int16, -100), (torch.int64, 5.0), (torch.float16, -0.5), (torch.float32, float("inf"))],
+)
+def test_a_fill_that_a_mask_can_hold_is_in_it(dtype: torch.dtype, fill: float) -> None:
+    given = batch(pictures(2), mask=torch.zeros(2, 20, 24, dtype=dtype))
+    found = Compose([CenterCrop(30)], masks="mask", mask_fill=fill)(given)["mask"]
+    assert found.dtype == dtype
+    assert found[0, 0, 0].item() == fill
