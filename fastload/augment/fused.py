@@ -89,6 +89,7 @@ class Fused:
                 images = move([o for o in group if isinstance(o, Geometric)], images, params, top)
             elif isinstance(first, Linear | Normalize):
                 images, normalised = _colour(group, params, images, top)
+                dtype = images.dtype if normalised else dtype
                 top = 1.0
             elif isinstance(first, RandomErasing):
                 images = first.erase(images, params[0], top)
@@ -97,7 +98,7 @@ class Fused:
                 images = first.change(working(images).div(top) if top != 1 else working(images), params[0])
                 top = 1.0
         if normalised:
-            return like(before, images)
+            return like(before, images.to(dtype))
         back = from_working(images, dtype) if top == top_of(dtype) else from_unit(images, dtype)
         return like(before, back)
 

@@ -112,6 +112,20 @@ def test_other_dtypes_are_rounded_once(chain: str, dtype: torch.dtype) -> None:
     assert off.float().mean() < 1e-3  # equalize may see another level
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("after", [RandomRotation(30), Resize(16), RandomHorizontalFlip()], ids=repr)
+def test_what_moves_normalised_pixels_keeps_their_dtype(after: Operation, dtype: torch.dtype) -> None:
+    images = pictures(4).contiguous(memory_format=torch.channels_last)
+    for chain in (
+        [Normalize(dtype=dtype), after],
+        [ColorJitter(0.2), Normalize(dtype=dtype), RandomErasing(1.0), after],
+    ):
+        fused, alone = (Compose(chain, fuse=fuse)(batch(images))["image"] for fuse in (True, False))
+        assert fused.dtype == alone.dtype == dtype
+        assert fused.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(fused.float(), alone.float(), atol={torch.float32: 1e-4}.get(dtype, 0.02))
+
+
 def test_warps_after_one_another_are_one_and_lose_no_corner() -> None:
     images = pictures(4, 32, 32)
     there, back = RandomRotation((45, 45)), RandomRotation((-45, -45))
