@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,7 +63,7 @@ def with_targets(
     cell: Picture, masks: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], points: Sequence[torch.Tensor]
 ) -> Picture:
     """The picture with masks [H, W] or [C, H, W] (all that is not 0 tinted), boxes [N, 4] (x0, y0, x1, y1; those
-    without area left out) and keypoints [N, 2] drawn over it, in pixels."""
+    without area left out) and keypoints [N, 2] drawn over it, in pixels; what is not finite is left out."""
     pixels = cell.pixels.copy()
     for mask in masks:
         plane = (mask if mask.ndim == 2 else mask[0]).detach().cpu().numpy() != 0
@@ -71,10 +72,12 @@ def with_targets(
     image = PIL.Image.fromarray(pixels)
     pen = PIL.ImageDraw.Draw(image)
     for x0, y0, x1, y1 in (row for each in boxes for row in each.tolist()):
-        if x1 > x0 and y1 > y0:
-            pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_BOX)
+        if all(map(math.isfinite, (x0, y0, x1, y1))) and x1 > x0 and y1 > y0:
+            pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=_BOX)
     reach = max(1, min(image.size) // 100)
     for x, y in (row for each in points for row in each.tolist()):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            continue
         left, top = round(x - reach), round(y - reach)
         pen.rectangle((left, top, left + 2 * reach - 1, top + 2 * reach - 1), fill=_POINT)
     return Picture(pixels=np.asarray(image), note=cell.note)

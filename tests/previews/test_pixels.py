@@ -71,6 +71,19 @@ def test_masks_boxes_and_keypoints_are_drawn_over_a_picture() -> None:
     assert with_targets(grey, [torch.ones(1, 7, 7)], [], []).pixels.max() == 100, "a mask of another size is left out"
 
 
+def test_narrow_boxes_are_drawn_and_what_is_not_finite_is_left_out() -> None:
+    grey = picture(torch.full((3, 40, 60), 100, dtype=torch.uint8), None)
+    nan, infinite = float("nan"), float("inf")
+    narrow = with_targets(grey, [], [torch.tensor([[10.0, 10, 10.5, 30], [20.25, 5, 30, 5.5]])], []).pixels
+    changed = (narrow != 100).any(2)
+    assert changed[10:29, 10].all()
+    assert changed[5, 20:29].all()
+    assert changed.sum() <= 2 * 20
+    boxes = torch.tensor([[nan, 1.0, 5, 5], [1.0, 1, infinite, 5]])
+    points = torch.tensor([[nan, 3.0], [infinite, 3.0], [3.0, -infinite]])
+    assert (with_targets(grey, [], [boxes], [points]).pixels == 100).all()
+
+
 def tone(hertz: float, seconds: float = 1.0, rate: int = 8000) -> Sound:
     time = np.arange(round(seconds * rate)) / rate
     return Sound(sound=np.sin(2 * np.pi * hertz * time)[None].astype(np.float32), sample_rate=rate, length=len(time))
