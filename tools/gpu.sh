@@ -18,7 +18,7 @@ all_seconds=470 tests_seconds=220 # benchmarks have what is left, at least 30
 # module and package of all that is needed beyond torch's own family, what they need themselves included
 needed=(xxhash simplejpeg rich markdown_it:markdown-it-py mdurl pygments kornia kornia_rs:kornia-rs packaging
     pytest iniconfig pluggy hypothesis sortedcontainers psutil)
-for_benchmarks=(pytest_benchmark:pytest-benchmark cpuinfo:py-cpuinfo)
+for_benchmarks=(pytest_benchmark:pytest-benchmark cpuinfo:py-cpuinfo2)
 
 mode="${1:-run}"
 case "$mode" in
