@@ -2,7 +2,8 @@
 
 Randomness belongs to the sample: parameters are drawn from (seed, epoch, sample) and the operation's name, for the
 whole batch at once. Every operation has `draw(keys) -> params`, `apply(tensor, params)` and `replay(batch, params)`.
-Nothing loops over samples, and nothing makes the host wait for a GPU. Only where torch is told to be deterministic
+Nothing loops over samples but for boxes and keypoints that come as lists of B tensors, and EachText, whose strings are
+no tensors. Nothing makes the host wait for a GPU. Only where torch is told to be deterministic
 (torch.use_deterministic_algorithms) do its scatters on CUDA wait: those of the policies and RandomEqualize, which count
 levels, and of DeleteTokens, InsertTokens, InfillText and CorruptSpans, which move tokens together.
 
