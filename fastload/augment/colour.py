@@ -259,10 +259,12 @@ class Normalize(Operation):
     dtype: torch.dtype = dataclasses.field(default=torch.float32, kw_only=True)
 
     def __post_init__(self) -> None:
-        lists = all(hasattr(each, "__len__") for each in (self.mean, self.std))
+        lists = all(hasattr(each, "__len__") and getattr(each, "ndim", 1) == 1 for each in (self.mean, self.std))
         fits = lists and len(self.mean) == len(self.std) > 0 and all(s > 0 for s in self.std)
         self.check(fits, "pass mean and std as lists, a number a channel, as many of both, and each std above 0")
         self.check(self.dtype.is_floating_point, "pass a floating-point dtype")
+        for name in ("mean", "std"):  # tensors are no keys to find constants by
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
 
     @classmethod
     def from_index(

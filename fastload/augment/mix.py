@@ -103,6 +103,7 @@ class MixUp(Operation):
         check_p(self, self.p)
         self.check(self.classes >= 1, "classes must be at least 1")
         self.check(self.alpha > 0, "alpha must be above 0")
+        object.__setattr__(self, "alpha", float(self.alpha))  # its table is found by value
 
     @property
     def draws(self) -> int:

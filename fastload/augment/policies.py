@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -137,6 +138,10 @@ class TrivialAugmentWide(Policy):
     """
 
     side: int = 224
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.side, Real) and self.side > 0
+        self.check(good, f"side={self.side!r}: pass a number of pixels above 0")
 
     @property
     def layers(self) -> int:

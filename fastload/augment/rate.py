@@ -173,6 +173,8 @@ class SpeedPerturbation(AudioOperation):
         super().__post_init__()
         good = hasattr(self.factors, "__len__") and len(self.factors) > 0 and min(self.factors) > 0
         self.check(good, "factors must be above 0; pass them as a list, e.g. (0.9, 1.0, 1.1)")
+        # tensors are no keys to find constants by
+        object.__setattr__(self, "factors", tuple(float(each) for each in self.factors))
         ratios = {each: ratio_of(each) for each in (1.0, *self.factors)}
         if None not in ratios.values() and len(self.factors) <= MOST_CONVOLUTIONS:
             self._ratios.update({each: ratio for each, ratio in ratios.items() if ratio is not None})

@@ -24,8 +24,10 @@ class _Spans(TokenOperation):
     mean_span: float = dataclasses.field(default=3.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.check(0 < self.density < 1, "density must be between 0 and 1")
         self.check(self.mean_span >= 1, "mean_span must be at least 1 token")
+        object.__setattr__(self, "mean_span", float(self.mean_span))  # its table is found by value
 
     def plain(self, tokens: torch.Tensor, lengths: torch.Tensor) -> None:
         if self.special:

@@ -46,6 +46,11 @@ class TokenOperation(Operation):
     special: Sequence[int] = dataclasses.field(default=(), kw_only=True)
     field: str = dataclasses.field(default="tokens", kw_only=True)
 
+    def __post_init__(self) -> None:
+        self.check(hasattr(self.special, "__len__"), f"special={self.special!r}: pass a list of token numbers")
+        # tensors are no keys to find constants by
+        object.__setattr__(self, "special", tuple(int(each) for each in self.special))
+
     def params(self, u: torch.Tensor) -> Params:
         """`key`: int64 [B]; what each token draws comes from it and the token's place."""
         return {"key": keyed.seeds(u)}
@@ -134,19 +139,28 @@ class MaskTokens(TokenOperation):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_p(self, self.p)
         self.check(min(self.split) >= 0 and sum(self.split) <= 1 + 1e-9, "split must be two shares of at most 1")
         self.check(0 <= self.mask < self.vocabulary, "mask must be a number below vocabulary")
         good = self.continues is None or self.continues.shape == (self.vocabulary,)
         self.check(good, f"continues must be a tensor [{self.vocabulary}], an entry for each token number")
 
+    def _continuing(self, device: torch.device) -> torch.Tensor:
+        """`continues` on this device."""
+        assert self.continues is not None
+        found = self._moved.get(device)
+        if found is None:
+            found = self.continues.to(device, torch.bool)
+            if not torch.compiler.is_compiling():
+                self._moved[device] = found
+        return found
+
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
         size = tokens.shape[1]
         free, u = self.free(tokens, lengths), self.uniforms(params, 0, size)
         if self.continues is not None:
-            if tokens.device not in self._moved:
-                self._moved[tokens.device] = self.continues.to(tokens.device, torch.bool)
-            inner = self._moved[tokens.device][tokens]
+            inner = self._continuing(tokens.device)[tokens]
             word = (~(inner & free)).cumsum(1) - 1  # a word is numbered by its first token's place among first tokens
             u = u.gather(1, word.clamp(min=0))
         chosen = free & (u < self.p)
@@ -178,6 +192,7 @@ class ReplaceTokens(TokenOperation):
     p: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_p(self, self.p)
         self.check(self.vocabulary >= 1, "vocabulary must be at least 1")
 
@@ -195,6 +210,7 @@ class DeleteTokens(TokenOperation):
     p: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_p(self, self.p)
 
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
@@ -214,6 +230,7 @@ class InsertTokens(TokenOperation):
     p: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_p(self, self.p)
         self.check(self.vocabulary >= 1, "vocabulary must be at least 1")
 
@@ -236,6 +253,7 @@ class SwapTokens(TokenOperation):
     p: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_p(self, self.p)
 
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:

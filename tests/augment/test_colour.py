@@ -43,6 +43,7 @@ from fastload.augment import (
     RandomSolarize,
     RandomVerticalFlip,
     TrivialAugmentWide,
+    keyed,
 )
 from fastload.augment.operation import ImageOperation
 from fastload.errors import ConfigError
@@ -221,6 +222,17 @@ def test_noise_is_cut_shifted_and_left_out() -> None:
     assert_samples_stand_alone(operation, images)
 
 
+def test_noise_of_bytes_is_rounded_and_ends_at_black_and_white() -> None:
+    operation = GaussianNoise((0.1, 0.1), p=1.0)
+    for level in (0, 255):
+        found = operation(batch(torch.full((16, 3, 32, 32), level, dtype=torch.uint8)))["image"]
+        off = (found.double() - level).abs() / 255
+        assert found.dtype == torch.uint8
+        assert abs(float((off == 0).double().mean()) - 0.508) < 0.01, "half, and what is less than half a level away"
+        assert abs(float(off.mean()) - 0.1 / (2 * torch.pi) ** 0.5) < 0.001, "half of a normal distribution"
+        assert float(off.max()) < 0.6, "what is below black does not come back as white"
+
+
 # What is drawn.
 
 
@@ -285,12 +297,26 @@ def test_normalize_any_number_of_channels() -> None:
         Normalize()(batch(images))
 
 
+def test_normalize_by_tensors_keeps_no_more_constants_at_each_batch() -> None:
+    given, (mean, std) = batch(pictures(2)), (torch.tensor(each) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    operation = Normalize(mean, std)  # type: ignore[arg-type]
+    found = operation(given)["image"]
+    assert torch.allclose(found, Normalize()(given)["image"], atol=1e-5)
+    kept = len(keyed._constants)
+    for _ in range(3):
+        assert operation(given)["image"].equal(found)
+    assert len(keyed._constants) == kept
+    assert operation == Normalize(mean.tolist(), std.numpy())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Normalize((0.5,), (0.5, 0.5)), "as many of both"),
         (lambda: Normalize((), ()), "as many of both"),
         (lambda: Normalize(0.5, 0.5), "pass mean and std as lists, a number a channel"),  # type: ignore[arg-type]
+        (lambda: Normalize(torch.ones(3, 1), torch.ones(3, 1)), "pass mean and std as lists, a number a channel"),  # type: ignore[arg-type]
+        (lambda: Normalize(torch.tensor(0.5), torch.tensor(0.5)), "pass mean and std as lists"),  # type: ignore[arg-type]
         (lambda: Normalize((0.5,), (0.0,)), "each std above 0"),
         (lambda: Normalize(dtype=torch.uint8), "pass a floating-point dtype"),
         (lambda: ColorJitter(-0.1), "brightness=-0.1: pass two numbers, lower and upper"),

@@ -43,6 +43,13 @@ def test_weights_do_not_depend_on_torchs_default_device() -> None:
     assert 0 < float(found) < 0.25
 
 
+def test_an_alpha_that_is_a_tensor_is_a_number() -> None:
+    """A tensor would find no table that was computed before."""
+    operation = MixUp(5, alpha=torch.tensor(0.5))  # type: ignore[arg-type]
+    assert type(operation.alpha) is float
+    assert operation == MixUp(5, alpha=0.5)
+
+
 def test_partners_are_a_ring_of_the_valid_rows() -> None:
     for rows in range(1, 12):
         for padding in range(rows + 1):

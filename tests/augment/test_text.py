@@ -21,6 +21,7 @@ from fastload.augment import (
     MaskTokens,
     ReplaceTokens,
     SwapTokens,
+    keyed,
 )
 from fastload.augment.chain import make_chain
 from fastload.augment.spans import poisson
@@ -319,12 +320,47 @@ def test_a_chain_replays(name: str) -> None:
     assert not once["tokens"].equal(OPERATIONS[name](given)["tokens"])
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_is_one_graph_when_compiled(name: str) -> None:
+    operation, given = OPERATIONS[name], batch()
+    torch.compiler.reset()
+
+    def call(fields: dict[str, Any], drawn_from: torch.Tensor) -> dict[str, Any]:
+        return dict(operation(Batch(fields, sample_keys=drawn_from)))
+
+    found = torch.compile(call, backend="eager", fullgraph=True)(dict(given), given.sample_keys)
+    expected = operation(given)
+    assert found.keys() == expected.keys()
+    for field, value in expected.items():
+        assert found[field].dtype == value.dtype, field
+        assert found[field].equal(value), field
+
+
+def test_nothing_is_kept_that_was_made_while_torch_compiles() -> None:
+    operation = MaskTokens(5, VOCABULARY, continues=torch.arange(VOCABULARY) % 2 == 1)
+    tokens, params = batch()["tokens"], operation.draw(keys(COUNT))
+    torch.compiler.reset()
+    found = torch.compile(operation.apply, backend="eager")(tokens, params)
+    assert operation._moved == {}
+    assert operation.apply(tokens, params).equal(found)
+    assert list(operation._moved) == [tokens.device]
+
+
+def test_special_tokens_may_be_a_tensor() -> None:
+    given, operation = batch(), MaskTokens(5, VOCABULARY, special=torch.tensor(SPECIAL))  # type: ignore[arg-type]
+    found, kept = operation(given), len(keyed._constants)
+    assert found["tokens"].equal(MASK(given)["tokens"])
+    assert operation(given)["tokens"].equal(found["tokens"])
+    assert len(keyed._constants) == kept
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: MaskTokens(5, 4), "mask must be a number below vocabulary"),
         (lambda: MaskTokens(1, 4, split=(0.8, 0.3)), "split must be two shares"),
         (lambda: MaskTokens(1, 4, continues=torch.ones(3)), r"continues must be a tensor \[4\]"),
+        (lambda: SwapTokens(special=5), "special=5: pass a list of token numbers"),
         (lambda: DeleteTokens(2), r"p=2: must be in \[0, 1\]"),
         (lambda: InsertTokens(0), "vocabulary must be at least 1"),
         (lambda: CorruptSpans(9, density=1), "density must be between 0 and 1"),
