@@ -251,7 +251,7 @@ class RandomReverb(_FromBank):
     def change(self, sound: torch.Tensor, lengths: torch.Tensor, params: Params) -> tuple[torch.Tensor, torch.Tensor]:
         time = sound.shape[-1]
         size = fast_size(time + self.bank.shape[1] - 1)
-        responses = torch.fft.rfft(self.recordings(sound.device), n=size)[params["response"]][:, None]
+        responses = torch.fft.rfft(self.recordings(sound.device)[params["response"]], n=size)[:, None]
         wet = torch.fft.irfft(torch.fft.rfft(sound, n=size) * responses, n=size)[..., :time]
         if self.keep_level:
             level = torch.sqrt(power(sound, lengths) / power(wet, lengths).clamp(min=1e-20))

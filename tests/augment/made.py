@@ -90,15 +90,19 @@ def assert_samples_stand_alone(of: Operation, images: torch.Tensor, tolerance: f
 
 
 class Counted(TorchDispatchMode):
-    """Counts the operators that run inside, by name."""
+    """Counts the operators that run inside, by name, and rows that they make."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.rows: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.ndim:
+            self.rows.append(len(found))
+        return found
 
 
 HOST_WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique", "item", "lift_fresh")

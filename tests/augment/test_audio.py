@@ -30,6 +30,7 @@ from fastload.augment import (
     RandomShift,
     SpeedPerturbation,
     TimeStretch,
+    keyed,
 )
 from fastload.augment import operation as operations
 from fastload.augment.audio import AudioOperation
@@ -431,6 +432,26 @@ def test_features_of_half_precision_are_those_of_the_rounded_sound(name: str, dt
     mean, most = {"mel": (0.06, 2.0), "mfcc": (0.5, 10.0)}[name]
     assert float(off.mean()) < mean
     assert float(off.max()) < most
+
+
+@pytest.mark.parametrize("make", [RandomReverb, AddBankNoise])
+def test_of_a_bank_only_what_was_drawn_is_computed_with(make: Any) -> None:
+    operation, sound = make(bank=BANK[:1, :64].repeat(500, 1)), sounds(2)
+    params = operation.draw(keys(2))
+    operation.apply(sound, params)  # the bank is moved once
+    with Counted() as counted:
+        operation.apply(sound, params)
+    assert counted.rows
+    assert 500 not in counted.rows
+
+
+def test_speeds_may_be_a_tensor() -> None:
+    given, factors = batch(), torch.tensor([0.5, 1.0, 1.25])
+    operation = SpeedPerturbation(factors)  # type: ignore[arg-type]
+    found, kept = operation(given), len(keyed._constants)
+    assert found["audio"].equal(SpeedPerturbation([0.5, 1, 1.25])(given)["audio"])
+    assert operation(given)["audio"].equal(found["audio"])
+    assert len(keyed._constants) == kept
 
 
 def test_banks_print_their_settings() -> None:
