@@ -78,7 +78,7 @@ def check_channels(images: torch.Tensor) -> None:
 def mix_colours(factor: torch.Tensor, saturation: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """[B, 3, 4]: factor * (saturation * colour + (1 - saturation) * grey) + offset, all [B]."""
     device = factor.device
-    eye = torch.eye(3, device=device)
+    eye = torch.eye(3, dtype=torch.float32, device=device)
     grey = keyed.constant(GREY, torch.float32, device).expand(3, 3)
     mixed = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * grey
     return torch.cat([factor[:, None, None] * mixed, offset[:, None, None].expand(-1, 3, 1)], 2)

@@ -138,7 +138,7 @@ def _weights(operation: Geometric, matrix: torch.Tensor, size: Size, out: Size) 
 def _one(params: Params) -> torch.Tensor:
     """float32 [1] on the device of the parameters, for matrices that are the same for all samples."""
     device = next(iter(params.values())).device
-    return torch.ones(1, device=device)
+    return torch.ones(1, dtype=torch.float32, device=device)
 
 
 def pair(size: int | tuple[int, int]) -> Size:

@@ -147,7 +147,7 @@ def _warp_of_bytes(images: torch.Tensor, number: torch.Tensor, value: torch.Tens
     padded = torch.zeros(batch, height + 2, width + 2, channels, dtype=torch.uint8, device=device)
     padded[:, 1:-1, 1:-1] = images
     matrix = movement(number, value, (height, width))
-    x, y = torch.arange(width, device=device) + 0.5, torch.arange(height, device=device) + 0.5
+    x, y = resample.centres(width, device), resample.centres(height, device)
     along_x = matrix[:, :2, 0, None] * x + (matrix[:, :2, 2, None] - 0.5)  # [B, 2, W]
     along_y = matrix[:, :2, 1, None] * y  # [B, 2, H]
     at_x = (along_x[:, 0, None] + along_y[:, 0, :, None]).round_().clamp_(-1, width)

@@ -51,7 +51,7 @@ def _beta_roots(alpha: float) -> tuple[float, ...]:
     else:
         x = torch.linspace(0, 0.5, _FINE, dtype=torch.float64, device="cpu")
         v, density = x**alpha, (x * (1 - x)) ** (alpha - 1)
-    area = torch.cat([torch.zeros(1, device="cpu"), torch.cumsum((density[1:] + density[:-1]) / 2, 0)])
+    area = torch.cat([density.new_zeros(1), torch.cumsum((density[1:] + density[:-1]) / 2, 0)])
     wanted = torch.linspace(0, 1, _TABLE + 1, dtype=torch.float64, device="cpu") * area[-1]
     above = torch.searchsorted(area, wanted).clamp(1, len(area) - 1)
     share = (wanted - area[above - 1]) / (area[above] - area[above - 1])
@@ -151,7 +151,7 @@ class MixUp(Operation):
                 f"{self!r}: field {self.label!r} is {labels.dtype} {list(labels.shape)}; pass integers [B], or floats "
                 f"[B, {self.classes}]"
             )
-        empty = torch.zeros(len(labels), self.classes, device=labels.device)
+        empty = torch.zeros(len(labels), self.classes, dtype=torch.float32, device=labels.device)
         return empty.scatter_(1, labels.to(torch.int64)[:, None], 1.0)  # a label out of range is an error of torch
 
 

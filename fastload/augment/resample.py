@@ -25,11 +25,15 @@ Padding = Literal["zeros", "border", "reflection"]
 _SAME_BITS = {torch.uint16: torch.int16}  # indexing does not know uint16; it moves the same bits
 
 
+def centres(count: int, device: torch.device) -> torch.Tensor:
+    """float32 [count], whatever torch makes by default: the middle of each pixel along a side."""
+    return torch.arange(count, dtype=torch.float32, device=device) + 0.5
+
+
 def axes(matrix: torch.Tensor, out: Size) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows int64 [B, out height] and columns [B, out width] of the input that the output's centres fall on, for a
     matrix that keeps axes apart. They may lie outside of the input."""
-    y = torch.arange(out[0], device=matrix.device) + 0.5
-    x = torch.arange(out[1], device=matrix.device) + 0.5
+    y, x = centres(out[0], matrix.device), centres(out[1], matrix.device)
     at_y = matrix[:, 1, 1:2] * y + matrix[:, 1, 2:3]
     at_x = matrix[:, 0, 0:1] * x + matrix[:, 0, 2:3]
     return at_y.floor().to(torch.int64), at_x.floor().to(torch.int64)
@@ -165,8 +169,8 @@ def axis_weights(matrix: torch.Tensor, axis: int, size: int, out: int) -> torch.
     Pillow's `ImagingResample` and torch's `_upsample_bilinear2d_aa` weigh the same way.
     """
     scale, shift = matrix[:, axis, axis, None, None], matrix[:, axis, 2, None, None]
-    center = scale * (torch.arange(out, device=matrix.device)[:, None] + 0.5) + shift  # [B, out, 1]
-    pixel = torch.arange(size, device=matrix.device) + 0.5  # [size]
+    center = scale * centres(out, matrix.device)[:, None] + shift  # [B, out, 1]
+    pixel = centres(size, matrix.device)  # [size]
     one, other = shift, shift + scale * out
     low, high = torch.minimum(one, other).round().clamp(min=0), torch.maximum(one, other).round().clamp(max=size)
     weights = (1 - (pixel - center).abs() / scale.abs().clamp(min=1)).clamp_(min=0)
@@ -191,8 +195,7 @@ def grid(matrix: torch.Tensor, size: Size, out: Size, *, projective: bool) -> to
     -1 and 1 are the outer edges."""
     scale = constant((2 / size[1], 2 / size[0]), matrix.dtype, matrix.device)[:, None]
     numerator = matrix[:, :2] * scale - matrix[:, 2:3]  # [B, 2, 3]: 2 x / w - 1 over one denominator
-    x = torch.arange(out[1], device=matrix.device) + 0.5
-    y = torch.arange(out[0], device=matrix.device) + 0.5
+    x, y = centres(out[1], matrix.device), centres(out[0], matrix.device)
     along_x = numerator[:, None, :, 0] * x[:, None]  # [B, out width, 2]
     along_y = numerator[:, None, :, 1] * y[:, None] + numerator[:, None, :, 2]  # [B, out height, 2]
     top = along_y[:, :, None] + along_x[:, None]

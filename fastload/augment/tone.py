@@ -194,7 +194,7 @@ def equalizing(counts: torch.Tensor) -> torch.Tensor:
 
 def stretching(counts: torch.Tensor) -> torch.Tensor:
     """The table float32 [B, C, 256] of autocontrast, from a histogram."""
-    level = torch.arange(LEVELS, device=counts.device)
+    level = torch.arange(LEVELS, dtype=torch.float32, device=counts.device)
     high = torch.where(counts > 0, level, 0).amax(-1, keepdim=True)
     low = torch.where(counts > 0, level, LEVELS - 1).amin(-1, keepdim=True)
     stretched = (level - low) * (255.0 / (high - low).clamp(min=1))

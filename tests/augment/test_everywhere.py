@@ -122,3 +122,22 @@ def test_torchs_default_device_changes_nothing(name: str) -> None:
         found = ALONE[name](given)
     for field, value in ALONE[name](given).items():
         assert found[field].equal(value), field
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ALONE)
+def test_torchs_default_dtype_changes_nothing(name: str, default: torch.dtype) -> None:
+    """Half precision holds no numbers of pixels beyond 256."""
+    pixels = (torch.arange(2 * 3 * 300 * 300) % 251).to(torch.uint8).reshape(2, 3, 300, 300)
+    boxes = torch.tensor([[[270.5, 20, 290, 281]]]).expand(2, 1, 4)
+    points = torch.tensor([[[271.5, 3]]]).expand(2, 1, 2)
+    given = batch(pixels, label=torch.arange(2), mask=pixels[:, 0], boxes=boxes, points=points)
+    expected = ALONE[name](given)
+    torch.set_default_dtype(default)
+    try:
+        found = ALONE[name](given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for field, value in expected.items():
+        assert found[field].dtype == value.dtype, field
+        assert found[field].equal(value), field

@@ -228,11 +228,68 @@ def test_augmix_mixes_what_its_parameters_say() -> None:
     assert torch.allclose(policy.apply(images, params), expected, atol=1e-5)
 
 
+class Told(v2.AugMix):
+    """torchvision's AugMix with the parameters of one sample of ours."""
+
+    def __init__(
+        self, operation: list[list[int]], strength: list[list[float]], weight: torch.Tensor, side: int
+    ) -> None:
+        super().__init__(
+            mixture_width=len(operation), chain_depth=len(operation[0]), interpolation=InterpolationMode.NEAREST
+        )
+        self.shares = iter([torch.stack([weight[0], 1 - weight[0]])[None], weight[None, 1:] / (1 - weight[0])])
+        self.steps = iter([pair for rows in zip(operation, strength, strict=True) for pair in zip(*rows, strict=True)])
+        self.side = side
+
+    def _sample_dirichlet(self, params: torch.Tensor) -> torch.Tensor:
+        return next(self.shares)
+
+    def _get_random_item(self, dct: object) -> tuple[str, object]:
+        number, value = next(self.steps)
+        magnitude = value * self.side if NAMES[number].startswith("Translate") else value
+        return NAMES[number], (lambda bins, height, width: [magnitude] * bins, False)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_augmix_is_torchvisions_with_the_same_parameters(depth: int) -> None:
+    images = as_dtype(pictures(30, 32, 32, low=0.05, high=0.9), torch.uint8)
+    policy = AugMix(severity=5, width=2, depth=depth)
+    params = policy.draw(keys(30))
+    drawn = zip(params["operation"].tolist(), params["strength"].tolist(), params["weight"], strict=True)
+    theirs = torch.stack([Told(*each, side=32)(image) for image, each in zip(images, drawn, strict=True)])
+    off = (policy.apply(images, params).int() - theirs.int()).abs().flatten(1)
+    exact = (off <= 2).float().mean(1)  # torchvision rounds after each operation, and down at the end
+    assert exact.mean() > 0.97
+    assert exact.quantile(0.1) > 0.9
+    assert float((policy.apply(images, params).int() - images.int()).abs().float().mean()) > 4, "and much is changed"
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_torchs_default_dtype_changes_no_operation(
+    dtype: torch.dtype, by_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operation, "by_rows", lambda images: by_rows)
+    images = pictures(len(NAMES), 8, 300).contiguous(memory_format=torch.channels_last)
+    given = as_dtype(images, dtype if by_rows else torch.float32)
+    number, value = torch.arange(len(NAMES)), torch.tensor([VALUES.get(name, 0.0) for name in NAMES])
+    expected = layer(given, number, value)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = layer(given, number, value)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == expected.dtype
+    assert found.equal(expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: RandAugment(magnitude=31), r"magnitude must be in \[0, 30\]"),
         (lambda: RandAugment(-1), "count must be at least 0"),
+        (lambda: TrivialAugmentWide(0), "side=0: pass a number of pixels above 0"),
+        (lambda: TrivialAugmentWide(torch.tensor(224)), "pass a number of pixels above 0"),
         (lambda: AugMix(0), r"severity must be in \[1, 10\]"),
         (lambda: AugMix(width=0), "width and depth must be at least 1"),
     ],
