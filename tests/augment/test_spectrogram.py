@@ -99,6 +99,21 @@ def test_masks_do_not_depend_on_how_many_there_are_elsewhere() -> None:
     assert one["time"].equal(more["time"][:, :1])
 
 
+@pytest.mark.parametrize("value", [0.5, "mean"])
+def test_it_is_one_graph_when_compiled(value: float | str) -> None:
+    operation = SpecAugment(2, 10, 2, 200, 0.5, value)
+    sound, lengths, given = grams(), FRAMES - 50 * torch.arange(COUNT), keys(COUNT)
+
+    def call(fields: dict[str, Any], drawn_from: torch.Tensor) -> torch.Tensor:
+        return operation(Batch(fields, sample_keys=drawn_from))["audio"]
+
+    torch.compiler.reset()
+    fields = {"audio": sound, "audio_length": lengths}
+    found = torch.compile(call, backend="eager", fullgraph=True)(fields, given)
+    assert found.equal(call(fields, given))
+    assert not found.equal(sound)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
