@@ -19,7 +19,9 @@ from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
 from fastload.machine import cores
 from fastload.profile.gpu import events_of, queued_and_run
-from fastload.profile.rig import ReadJob, Recording, Rig, Run, another_round, enough
+from fastload.profile.measuring import Run, another_round, enough
+from fastload.profile.recording import ReadJob, Recording
+from fastload.profile.rig import Rig
 
 WAITS = 0.5  # a stage whose CPU time is less than this share of its busy time waits for something else
 MOST_THREADS = 4  # times the cores, for stages that wait

@@ -14,7 +14,9 @@ import torch
 
 from fastload.batch import Batch
 from fastload.order.cursor import steps
-from fastload.profile.rig import Recording, Rig, Run, Steps, enough
+from fastload.profile.measuring import Run, Steps, enough
+from fastload.profile.recording import Recording
+from fastload.profile.rig import Rig
 
 AFTER_THREADS = ("copy", "augment", "step")  # stages of the consumer, once a batch is made
 _DECODED = "copy and augment"  # what the rung of decoded batches adds

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from fastload.machine import cores
 from fastload.meter import STAGES
 from fastload.profile.capacity import Scaling
-from fastload.profile.rig import Run
+from fastload.profile.measuring import Run
 
 IN_THREADS = ("read", "decode")
 _WIDE = ("augment", "step")  # stages whose operations torch spreads over threads of its own

@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count, cycle
-from typing import Any, NamedTuple, TypeVar
+from itertools import count
+from typing import Any
 
 import torch
 
@@ -22,147 +22,12 @@ from fastload.engine import Engine
 from fastload.errors import ConfigError
 from fastload.flow import flow
 from fastload.loader import DataLoader
-from fastload.machine import queued_seconds
-from fastload.meter import Clock, Meter, Stats
+from fastload.meter import Meter
 from fastload.order.cursor import Step, steps
 from fastload.order.distribute import Share
-from fastload.order.shuffle import Ints
 from fastload.profile import pagecache
 from fastload.profile.gpu import StepsOnStream, events_of
-from fastload.shards.read import Reader, Rows
-
-RECORDED_BYTES = 128 << 20  # of stored bytes kept in memory
-RECORDED_BATCHES = 16
-_LEAST = 3  # batches of a measurement
-_ROUNDS = 5  # of measuring things in turn, at most
-_SLOW_SECONDS = 1.0  # after which, and twice the time that was meant, fewer do: of slow batches, one has many samples
-Train = Callable[[Any], Any]
-
-
-class Away(NamedTuple):
-    """Of the time since a batch was yielded, what was no part of the step: a script evaluated, or saved its model.
-
-    Attributes:
-        wall, cpu, queued: seconds, as of `Run`.
-    """
-
-    wall: float
-    cpu: float
-    queued: float
-
-    @classmethod
-    def now(cls) -> Away:
-        """What the clocks say, to take two of them from each other."""
-        return cls(time.perf_counter(), time.process_time(), queued_seconds())
-
-    def since(self, left: Away) -> Away:
-        """Of two readings, the time between."""
-        return Away(self.wall - left.wall, self.cpu - left.cpu, max(0.0, self.queued - left.queued))
-
-
-Result = TypeVar("Result")
-# Yields batches to train on, one after the other, until it has its result. It may be told with the next one asked for
-# how long the consumer was away from the last.
-Steps = Generator[Batch, Away | None, Result]
-
-
-def drive(steps: Steps[Result], train: Callable[[Batch], object]) -> Result:
-    """Train on all that is yielded, and give the result. What training raises comes through, and ends what makes the
-    batches."""
-    try:
-        while True:
-            try:
-                batch = next(steps)
-            except StopIteration as over:
-                return over.value  # type: ignore[no-any-return]
-            train(batch)
-            del batch  # not kept while the next one is made
-    finally:
-        steps.close()
-
-
-def enough(batches: int, took: float, seconds: float) -> bool:
-    """Whether a measurement that was to take so long is one."""
-    return took >= seconds and (batches >= _LEAST or _overdue(batches, took, seconds))
-
-
-def another_round(done: int, started: float, seconds: float) -> bool:
-    """Whether what is compared is measured in turn once more: there is time for a round like those before it.
-
-    The speed of a machine that others use changes from second to second. What is measured right after one another is
-    of one machine: so ratios are taken within a round, and the median of the rounds' counts.
-
-    Args:
-        started: when the first round began, by time.perf_counter().
-    """
-    took = time.perf_counter() - started
-    return done == 0 or (done < _ROUNDS and took * (done + 1) / done <= seconds)
-
-
-def _overdue(batches: int, took: float, seconds: float) -> bool:
-    return batches >= 1 and took >= max(_SLOW_SECONDS, 2 * seconds)
-
-
-def drop(_: Batch) -> None:
-    """No training."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What a run of some batches took, its first ones apart.
-
-    Attributes:
-        settled: the same up to the last change of each thread; the rate of a stage can be told from few parts by it.
-        wall_seconds, cpu_seconds: the latter of all threads of the process.
-        queued_seconds: that threads of the process were ready to run and had no processor, summed.
-        between_share: of the GPU's time, what lies between steps; None without one.
-    """
-
-    stats: Stats
-    settled: Stats
-    wall_seconds: float
-    cpu_seconds: float
-    queued_seconds: float = 0.0
-    between_share: float | None = None
-
-    @property
-    def batch_ms(self) -> float:
-        return 1e3 * self.wall_seconds / max(1, self.stats.batches)
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.stats.samples / max(self.wall_seconds, 1e-9)
-
-    @property
-    def cpu_ms(self) -> float:
-        """A batch."""
-        return 1e3 * self.cpu_seconds / max(1, self.stats.batches)
-
-    @property
-    def queued_ms(self) -> float:
-        """A batch."""
-        return 1e3 * self.queued_seconds / max(1, self.stats.batches)
-
-
-class _Moment(NamedTuple):
-    """What a run had taken up to now: seconds, but for the stats."""
-
-    stats: Stats
-    settled: Stats
-    wall: float
-    cpu: float
-    queued: float
-
-    @classmethod
-    def of(cls, meter: Meter) -> _Moment:
-        return cls(meter.stats(), meter.stats(settled=True), time.perf_counter(), time.process_time(), queued_seconds())
-
-    def after(self, away: Away) -> _Moment:
-        """So much later, the run stood still meanwhile."""
-        step = replace(self.stats.step, busy_seconds=self.stats.step.busy_seconds + away.wall)
-        stats = replace(self.stats, step=step, consumer_seconds=self.stats.consumer_seconds + away.wall)
-        wall, cpu, queued = self.wall + away.wall, self.cpu + away.cpu, self.queued + away.queued
-        return self._replace(stats=stats, wall=wall, cpu=cpu, queued=queued)
+from fastload.profile.measuring import Moment, Run, Steps, drive, drop, enough, overdue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +143,7 @@ class Rig:
         return drive(self.running(jobs, seconds, **options), drop)
 
     def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
-        began = since = _Moment.of(meter)
+        began = since = Moment.of(meter)
         on_stream, warm, measured = StepsOnStream(events_of(self.device)), warm_up == 0, 0
         for number, batch in enumerate(batches, 1):
             on_stream.begin()
@@ -290,15 +155,15 @@ class Rig:
                 on_stream.forget()  # its clock went on
             measured += warm
             took = time.perf_counter() - since.wall
-            if not warm and (number == warm_up or _overdue(number, took, seconds)):
+            if not warm and (number == warm_up or overdue(number, took, seconds)):
                 warm = True
                 self.synchronize()
                 on_stream.forget()
-                since = _Moment.of(meter)
+                since = Moment.of(meter)
             elif enough(measured, took, seconds):
                 break
         self.synchronize()
-        now, since = _Moment.of(meter), since if measured else began  # of few batches, those that warmed up are all
+        now, since = Moment.of(meter), since if measured else began  # of few batches, those that warmed up are all
         return Run(
             stats=now.stats - since.stats,
             settled=now.settled - since.settled,
@@ -348,99 +213,3 @@ class Rig:
         deadline = time.perf_counter() + seconds
         while self._dropped and pagecache.read(self._dropped[0], deadline):
             del self._dropped[0]
-
-
-class Recorded:
-    """A reader that gives again, from memory, what it recorded of another's reads."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader: Reader | None = reader
-        self.blocking = reader.blocking
-        self.rows: dict[tuple[bytes, bytes], Rows] = {}
-        self.bytes = 0
-
-    def read(self, shards: Ints, rows: Ints, into: object = None) -> Rows:
-        about = (shards.tobytes(), rows.tobytes())
-        found = self.rows.get(about)
-        if found is None:
-            if self._reader is None:
-                raise ConfigError(
-                    "profile: the data set reads other rows the second time; its order must be a function"
-                )
-            found = self._reader.read(shards, rows)
-            raw = {
-                name: [bytes(v) if isinstance(v, memoryview) and v.format == "B" else v for v in values]
-                for name, values in found.raw.items()
-            }
-            found = self.rows[about] = found._replace(raw=raw)
-            self.bytes += sum(len(v) for values in raw.values() for v in values if isinstance(v, bytes))
-        return found
-
-    def freeze(self) -> None:
-        """Record no more."""
-        self._reader = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """Some batches of a loader, with what was read for them and what became of it.
-
-    Attributes:
-        steps: full batches, or the only one.
-        recipe: reads from memory.
-        hosts: a few of the decoded batches, on the CPU.
-        reads: whether the recipe's reads do come from memory; not so where each source of a mixture reads for itself.
-    """
-
-    steps: tuple[Step, ...]
-    recipe: Recipe
-    reader: Recorded
-    hosts: tuple[Batch, ...]
-
-    @property
-    def reads(self) -> bool:
-        return bool(self.reader.rows)
-
-    def plan(self) -> Iterator[Step]:
-        return cycle(self.steps)
-
-
-def record(rig: Rig, seconds: float) -> Recording:
-    """Read and decode batches for so long, and keep what was read."""
-    reader = Recorded(rig.recipe.reader)
-    recipe = replace(rig.recipe, reader=reader)
-    taken: list[Step] = []
-    hosts: list[Batch] = []
-    started = time.perf_counter()
-    for step in rig.first_steps():
-        if taken and step.size < taken[0].size:
-            break
-        taken.append(step)
-        with Engine(rig.jobs(iter([step]), recipe), threads=rig.threads, ahead=1) as engine:
-            batch = next(engine)
-        if len(hosts) < 3:
-            hosts.append(batch)
-        full = reader.bytes > RECORDED_BYTES or len(taken) >= RECORDED_BATCHES
-        if full or time.perf_counter() - started > seconds:
-            break
-    reader.freeze()
-    return Recording(steps=tuple(taken), recipe=recipe, reader=reader, hosts=tuple(hosts))
-
-
-class ReadJob:
-    """Reads the rows of a step and drops them; a `fastload.engine.Job`."""
-
-    def __init__(self, reader: Reader, step: Step, part_rows: int) -> None:
-        self._reader, self._step, self._part_rows = reader, step, part_rows
-
-    @property
-    def parts(self) -> int:
-        return max(1, -(-len(self._step.shards) // self._part_rows))
-
-    def run(self, part: int, clock: Clock) -> None:
-        rows = slice(part * self._part_rows, (part + 1) * self._part_rows)
-        found = self._reader.read(self._step.shards[rows], self._step.rows[rows])
-        clock.read(len(found.keys), found.raw.values() if found.bytes is None else found.bytes)
-
-    def result(self) -> Batch:
-        return Batch()

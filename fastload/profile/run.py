@@ -22,10 +22,12 @@ from fastload.profile.capacity import READ_AND_DECODE, Capacity, Scaling, capaci
 from fastload.profile.findings import Findings
 from fastload.profile.groups import fewer_rows
 from fastload.profile.ladder import climb, from_server
+from fastload.profile.measuring import Steps, Train, another_round, drive, drop
 from fastload.profile.model import IN_THREADS, Model, model_of
 from fastload.profile.network import Network, fetch_first, measure, served
 from fastload.profile.page import to_html
-from fastload.profile.rig import Rig, Steps, Train, another_round, drive, drop, record
+from fastload.profile.recording import record
+from fastload.profile.rig import Rig
 from fastload.profile.subject import stored, subject
 from fastload.profile.suspects import crowd, slow_shards
 from fastload.profile.table import to_text

@@ -25,7 +25,7 @@ from fastload.batch import Batch
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 from fastload.meter import STEP, WAITING
-from fastload.profile.rig import Away, Steps
+from fastload.profile.measuring import Away, Steps
 from fastload.profile.run import Profile, profiling
 
 _log = logging.getLogger(__name__)

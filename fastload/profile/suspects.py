@@ -16,7 +16,8 @@ from fastload.dataset import StreamingDataset
 from fastload.meter import DECODE, IDLE, READ, Clock
 from fastload.order.cursor import Step
 from fastload.profile.capacity import Capacity, passed_in, run_alone
-from fastload.profile.rig import Recording, Rig
+from fastload.profile.recording import Recording
+from fastload.profile.rig import Rig
 
 SHARDS_LOOKED_AT = 256  # spread over all; the largest first, for time may run out
 ROWS_LOOKED_AT = 8  # of each shard

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastload.meter import IDLE, STAGES, STEP, WAITING, Clock, Meter
-from fastload.profile.rig import Rig, Steps
+from fastload.profile.measuring import Steps
+from fastload.profile.rig import Rig
 
 BATCHES = 4
 _NAMES = {**dict(enumerate(STAGES)), WAITING: "waiting"}

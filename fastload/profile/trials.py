@@ -16,7 +16,7 @@ from fastload.decode.image import ImageDecoder, decode_pixels
 from fastload.decode.resize import resize_into
 from fastload.decode.seekable import make_seekable, read_layout
 from fastload.errors import DecodeError
-from fastload.profile.rig import Recorded
+from fastload.profile.recording import Recorded
 from fastload.profile.verdict import Trial
 
 TRIED = 24  # pictures of each field

@@ -17,9 +17,10 @@ from webserver import Server
 import fastload
 from fastload.loader import DataLoader
 from fastload.profile import profile
+from fastload.profile.measuring import drop
 from fastload.profile.network import Network, _sources, fetch_first, measure, served
 from fastload.profile.page import to_html
-from fastload.profile.rig import Rig, drop
+from fastload.profile.rig import Rig
 from fastload.profile.suspects import slow_shards
 
 Packed = Callable[..., Path]

@@ -13,7 +13,8 @@ import torch.utils.data
 from fastload.loader import DataLoader
 from fastload.order.cursor import steps
 from fastload.profile import pagecache, rig
-from fastload.profile.rig import Rig, another_round, drive, enough
+from fastload.profile.measuring import another_round, drive, enough
+from fastload.profile.rig import Rig
 
 Packed = Callable[..., Path]
 

@@ -32,8 +32,9 @@ from fastload.profile import Profile, profile, table
 from fastload.profile import run as profile_run
 from fastload.profile.advice import Advice
 from fastload.profile.capacity import Capacity
+from fastload.profile.measuring import drive
 from fastload.profile.model import Model
-from fastload.profile.rig import Rig, drive
+from fastload.profile.rig import Rig
 from fastload.profile.run import _notes
 
 Packed = Callable[..., Path]

@@ -8,7 +8,8 @@ from pathlib import Path
 from slowed import SHARDS, make, sleeping
 
 from fastload.meter import ASSEMBLE, DECODE, IDLE, STEP, WAITING
-from fastload.profile.rig import Rig, drive
+from fastload.profile.measuring import drive
+from fastload.profile.rig import Rig
 from fastload.profile.timeline import BATCHES, timeline, trace
 
 Packed = Callable[..., Path]
