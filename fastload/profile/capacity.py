@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fastload.assemble import BatchMaking
 from fastload.flow import tensor_bytes
@@ -28,6 +29,7 @@ MOST_THREADS = 4  # times the cores, for stages that wait
 _SHORTER = 3  # times: a measurement of a round, which there are several of
 READ_AND_DECODE = "read and decode"
 _ON_DEVICE = 20  # times that a stage is timed by the GPU's clock
+_ON_BUS = 64 << 20  # bytes: a large batch
 _CHUNK, _CHUNKS = 1 << 20, 64  # of a file that is read again and again
 
 
@@ -245,10 +247,11 @@ class Ceilings:
 
     memory_copy: float
     file_read: float | None
+    bus: float | None = None
 
 
-def ceilings(paths: Sequence[str], seconds: float) -> Ceilings:
-    """Copying memory, and reading the files once they are in the page cache."""
+def ceilings(paths: Sequence[str], seconds: float, device: torch.device | None = None) -> Ceilings:
+    """Copying memory, reading the files once they are in the page cache, and copying pinned memory to a GPU."""
     source = np.ones(16 << 20, np.uint8)
     target = source.copy()
 
@@ -257,9 +260,25 @@ def ceilings(paths: Sequence[str], seconds: float) -> Ceilings:
         return source.nbytes
 
     local = [path for path in paths if os.path.isfile(path)]
+    on_gpu = device is not None and device.type == "cuda"
+    each = seconds / (3 if on_gpu else 2)
     return Ceilings(
-        memory_copy=_rate(copy_once, seconds / 2), file_read=_file_rate(local[0], seconds / 2) if local else None
+        memory_copy=_rate(copy_once, each),
+        file_read=_file_rate(local[0], each) if local else None,
+        bus=_bus_rate(device, each) if device is not None and on_gpu else None,
     )
+
+
+def _bus_rate(device: torch.device, seconds: float) -> float:
+    source = torch.ones(_ON_BUS, dtype=torch.uint8).pin_memory()
+    target = torch.empty_like(source, device=device)
+
+    def copy_once() -> int:
+        target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize(device)
+        return source.nbytes
+
+    return _rate(copy_once, seconds)
 
 
 def _file_rate(path: str, seconds: float) -> float:

@@ -208,6 +208,8 @@ fitted; contention {{ "%.0f"|format(100 * each.scaling.contention) }}%, coherenc
 {% endfor %}
 <tr class="quiet"><td>copying memory</td><td></td><td class="n" data-of="threads">1</td><td></td>
 <td class="n" data-of="bytes/s">{{ speed(p.ceilings.memory_copy) }}</td></tr>
+{% if p.ceilings.bus %}<tr class="quiet"><td>copying to the GPU</td><td></td><td class="n" data-of="threads">1</td>
+<td></td><td class="n" data-of="bytes/s">{{ speed(p.ceilings.bus) }}</td></tr>{% endif %}
 {% if p.ceilings.file_read %}<tr class="quiet"><td>reading a file</td><td></td><td class="n" data-of="threads">1</td>
 <td></td><td class="n" data-of="bytes/s">{{ speed(p.ceilings.file_read) }}</td></tr>{% endif %}
 </table></div></section>

@@ -114,7 +114,7 @@ def profiling(loader: DataLoader, seconds: float, try_advice: bool, *, stepped: 
     seen = yield from trace(rig)
     recording = record(rig, _RECORD * seconds)
     alone = capacities(rig, recording, _ALONE * seconds)
-    best = ceilings(rig.files, _CEILINGS * seconds)
+    best = ceilings(rig.files, _CEILINGS * seconds, rig.device)
     shards = slow_shards(rig, _SUSPECTS * seconds)
     rungs = yield from climb(rig, recording, _LADDER * seconds, live)
     model = model_of(live, rig.threads, _scaling(live.stats, alone))

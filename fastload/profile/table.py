@@ -143,6 +143,8 @@ def _capacities(profile: Findings) -> RenderableType:
         table.add_row(each.stage, rates, ms(each.cpu_ms), moved, law)
     best = profile.ceilings
     table.add_row("copying memory", "", "", speed(best.memory_copy), "", style="dim")
+    if best.bus:
+        table.add_row("copying pinned memory to the GPU", "", "", speed(best.bus), "", style="dim")
     if best.file_read:
         table.add_row("reading a file from the page cache", "", "", speed(best.file_read), "", style="dim")
     return table

@@ -73,7 +73,23 @@ def on_gpu(found: Findings) -> list[str]:
             said.append(
                 f"{each.stage}: {ms(each.device_ms)} ms a batch on the GPU, {ms(each.queue_ms)} ms to queue{slow}"
             )
+    hidden = hidden_share(found)
+    if hidden is not None:
+        said.append(f"at least {hidden:.0%} of copying goes on while the GPU works on the batch before")
     return said
+
+
+def hidden_share(found: Findings) -> float | None:
+    """How much of copying to the GPU other work of the GPU hides, 0 to 1: what lies between two steps is the batch's
+    augmentation, waiting for its copy, and waiting for anything else, so that it is at least what is left of the copy
+    beyond that. None without a GPU."""
+    on_device = {each.stage: each.device_ms for each in found.capacities if each.device_ms is not None}
+    copying = on_device.get("copy", 0.0)
+    if found.between_share is None or not copying:
+        return None
+    between = found.between_share * found.model.batch_ms
+    waited = max(0.0, between - on_device.get("augment", 0.0))
+    return max(0.0, 1 - waited / copying)
 
 
 def of_server(found: Findings) -> list[str]:
@@ -122,9 +138,10 @@ def of_ceiling(found: Findings) -> dict[str, tuple[float, str]]:
     bytes. One far above it moves none, as where rows are handed on where they lie in memory: it has no share. What is a
     little above has one of more than 1.
     """
+    bus, memory = found.ceilings.bus, found.ceilings.memory_copy
     most = {
         "read": (found.ceilings.file_read, "reading a file from the page cache does"),
-        "copy": (found.ceilings.memory_copy, "copying memory does"),
+        "copy": (bus, "copying pinned memory to the GPU does") if bus else (memory, "copying memory does"),
     }
     shares = {}
     for each in found.capacities:

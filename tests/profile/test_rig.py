@@ -12,7 +12,7 @@ import torch.utils.data
 
 from fastload.loader import DataLoader
 from fastload.order.cursor import steps
-from fastload.profile import pagecache, rig
+from fastload.profile import measuring, pagecache
 from fastload.profile.measuring import another_round, drive, enough
 from fastload.profile.rig import Rig
 
@@ -118,7 +118,7 @@ def test_slow_batches_are_few_when_warming_up_and_when_measured(
     packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = DataLoader(packed("tar", [40]), 4, num_workers=1, prefetch_factor=8)
-    monkeypatch.setattr(rig, "_SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(measuring, "_SLOW_SECONDS", 0.05)
     taken = Rig(loader)
     run = drive(taken.running(taken.jobs(taken.endless()), 0.01), lambda _: time.sleep(0.06))
     assert run.stats.batches == 1

@@ -364,15 +364,21 @@ def test_copies_to_the_gpu_are_measured(data: Path) -> None:
     assert found.between_share is not None
     assert 0.5 < found.between_share <= 1, "the augmentation sleeps between steps that do nothing"
     assert "On the GPU, " in str(found)
+    assert found.ceilings.bus is not None
+    assert found.ceilings.bus > 0
+    assert "copying pinned memory to the GPU" in str(found)
 
 
 def test_what_the_gpu_says_stands_in_the_report(data: Path) -> None:
     found = run(data, "slow decode")
     copy = Capacity(stage="copy", threads=(1,), rates=(10.0,), cpu_ms=0.1, queue_ms=2.0, device_ms=0.5)
-    there = replace(found, between_share=0.25, capacities=(*found.capacities, copy))
+    best = replace(found.ceilings, bus=24e9)
+    there = replace(found, between_share=0.25, capacities=(*found.capacities, copy), ceilings=best)
     for text in (" ".join(str(there).split()), page_of(there)):
+        assert "22.4 GiB/s" in text
         assert "On the GPU, 25% of the time lies between steps" in text
         assert "copy: 0.50 ms a batch on the GPU, 2.00 ms to queue: it waits for the host" in text
+        assert "of copying goes on while the GPU works on the batch before" in text
     assert "On the GPU" not in str(found)
 
 
