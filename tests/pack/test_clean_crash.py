@@ -106,6 +106,8 @@ def test_killed_between_any_two_system_calls_that_change_files(tmp_path: Path) -
         if not killed_before(step, partial(run_into, out)):
             break
         check_what_is_there(out, tmp_path / "scan.idx")
+        if (out / "index.json").exists():
+            assert {"rejected.parquet", "suspects.parquet"} <= tree(out).keys(), "who sees the index, sees the lists"
         surveyed += bool(list(out.glob(f"{JOURNAL_NAME}/survey-*.npz")))
         if (out / "index.json").exists() and not (out / JOURNAL_NAME / RECORDS_NAME).exists():
             with pytest.raises(PackError, match="holds a finished data set"):

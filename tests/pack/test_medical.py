@@ -298,6 +298,16 @@ def test_nifti_is_in_its_unit_and_place(tmp_path: Path) -> None:
     assert b"Erika" not in found
 
 
+def test_a_series_of_volumes_has_the_seconds_between_them_too(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 3, 4, 5), np.int16), np.diag([2.0, 3.0, 4.0, 1.0]))
+    image.header.set_zooms((2, 3, 4, 2.5))
+    nibabel.save(image, tmp_path / "bold.nii")
+    pack(tmp_path / "bold.nii", tmp_path / "out", workers=1)
+    (sample,) = stream(tmp_path / "out")
+    assert sample["tensor"].shape == (2, 3, 4, 5)
+    assert sample["spacing"].tolist() == [2, 3, 4, 2.5]
+
+
 def test_faulty_nifti_is_named(tmp_path: Path) -> None:
     nibabel.save(nifti(1), tmp_path / "a.nii")
     pack(tmp_path / "a.nii", tmp_path / "one", workers=1)
