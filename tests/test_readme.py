@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -22,7 +23,8 @@ from fastload.demo.samples import make_images
 from fastload.pack.manifest import parse_columns
 from fastload.shards.index import FieldInfo
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    fastload ")]
 # where each command's work begins, once its arguments are known to be right
@@ -121,3 +123,11 @@ def test_what_is_public_is_in_the_readme() -> None:
         if not name.startswith("_") and not re.search(rf"\b{name}\b", README)
     ]
     assert not missing
+
+
+def test_what_is_said_of_verdicts_was_measured() -> None:
+    cases = json.loads((ROOT / "benchmarks/results/bottlenecks.json").read_text())["cases"].values()
+    said = " ".join(README.split())
+    assert f"All {sum(case['profiles'] for case in cases)} verdicts named it" in said
+    assert {case["named"] for case in cases} == {1.0}
+    assert min(case["advice_within"] for case in cases) >= 19 / 20
