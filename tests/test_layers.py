@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # What may be imported inside a function: dependencies that a plain install lacks, and those that take long to import
 # and that only some programs need.
 OPTIONAL = {
+    "aiohttp",
     "fsspec",
     "jinja2",
     "matplotlib",

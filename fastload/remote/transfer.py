@@ -73,7 +73,8 @@ def request(url: str, offset: int | None, remote: Remote) -> Opened:
     """
     if not _used_by:
         _used_by.append(os.getpid())
-    stream = _translated(_by_obstore(url, offset, remote) if uses_obstore(url) else _by_fsspec(url, offset, remote))
+    by = _by_obstore if uses_obstore(url) else _by_http if _is_http(url) else _by_fsspec
+    stream = _translated(by(url, offset, remote))
     return next(stream), stream
 
 
@@ -197,7 +198,11 @@ def forked() -> bool:
 
 def uses_obstore(url: str) -> bool:
     """Whether obstore reads this URL; of its schemes all but a signed http URL, whose query it would lose."""
-    return scheme(url) in _OBSTORE and not ("?" in url and scheme(url).startswith("http"))
+    return scheme(url) in _OBSTORE and not ("?" in url and _is_http(url))
+
+
+def _is_http(url: str) -> bool:
+    return scheme(url) in ("http", "https")
 
 
 def _translated(stream: Iterator[Any]) -> Iterator[Any]:
@@ -228,6 +233,8 @@ def _kind(error: Exception) -> Exception:
 
 def _first_line(error: BaseException) -> str:
     """What an error says, without obstore's dump of its insides, and without what a server sent as a page."""
+    if getattr(error, "status", None) and getattr(error, "message", None):  # aiohttp's, which else tells the query too
+        return f"{error.status} {error.message}"[:300]  # type: ignore[attr-defined]
     text = str(error).strip().partition("\n")[0].partition(": <")[0]
     text = re.sub(r"Error performing \w+ \S+ in \S+ - ", "", text)
     return text[:300] or type(error).__name__
@@ -270,7 +277,7 @@ def _store(folder: str, remote: Remote) -> Any:
     client: Any = {"allow_http": True, "connect_timeout": wait, "read_timeout": wait, "timeout": _DAY}
     retry: Any = {"max_retries": 0, "retry_timeout": wait}
     config: Any = dict(remote.options)
-    if scheme(folder).startswith("http") and not config:
+    if _is_http(folder) and not config:
         store: Any = obstore.store.HTTPStore.from_url(folder, client_options=client, retry_config=retry)
     else:
         store = obstore.store.from_url(folder, config=config or None, client_options=client, retry_config=retry)
@@ -292,6 +299,29 @@ def _by_fsspec(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
             yield chunk
 
 
+def _by_http(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
+    """One GET, streamed. fsspec's own look at a file finds none whatever is wrong, and its blocks are ranges, which not
+    every server has; a signed URL often is signed for GET alone."""
+    files, path = _file_system(url, remote)
+    headers = {**files.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    try:
+        file = files.open(path, "rb", block_size=0, size=1, headers=headers)  # without a size it would be looked for
+    except FileNotFoundError as error:
+        raise Missing("404") from error
+    with file:
+        status, about = file.r.status, file.r.headers
+        if offset and status != 206:
+            raise NoRange(f"status {status} to a request for a range")
+        size = about.get("Content-Range", "").rpartition("/")[2] if status == 206 else about.get("Content-Length", "")
+        if not size.isdecimal():
+            raise Refused("the server does not say how many bytes it has")
+        yield Head(size=int(size), version=about.get("ETag") or about.get("Last-Modified") or "")
+        while offset is not None and (chunk := file.read(CHUNK)):
+            yield chunk
+
+
 def _obstore(url: str) -> Any:
     try:
         import obstore
@@ -302,14 +332,25 @@ def _obstore(url: str) -> Any:
 
 def _file_system(url: str, remote: Remote) -> tuple[Any, str]:
     """That of fsspec for a URL, and the path in it."""
+    options: dict[str, Any] = dict(remote.options)
     try:
         import fsspec
-    except ImportError:
-        raise missing_extra("fsspec", "remote", shown(url)) from None
+
+        if _is_http(url):
+            options["client_kwargs"] = {"timeout": _timeout(remote), **options.get("client_kwargs", {})}
+    except ImportError as error:
+        raise missing_extra(error.name or "fsspec", "remote", shown(url)) from None
     try:
-        files, path = fsspec.core.url_to_fs(url, **remote.options)
+        files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         raise ConfigError(f"{shown(url)}: {error}") from None
     except ValueError as error:
         raise ConfigError(f"{shown(url)} cannot be opened: {error}") from None
     return files, path
+
+
+def _timeout(remote: Remote) -> Any:
+    """aiohttp's bounds: of stalls, and not of a whole request."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, connect=remote.stall_seconds, sock_read=remote.stall_seconds)

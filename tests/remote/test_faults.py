@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import samples
 import xxhash
@@ -20,7 +22,7 @@ from webserver import Server
 import fastload
 from fastload.errors import CorruptError, SourceError
 from fastload.remote.cache import Cache
-from fastload.remote.fetch import Blob, fetch_bytes
+from fastload.remote.fetch import Blob, fetch_bytes, look
 from fastload.shards.idx import Idx
 from fastload.shards.open import open_index
 
@@ -130,6 +132,42 @@ def test_what_is_refused_is_not_tried_again(packed: Packed, tmp_path: Path, stat
         with pytest.raises(SourceError, match=r"does not exist|is refused: .*check the URL and the credentials"):
             open_index(f"{server.url}/index.json", remote=fastload.Remote(cache_dir=tmp_path))
         assert server.gets() == {"index.json": 1}
+
+
+@pytest.mark.parametrize("faults", [[], ["503"] * 2, ["refuse"] * 2, ["hang"] * 2, ["short"] * 2])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_signed_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool, faults: list[str]) -> None:
+    """Read by fsspec: faults pass, and a server need not know ranges; more than one of its blocks."""
+    monkeypatch.setattr("fastload.remote.fetch.FIRST_PAUSE_SECONDS", 0.01)
+    content = random.Random(0).randbytes(8 << 20)
+    (tmp_path / "a.tar").write_bytes(content)
+    with Server(tmp_path, ranges=ranges) as server:
+        server.faults["a.tar"] = list(faults)
+        assert fetch_bytes(f"{server.url}/a.tar?token=1", PATIENT) == content
+        head = look(f"{server.url}/a.tar?token=1", PATIENT)
+        assert head is not None
+        assert (head.size, bool(head.version)) == (len(content), True)
+
+
+def test_what_is_not_behind_a_signed_url(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        assert fetch_bytes(f"{server.url}/a.tar?token=secret", HASTY) is None
+        for status, says in (("403", "is refused: 403 Forbidden; check"), ("503", "cannot be fetched: 503 Service Un")):
+            server.always["a.tar"] = status
+            with pytest.raises(SourceError, match=says) as at:
+                fetch_bytes(f"{server.url}/a.tar?token=secret", HASTY)
+            assert "secret" not in str(at.value)
+
+
+def test_the_bound_of_stalls_of_a_signed_url_is_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"content")
+    options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(sock_read=0.2)}}
+    remote = fastload.Remote(stall_seconds=30, give_up_seconds=30, options=options)
+    with Server(tmp_path) as server:
+        server.faults["a.tar"] = ["hang"]
+        since = time.monotonic()
+        assert fetch_bytes(f"{server.url}/a.tar?token=1", remote) == b"content"
+        assert time.monotonic() - since < 10
 
 
 def test_a_bucket_that_may_not_be_listed(packed: Packed, tmp_path: Path) -> None:
