@@ -3,7 +3,7 @@
 obstore's threads (and fsspec's) do not survive a fork, and what waits for them would hang: workers of a stock
 DataLoader are such processes. A new Python costs 0.1 s for each shard.
 
-stdin   JSON: url, offset, settings
+stdin   a pickle, for options may be objects: url, offset, settings
 stdout  a line of JSON, the head; then the bytes
 stderr  where it failed, a line of JSON: the kind of error and what it says
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,9 +39,7 @@ def request(url: str, offset: int | None, remote: Remote) -> Opened:
 
 
 def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
-    asked = {
-        "url": url, "offset": offset, "stall_seconds": remote.stall_seconds, "options": dict(remote.options)
-    }  # fmt: skip
+    asked = _pickled(url, offset, remote)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     command = [sys.executable, "-m", __name__]
     try:
@@ -53,7 +52,7 @@ def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended; why, it says below
-                process.stdin.write(json.dumps(asked).encode())
+                process.stdin.write(asked)
             process.stdin.close()
             first = process.stdout.readline()
             if first.endswith(b"\n"):
@@ -67,6 +66,19 @@ def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
             process.kill()
 
 
+def _pickled(url: str, offset: int | None, remote: Remote) -> bytes:
+    for name, value in remote.options.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:  # whatever an object makes of it
+            raise ConfigError(
+                f"the option {name!r}, a {type(value).__name__}, cannot be handed to the process that fetches for "
+                f"forked workers ({error}); pass what can be pickled"
+            ) from error
+    settings = Remote(stall_seconds=remote.stall_seconds, options=dict(remote.options))
+    return pickle.dumps((url, offset, settings))
+
+
 def _error(said: bytes) -> Exception:
     lines = said.decode(errors="replace").strip().splitlines()
     try:
@@ -76,12 +88,21 @@ def _error(said: bytes) -> Exception:
         return transfer.Transient(f"the process that fetches ended early ({lines[-1] if lines else 'killed'})")
 
 
+def _asked() -> tuple[str, int | None, Remote]:
+    try:
+        asked: tuple[str, int | None, Remote] = pickle.load(sys.stdin.buffer)
+    except Exception as error:  # of a class that only the program's main module has
+        raise ConfigError(
+            f"options= of remote= cannot be had in the process that fetches for forked workers ({error}); define their "
+            "classes in a module that can be imported"
+        ) from error
+    return asked
+
+
 def main() -> None:
     """Answer one request."""
-    asked = json.load(sys.stdin)
-    remote = Remote(stall_seconds=asked["stall_seconds"], options=asked["options"])
     try:
-        head, chunks = transfer.request(asked["url"], asked["offset"], remote)
+        head, chunks = transfer.request(*_asked())
         out = sys.stdout.buffer
         out.write(json.dumps({"size": head.size, "version": head.version}).encode() + b"\n")
         for chunk in chunks:

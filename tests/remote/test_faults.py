@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +22,7 @@ import xxhash
 from webserver import Server
 
 import fastload
-from fastload.errors import CorruptError, SourceError
+from fastload.errors import ConfigError, CorruptError, SourceError
 from fastload.remote.cache import Cache
 from fastload.remote.fetch import Blob, fetch_bytes, look
 from fastload.shards.idx import Idx
@@ -31,6 +33,10 @@ PATIENT = fastload.Remote(stall_seconds=0.25, give_up_seconds=30)
 HASTY = fastload.Remote(stall_seconds=0.3, give_up_seconds=0.6)
 BROKEN = "train/shard-000002.tar"
 Packed = Callable[..., Path]
+
+
+class OnlyHere:
+    """An option that the process which fetches cannot import."""
 
 
 def stream(loader: fastload.DataLoader) -> list[object]:
@@ -85,6 +91,30 @@ def test_a_forked_process_whose_fetching_process_fails_once(
     with Server(tmp_path / "web") as server:
         assert fetch_bytes(f"{server.url}/a.tar", PATIENT) == b"content"
     assert not faults
+
+
+@pytest.mark.parametrize(
+    ("timeout", "says"),
+    [
+        (aiohttp.ClientTimeout(sock_read=10), None),
+        (threading.Lock(), r"^the option 'timeout', a lock, cannot be handed to .*pass what can be pickled"),
+        (OnlyHere(), r"cannot be had in the process .*OnlyHere.*; define their classes in a module"),
+    ],
+)
+def test_a_forked_process_hands_over_options_that_are_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: object, says: str | None
+) -> None:
+    (tmp_path / "a.tar").write_bytes(b"content")
+    monkeypatch.setattr("fastload.remote.transfer.forked", lambda: True)
+    monkeypatch.setattr(OnlyHere, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "OnlyHere", OnlyHere, raising=False)
+    with Server(tmp_path) as server:
+        url, remote = f"{server.url}/a.tar?token=1", replace(HASTY, options={"timeout": timeout})
+        if says is None:
+            assert fetch_bytes(url, remote) == b"content"
+        else:
+            with pytest.raises(ConfigError, match=says):
+                fetch_bytes(url, remote)
 
 
 def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
