@@ -9,6 +9,7 @@ with Server(folder) as server:
     Server(folder, most_at_a_time=3)             503 at once while so many wait for their answers
     server.bytes_per_second                      of each connection; all_bytes_per_second: of all together
     server.requests                              (method, path, first byte, bytes sent) of each
+    server.key = "new"                           403 to what is signed with another access key
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Server:
         self.always: dict[str, str] = {}
         self.chance: tuple[float, random.Random] | None = None
         self.heads = True
+        self.key: str | None = None
         self.conditions = "kept"  # If-None-Match of PUT; or "ignored", or refused with "501"
         self.parts: dict[str, dict[int, bytes]] = {}
         self.requests: list[tuple[str, str, int, int]] = []
@@ -193,6 +195,8 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
         def _send(self, with_body: bool) -> None:
             path = unquote(self.path.partition("?")[0]).lstrip("/")
             fault = server.fault_for(path)
+            if server.key is not None and f"Credential={server.key}/" not in self.headers.get("Authorization", ""):
+                return self._plain(403)
             if self.command == "HEAD" and not server.heads:
                 return self._plain(405)
             if fault is not None and fault.isdigit():

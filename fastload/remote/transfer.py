@@ -74,7 +74,7 @@ def request(url: str, offset: int | None, remote: Remote) -> Opened:
     if not _used_by:
         _used_by.append(os.getpid())
     by = _by_obstore if uses_obstore(url) else _by_http if _is_http(url) else _by_fsspec
-    stream = _translated(by(url, offset, remote))
+    stream = _translated(by(url, offset, remote), url, remote)
     return next(stream), stream
 
 
@@ -85,7 +85,7 @@ def part(url: str, start: int, stop: int, remote: Remote) -> bytes:
     """
     if not _used_by:
         _used_by.append(os.getpid())
-    return bytes(next(_translated(_part(url, start, stop, remote))))
+    return bytes(next(_translated(_part(url, start, stop, remote), url, remote)))
 
 
 def _part(url: str, start: int, stop: int, remote: Remote) -> Iterator[Any]:
@@ -104,9 +104,8 @@ def send_file(file: Path, url: str, remote: Remote) -> None:
     """
     if not _used_by:
         _used_by.append(os.getpid())
-    for _ in _translated(
-        _put_by_obstore(file, url, remote) if uses_obstore(url) else _put_by_fsspec(file, url, remote)
-    ):
+    put = _put_by_obstore if uses_obstore(url) else _put_by_fsspec
+    for _ in _translated(put(file, url, remote), url, remote):
         pass
 
 
@@ -118,9 +117,8 @@ def create(content: bytes, url: str, remote: Remote) -> None:
     """
     if not _used_by:
         _used_by.append(os.getpid())
-    for _ in _translated(
-        _create_by_obstore(content, url, remote) if uses_obstore(url) else _create_by_fsspec(content, url, remote)
-    ):
+    put = _create_by_obstore if uses_obstore(url) else _create_by_fsspec
+    for _ in _translated(put(content, url, remote), url, remote):
         pass
 
 
@@ -129,7 +127,7 @@ def remove(url: str, remote: Remote) -> None:
 
     Raises: Transient, Missing, Refused; MissingExtraError as `request`.
     """
-    for _ in _translated(_remove(url, remote)):
+    for _ in _translated(_remove(url, remote), url, remote):
         pass
 
 
@@ -205,7 +203,9 @@ def _is_http(url: str) -> bool:
     return scheme(url) in ("http", "https")
 
 
-def _translated(stream: Iterator[Any]) -> Iterator[Any]:
+def _translated(stream: Iterator[Any], url: str, remote: Remote) -> Iterator[Any]:
+    """What a request gives, and its errors as ours. A store that refused is let go: another reads the credentials of
+    the environment again, which may be new by then."""
     try:
         yield from stream
     except (Transient, Missing, Exists, Refused, NoRange, ConfigError, MissingExtraError):
@@ -213,7 +213,10 @@ def _translated(stream: Iterator[Any]) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise Missing(_first_line(error)) from error
     except Exception as error:
-        raise _kind(error) from error
+        ours = _kind(error)
+        if isinstance(ours, Refused):
+            _stores.pop(_key(split_url(url)[0], remote), None)
+        raise ours from error
 
 
 def _kind(error: Exception) -> Exception:
@@ -270,9 +273,10 @@ def _store(folder: str, remote: Remote) -> Any:
     """The store of a folder; its connections are kept for the next request."""
     import obstore.store
 
-    key = (folder, remote.stall_seconds, repr(sorted(remote.options.items())))
-    if key in _stores:
-        return _stores[key]
+    key = _key(folder, remote)
+    known = _stores.get(key)
+    if known is not None:
+        return known
     wait = timedelta(seconds=remote.stall_seconds)
     client: Any = {"allow_http": True, "connect_timeout": wait, "read_timeout": wait, "timeout": _DAY}
     retry: Any = {"max_retries": 0, "retry_timeout": wait}
@@ -282,6 +286,10 @@ def _store(folder: str, remote: Remote) -> Any:
     else:
         store = obstore.store.from_url(folder, config=config or None, client_options=client, retry_config=retry)
     return _stores.setdefault(key, store)
+
+
+def _key(folder: str, remote: Remote) -> tuple[str, float, str]:
+    return folder, remote.stall_seconds, repr(sorted(remote.options.items()))
 
 
 def _by_fsspec(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from fastload.describe import describe
 from fastload.describe.page import to_html
 from fastload.errors import ConfigError, CorruptError, ShardIndexError, SourceError
 from fastload.inspect import summary
+from fastload.remote.fetch import fetch_bytes
 from fastload.samplers import Weighted
 from fastload.shards.open import index_folder, open_index
 from fastload.stream import Streamed
@@ -152,6 +153,24 @@ def test_a_plain_copy_of_an_s3_bucket_is_read(packed: Packed, tmp_path: Path) ->
         remote = fastload.Remote(cache_dir=tmp_path / "c", options=options)
         loader = fastload.DataLoader("s3://bucket/some/data", 5, shuffle=False, remote=remote)
         assert [batch["label"].tolist() for batch in loader] == [[0, 1, 2, 3, 4]]
+
+
+def test_credentials_that_are_renewed_are_used_once_the_old_ones_were_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket/a.tar").write_bytes(b"content")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with Server(tmp_path) as server:
+        remote = fastload.Remote(options={"endpoint": server.url, "region": "us-east-1"})
+        server.key = "old"
+        assert fetch_bytes("s3://bucket/a.tar", remote) == b"content"
+        server.key = "new"
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        with pytest.raises(SourceError, match="is refused"):
+            fetch_bytes("s3://bucket/a.tar", remote)
+        assert fetch_bytes("s3://bucket/a.tar", remote) == b"content"
 
 
 def test_other_schemes_are_read_by_fsspec(packed: Packed, tmp_path: Path) -> None:
