@@ -151,10 +151,12 @@ class Folder:
                     os.close(file)
 
     def begin(self, name: str) -> int | None:
-        """A descriptor of an empty part, locked for this writer until `let_go`; None if the object is there by now."""
+        """A descriptor of an empty part, locked for this writer until `let_go`; None if the object is there by now. The
+        folder is made again if somebody has removed it: all that was in it can be fetched again."""
         path = self._part(name)
         with self.naming():
             while not (self.path / name).exists():
+                make_as_above(self.path)
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
                 try:
                     if not self._lock(file, fcntl.LOCK_EX, path):

@@ -414,6 +414,27 @@ def test_a_folder_that_cannot_be_used(server: Server, tmp_path: Path) -> None:
         fastload.Remote(cache_dir="")
 
 
+def test_a_folder_that_is_removed_during_a_run_is_made_again(server: Server, tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    for number in (0, 1, 0):
+        assert bytes(cache.open(blob(server, number))) == bytes([number]) * SIZE
+        shutil.rmtree(tmp_path / "c")
+    assert server.gets() == {"0.tar": 2, "1.tar": 1}
+
+
+def test_epochs_whose_cache_is_removed_between_them(packed: Packed, tmp_path: Path) -> None:
+    folder = packed("tar", [6] * 6)
+    with Server(folder) as server:  # with room for few shards, so that most are opened again in each epoch
+        size = sum(file.stat().st_size for file in (folder / "train").glob("*.tar"))
+        loader = fastload.DataLoader(
+            server.url, 4, num_workers=2, window=1, seed=1, cache_dir=tmp_path / "c", cache_size=size // 2
+        )
+        local = fastload.DataLoader(folder, 4, window=1, seed=1)
+        for _ in range(3):
+            assert [batch["__key__"] for batch in loader] == [batch["__key__"] for batch in local]
+            shutil.rmtree(tmp_path / "c")
+
+
 def test_the_cache_stays_under_its_limit_during_a_run(packed: Packed, tmp_path: Path) -> None:
     """C16: polled while two loaders read through it; the stream is that of the local folder."""
     folder = packed("tar", [4] * 12)
