@@ -201,9 +201,9 @@ class _MapJob:
         return max(1, -(-len(self._step.rows) // self._part_rows))
 
     def run(self, part: int, clock: Clock) -> None:
-        clock.enter(DECODE)  # reading is the data set's own affair
         where = slice(part * self._part_rows, (part + 1) * self._part_rows)
         rows, data = self._step.rows[where].tolist(), self._maker.data
+        clock.read(len(rows), 0)  # reading is the data set's own affair: all is decoding
         many = getattr(data, "__getitems__", None)
         self._samples[where] = many(rows) if callable(many) else [data[row] for row in rows]
 
@@ -365,6 +365,7 @@ class _StreamJob:
         samples = self._stream.take(wanted)
         if samples and (len(samples) == wanted or self._share.last_batch != "drop"):
             self._fields = self._source.collate(samples)
+            clock.read(_rows(self._fields), 0)  # only now it is known how many a batch of others has
 
     def result(self) -> Batch:
         if self._fields is None:

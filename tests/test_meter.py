@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import samples
+import torch.utils.data
 from samples import FORMATS
 
 import fastload
@@ -254,6 +255,33 @@ def test_an_iteration_that_was_dropped_counts_no_further(packed: Packed) -> None
     time.sleep(0.01)
     assert loader.stats() == stats
     assert stats.batches == 1
+
+
+class Numbers(torch.utils.data.IterableDataset[torch.Tensor]):
+    """0 ... 99."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(torch.arange(100))
+
+
+class Batches(torch.utils.data.IterableDataset[torch.Tensor]):
+    """The same in batches of 32."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(torch.arange(100).split(32))
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize(
+    ("data", "batch_size"),
+    [(torch.utils.data.TensorDataset(torch.arange(100)), 32), (Numbers(), 32), (Batches(), None)],
+)
+def test_samples_of_datasets_of_others_are_counted_too(data: Any, batch_size: int | None, threads: int) -> None:
+    loader = DataLoader(data, batch_size, num_workers=threads)
+    assert sum(len(batch[0] if isinstance(batch, tuple) else batch) for batch in loader) == 100
+    stats = loader.stats()
+    assert (stats.read.items, stats.decode.items, stats.samples) == (100, 100, 100)
+    assert stats.read.bytes == 0
 
 
 def test_packed_rows_and_mixtures_are_read_and_decoded_too(tmp_path: Path) -> None:
