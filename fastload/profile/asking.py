@@ -13,10 +13,10 @@ from typing import NamedTuple
 from fastload.engine import Engine
 from fastload.meter import Clock
 from fastload.remote import transfer
+from fastload.remote.answers import Missing, NoRange, Refused, Transient
 from fastload.remote.cache import Cached
 from fastload.remote.fetch import FIRST_PAUSE_SECONDS, send
 from fastload.remote.pace import Pace
-from fastload.remote.transfer import Missing, NoRange, Refused, Transient
 from fastload.stopping import stop_here
 
 MORE, MOST_CONNECTIONS = 4, 64  # times as many requests at a time as the loader sends, and no more than that

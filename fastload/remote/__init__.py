@@ -2,6 +2,7 @@
 
 settings.py   Remote: where the cache is, how large, and how long to try
 urls.py       what a URL consists of, and how it is shown
+answers.py    what a store answers, and why it gives nothing
 transfer.py   one request: obstore for s3, gs, az, http and https; fsspec for the rest
 forked.py     the same in a process of its own, for a process that was forked from one that used obstore
 fetch.py      a whole object, tried again and checked

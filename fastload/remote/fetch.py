@@ -13,8 +13,8 @@ import xxhash
 
 from fastload.errors import CorruptError, SourceError
 from fastload.remote import forked, transfer
+from fastload.remote.answers import Exists, Head, Missing, NoRange, Opened, Refused, Transient
 from fastload.remote.settings import Remote
-from fastload.remote.transfer import Exists, Head, Missing, NoRange, Opened, Refused, Transient
 from fastload.remote.urls import shown
 from fastload.stopping import pause, stop_here
 

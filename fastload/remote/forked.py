@@ -21,13 +21,13 @@ from typing import Any
 
 from fastload.errors import ConfigError, FastloadError, MissingExtraError
 from fastload.remote import transfer
+from fastload.remote.answers import Head, Missing, NoRange, Opened, Refused, Transient
 from fastload.remote.settings import Remote
-from fastload.remote.transfer import Head, Opened
 
 _KINDS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
-        transfer.Transient, transfer.Missing, transfer.Refused, transfer.NoRange, ConfigError, MissingExtraError
+        Transient, Missing, Refused, NoRange, ConfigError, MissingExtraError
     )
 }  # fmt: skip
 
@@ -47,7 +47,7 @@ def _read(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
             command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         )
     except OSError as error:  # no process, memory or descriptor left at the moment
-        raise transfer.Transient(f"no process can be started to fetch it: {error.strerror or error}") from error
+        raise Transient(f"no process can be started to fetch it: {error.strerror or error}") from error
     with started as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
@@ -85,7 +85,7 @@ def _error(said: bytes) -> Exception:
         about = json.loads(lines[-1])
         return _KINDS[about["kind"]](about["text"])
     except (IndexError, ValueError, KeyError, TypeError):
-        return transfer.Transient(f"the process that fetches ended early ({lines[-1] if lines else 'killed'})")
+        return Transient(f"the process that fetches ended early ({lines[-1] if lines else 'killed'})")
 
 
 def _asked() -> tuple[str, int | None, Remote]:

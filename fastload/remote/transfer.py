@@ -1,67 +1,29 @@
 """One request to a store, to read or to write: obstore for s3, gs, az, http and https, fsspec for every other scheme.
 
-Nothing is tried again here. What fails is told apart by whether trying again may help:
-
-    Transient   refused, reset, timed out, cut short, 408, 425, 429, 5xx, and whatever is not known
-    Missing     404
-    Refused     401, 403 and other 4xx, credentials or settings that are wrong
+Nothing is tried again here. What fails is an error of answers.py, which tells whether trying again may help.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from fastload.errors import ConfigError, MissingExtraError, missing_extra
+from fastload.remote.answers import Exists, Head, Missing, NoRange, Opened, Refused, Transient, first_line, ours
 from fastload.remote.settings import Remote
 from fastload.remote.urls import scheme, shown, split_url
 
 CHUNK = 1 << 16  # what is lost of a transfer that is cut off; 10 us each
 _OBSTORE = {"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"}
 PARTIAL_SUFFIX = ".partial"
-_WORTH_ANOTHER = {408, 425, 429}
-_STATUS = re.compile(r"status code: (\d{3})")
 _DAY = timedelta(days=1)  # of a whole request: only stalls are bounded
-
-
-class Transient(Exception):
-    """Trying again may help."""
-
-
-class Missing(Exception):
-    """There is nothing at that URL."""
-
-
-class Refused(Exception):
-    """Trying again would not help."""
-
-
-class Exists(Exception):
-    """There is something at that URL already."""
-
-
-class NoRange(Exception):
-    """The server gives whole objects only."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What a server says of an object: its size in bytes, and what changes when the object does."""
-
-    size: int
-    version: str
-
 
 _stores: dict[tuple[str, float, str], Any] = {}
 _used_by: list[int] = []  # the process that sent the first request
-
-Opened = tuple[Head, Iterator[bytes]]
 
 
 def request(url: str, offset: int | None, remote: Remote) -> Opened:
@@ -141,14 +103,14 @@ def _create_by_obstore(content: bytes, url: str, remote: Remote) -> Iterator[Non
             raise
         with contextlib.suppress(FileNotFoundError):
             _head(store, name)
-            raise Exists(_first_line(error)) from error
+            raise Exists(first_line(error)) from error
         yield obstore.put(store, name, content)
 
 
 def _cannot_create(error: Exception) -> bool:
     """Whether a store has no conditions; raises Exists where it has, and the condition fails."""
     if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
-        raise Exists(_first_line(error)) from error
+        raise Exists(first_line(error)) from error
     return type(error).__name__ in ("NotSupportedError", "NotImplementedError") or "status code: 501" in str(error)
 
 
@@ -158,10 +120,10 @@ def _create_by_fsspec(content: bytes, url: str, remote: Remote) -> Iterator[None
     try:
         yield files.pipe_file(path, content, mode="create")
     except FileExistsError as error:
-        raise Exists(_first_line(error)) from error
+        raise Exists(first_line(error)) from error
     except (NotImplementedError, ValueError, TypeError) as error:
         if files.exists(path):
-            raise Exists(_first_line(error)) from error
+            raise Exists(first_line(error)) from error
         yield files.pipe_file(path, content)
 
 
@@ -211,36 +173,12 @@ def _translated(stream: Iterator[Any], url: str, remote: Remote) -> Iterator[Any
     except (Transient, Missing, Exists, Refused, NoRange, ConfigError, MissingExtraError):
         raise
     except FileNotFoundError as error:
-        raise Missing(_first_line(error)) from error
+        raise Missing(first_line(error)) from error
     except Exception as error:
-        ours = _kind(error)
-        if isinstance(ours, Refused):
+        kind = ours(error)
+        if isinstance(kind, Refused):
             _stores.pop(_key(split_url(url)[0], remote), None)
-        raise ours from error
-
-
-def _kind(error: Exception) -> Exception:
-    """The error of obstore or fsspec as one of ours."""
-    name, text = type(error).__name__, _first_line(error)
-    if name == "NotSupportedError" and "Range" in str(error):
-        return NoRange(text)
-    if name in ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "UnknownConfigurationKeyError"):
-        return Refused(text)
-    if isinstance(error, PermissionError | ValueError | TypeError | IsADirectoryError):
-        return Refused(text)
-    status = _STATUS.search(str(error)) or re.match(r"(\d{3})\b", str(getattr(error, "status", "")))
-    if status and 400 <= int(status[1]) < 500 and int(status[1]) not in _WORTH_ANOTHER:
-        return Missing(text) if int(status[1]) in (404, 410) else Refused(text)
-    return Transient(text)
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, without obstore's dump of its insides, and without what a server sent as a page."""
-    if getattr(error, "status", None) and getattr(error, "message", None):  # aiohttp's, which else tells the query too
-        return f"{error.status} {error.message}"[:300]  # type: ignore[attr-defined]
-    text = str(error).strip().partition("\n")[0].partition(": <")[0]
-    text = re.sub(r"Error performing \w+ \S+ in \S+ - ", "", text)
-    return text[:300] or type(error).__name__
+        raise kind from error
 
 
 def _by_obstore(url: str, offset: int | None, remote: Remote) -> Iterator[Any]:
