@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -399,13 +399,14 @@ def merge_fields(
 
     All must have the same fields of the same kinds; names of classes, where given, must be the same too, or those of
     one go on where the other's end, as after appending. Where tensor shapes or extensions differ, the result says
-    None; where dtypes differ, the wider one of the same sort of number. Tokens in Parquet do not say their dtype with
-    each row, so that it must be the same in all.
+    None; where dtypes differ, the wider one of the same sort of number. Rows of integers are tokens where the tars
+    together have several lengths, even if each has one and takes them for tensors. Tokens in Parquet do not say their
+    dtype with each row, so that it must be the same in all.
 
     Raises:
         ShardIndexError: a field that one lacks, or that has another kind, classes or sort of number in it.
     """
-    (first_name, first), *others = parts
+    (first_name, first), *others = parts if shard_format == "parquet" else _as_in_one_tar(list(parts))
     merged = dict(first)
     for name, fields in others:
         if fields == merged:
@@ -419,6 +420,37 @@ def merge_fields(
                 other = fields[field_name].dtype
                 raise ShardIndexError(f"{field_name!r} is {other} in {name} and {info.dtype} in {first_name}; cast one")
     return merged
+
+
+def _as_in_one_tar(
+    parts: list[tuple[str, Mapping[str, FieldInfo]]],
+) -> list[tuple[str, Mapping[str, FieldInfo]]]:
+    """The parts, with tokens for what a scan would find tokens if all samples were in one tar: rows of integers of
+    several lengths. Alone, a tar whose rows happen to be equally long looks like one of tensors."""
+    first = parts[0][1] if parts else {}
+    if all(fields == first for _, fields in parts):
+        return parts
+    seen: dict[str, set[FieldInfo]] = {}
+    for _, fields in parts:
+        for name, info in fields.items():
+            seen.setdefault(name, set()).add(info)
+    ragged = {
+        name
+        for name, infos in seen.items()
+        if all(map(_is_rows_of_integers, infos)) and len({(info.kind, info.shape) for info in infos}) > 1
+    }
+
+    def told(name: str, info: FieldInfo) -> FieldInfo:
+        return replace(info, kind="tokens", shape=None) if name in ragged else info
+
+    return [(part, {name: told(name, info) for name, info in fields.items()}) for part, fields in parts]
+
+
+def _is_rows_of_integers(info: FieldInfo) -> bool:
+    if info.kind == "tokens":
+        return True
+    row = info.kind == "tensor" and info.shape is not None and len(info.shape) == 1
+    return row and info.dtype is not None and np.dtype(info.dtype).kind in "iu"
 
 
 def _merge_field(name: str, a: FieldInfo, b: FieldInfo, place: str) -> FieldInfo:

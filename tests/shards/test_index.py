@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,10 @@ def scalar(dtype: str) -> FieldInfo:
     return FieldInfo(kind="scalar", dtype=dtype)
 
 
+def array(dtype: str, *shape: int) -> FieldInfo:
+    return FieldInfo(kind="tensor", dtype=dtype, shape=shape or None)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "merged"),
     [
@@ -256,8 +261,11 @@ def scalar(dtype: str) -> FieldInfo:
         (scalar("uint8"), scalar("int8"), scalar("int16")),
         (scalar("float32"), scalar("float64"), scalar("float64")),
         (IMAGE, FieldInfo(kind="image", extension="png"), FieldInfo(kind="image")),
-        (FieldInfo(kind="tensor", dtype="int8", shape=(2,)), FieldInfo(kind="tensor", dtype="int8", shape=(3,)),
-         FieldInfo(kind="tensor", dtype="int8")),
+        (array("float32", 2), array("float32", 3), array("float32")),
+        (array("int8", 2, 2), array("int8", 3), array("int8")),
+        (array("int8", 2), array("int8", 3), FieldInfo(kind="tokens", dtype="int8")),
+        (array("int8", 2), FieldInfo(kind="tokens", dtype="int8"), FieldInfo(kind="tokens", dtype="int8")),
+        (FieldInfo(kind="tokens", dtype="int8"), array("uint16", 2), FieldInfo(kind="tokens")),
         (FieldInfo(kind="tokens", dtype="int32"), FieldInfo(kind="tokens", dtype="int64"), FieldInfo(kind="tokens")),
     ],
 )  # fmt: skip
@@ -278,6 +286,18 @@ def test_fields_that_fit_are_merged(one: FieldInfo, other: FieldInfo, merged: Fi
 def test_fields_that_do_not_fit_are_named(one: FieldInfo, other: FieldInfo, message: str) -> None:
     with pytest.raises(ShardIndexError, match=message):
         merge_fields("tar", [("a", {"x": one}), ("b", {"x": other})])
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_rows_of_integers_beside_matrices_are_tensors_in_any_order(order: tuple[int, ...]) -> None:
+    infos = [array("int8", 2), array("int8", 3), array("int8", 2, 2)]
+    assert merge_fields("tar", [(str(i), {"x": infos[i]}) for i in order]) == {"x": array("int8")}
+
+
+def test_tokens_and_arrays_of_floats_are_refused() -> None:
+    for other in (array("float32", 2), array("int8", 2, 2), array("int8")):
+        with pytest.raises(ShardIndexError, match=r"'x' has another kind \(tensor, not tokens\) in b"):
+            merge_fields("tar", [("a", {"x": FieldInfo(kind="tokens", dtype="int8")}), ("b", {"x": other})])
 
 
 def test_tokens_of_two_dtypes_are_refused_in_parquet() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastload.batch import Batch
 from fastload.errors import ConfigError, CorruptError, FastloadError, ShardIndexError, SourceError
+from fastload.loader import DataLoader
 from fastload.shards.foreign import cached_idx, find_splits, natural_key
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, Index, IndexFile
@@ -292,6 +297,25 @@ def test_a_foreign_tar_is_scanned_once_and_again_when_it_changes(tmp_path: Path)
     os.utime(tar, ns=(1, 1))
     assert open_index(tar).samples == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.idx", "a.tar"]
+
+
+@pytest.mark.parametrize("shards", [[(3, 5), (4,)], [(4,), (3, 5)], [(3, 3), (4, 4)]], ids=str)
+def test_tars_of_rows_of_several_lengths_hold_tokens_together(tmp_path: Path, shards: list[tuple[int, ...]]) -> None:
+    for number, lengths in enumerate(shards):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for row, length in enumerate(lengths):
+                content = io.BytesIO()
+                np.save(content, np.arange(length, dtype=np.int32))
+                member = tarfile.TarInfo(f"{number}-{row}.npy")
+                member.size = content.tell()
+                tar.addfile(member, io.BytesIO(content.getvalue()))
+    assert open_index(tmp_path).fields["tensor"] == FieldInfo(kind="tokens", dtype="int32", extension="npy")
+    assert open_index([tmp_path / "0.tar", tmp_path / "1.tar"]).fields["tensor"].kind == "tokens"
+    (batch,) = DataLoader(tmp_path, 8, shuffle=False)
+    assert isinstance(batch, Batch)
+    assert [row.tolist() for row in batch["tensor"]] == [list(range(n)) for lengths in shards for n in lengths]
+    assert index_folder(tmp_path).fields["tensor"].kind == "tokens"
+    assert index_folder(tmp_path).fields["tensor"].kind == "tokens", "made again"
 
 
 def test_where_nothing_can_be_written_the_index_goes_to_the_cache(tmp_path: Path, cache: Path) -> None:
