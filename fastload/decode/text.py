@@ -69,14 +69,24 @@ class JsonDecoder(ListDecoder):
     """A JSON document in UTF-8 to dict, list, str, int, float, bool or None."""
 
     def decode(self, raw: Raw, key: int) -> object:
-        try:
-            return json.loads(str(raw, "utf-8"))
-        except UnicodeDecodeError as error:
-            raise DecodeError(f"not JSON: byte {error.start} of {len(raw)} is not UTF-8 ({error.reason})") from error
-        except RecursionError as error:
-            raise DecodeError(f"JSON of {len(raw)} bytes is nested too deeply to parse") from error
-        except ValueError as error:
-            raise DecodeError(f"not JSON: {error}; {len(raw)} bytes that start with {bytes(raw[:8])!r}") from error
+        return read_json(raw)
+
+
+def read_json(raw: Raw) -> object:
+    """The value of a JSON document in UTF-8, which may start with a byte order mark.
+
+    Raises: DecodeError for another encoding, or what is no JSON.
+    """
+    try:
+        return json.loads(str(raw, "utf-8").removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        raise DecodeError(
+            f"not JSON: byte {error.start} of {len(raw)} is not UTF-8 ({error.reason}); convert it to UTF-8"
+        ) from error
+    except RecursionError as error:
+        raise DecodeError(f"JSON of {len(raw)} bytes is nested too deeply to parse") from error
+    except ValueError as error:
+        raise DecodeError(f"not JSON: {error}; {len(raw)} bytes that start with {bytes(raw[:8])!r}") from error
 
 
 class BytesDecoder(ListDecoder):

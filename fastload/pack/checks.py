@@ -5,7 +5,6 @@ Full decoding is for `fastload verify`; this reads headers, and finds zero-byte,
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from fastload.decode.boxes import swaps_axes
 from fastload.decode.clips import open_clip
 from fastload.decode.headers import MAX_PIXELS, read_header
 from fastload.decode.tensor import read_npy
+from fastload.decode.text import read_json
 from fastload.errors import DecodeError
 from fastload.pack.ends import refuse_cut_picture, refuse_cut_sound
 from fastload.shards.index import Kind
@@ -123,10 +123,7 @@ def _text(raw: memoryview) -> Facts:
 
 
 def _json(raw: memoryview) -> Facts:
-    try:
-        json.loads(bytes(raw))
-    except ValueError as error:
-        raise DecodeError(f"not JSON ({error})") from error
+    read_json(raw)
     return ()
 
 

@@ -34,6 +34,10 @@ def test_json_round_trip(value: Any) -> None:
     assert decoder_for(Json()).decode(memoryview(json.dumps(value).encode()), 0) == value
 
 
+def test_json_may_start_with_a_byte_order_mark() -> None:
+    assert decoder_for(Json()).decode(memoryview('\ufeff{"a": "\ufeffü"}'.encode()), 0) == {"a": "\ufeffü"}
+
+
 def test_bytes_do_not_keep_the_memory_they_lay_in() -> None:
     memory = bytearray(b"abc")
     value = decoder_for(Bytes()).decode(memoryview(memory), 0)
@@ -92,6 +96,7 @@ def test_they_are_lists_and_have_no_row(field: Text | Json | Bytes) -> None:
         (Json(), b'{"a": }', r"not JSON: Expecting value: line 1 column 7 .*; 7 bytes that start with"),
         (Json(), b"", "not JSON: Expecting value: .*; 0 bytes"),
         (Json(), b'"\xff"', r"not JSON: byte 1 of 3 is not UTF-8"),
+        (Json(), '{"a": 1}'.encode("utf-16"), r"byte 0 of 18 is not UTF-8 \(invalid start byte\); convert it to UTF-8"),
         (Json(), b"[" * 100_000, "JSON of 100000 bytes is nested too deeply"),
         (Json(), b"1" * 5000, "not JSON: Exceeds the limit"),
     ],
