@@ -51,7 +51,7 @@ def scan_parquet(path: Path, checksum: bool = False) -> tuple[ShardFile, dict[st
         row_groups=tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups)),
     )
     about = (schema.metadata or {}).get(METADATA_KEY)
-    return shard, _own_fields(path, about) if about is not None else _foreign_fields(path, file)
+    return shard, _own_fields(path, about, schema.names) if about is not None else _foreign_fields(path, file)
 
 
 def open_parquet(path: Path, verify_pages: bool = False, source: str | pa.BufferReader | None = None) -> pq.ParquetFile:
@@ -82,8 +82,9 @@ def open_parquet(path: Path, verify_pages: bool = False, source: str | pa.Buffer
 
 def fact_names(file: pq.ParquetFile) -> list[str]:
     """The columns of facts in a file that fastload wrote; none in others."""
-    about = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
-    return [str(name) for name in json.loads(about).get("facts", ())] if about is not None else []
+    about, columns = (file.schema_arrow.metadata or {}).get(METADATA_KEY), set(file.schema_arrow.names)
+    names = json.loads(about).get("facts", ()) if about is not None else ()
+    return [str(name) for name in names if name in columns]
 
 
 def hash_file(path: Path) -> str:
@@ -95,16 +96,23 @@ def hash_file(path: Path) -> str:
     return state.hexdigest()
 
 
-def _own_fields(path: Path, about: bytes) -> dict[str, FieldInfo]:
+def _own_fields(path: Path, about: bytes, columns: list[str]) -> dict[str, FieldInfo]:
+    """The declared fields that are still there: a tool that drops columns keeps the metadata of all."""
     try:
         data = json.loads(about)
         if data["version"] > INDEX_VERSION:
             raise ShardIndexError(
                 f"{path} has version {data['version']}; this fastload reads up to {INDEX_VERSION}: install a newer one"
             )
-        return {name: FieldInfo.from_json(info) for name, info in data["fields"].items()}
+        fields = {name: FieldInfo.from_json(info) for name, info in data["fields"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{path}: the metadata under 'fastload' is damaged ({error}); pack it again") from error
+    left = {name: info for name, info in fields.items() if name in columns}
+    if fields and not left:
+        raise ShardIndexError(
+            f"{path} has none of its fields {', '.join(fields)} any more, only {', '.join(columns)}; pack it again"
+        )
+    return left
 
 
 def _foreign_fields(path: Path, file: pq.ParquetFile) -> dict[str, FieldInfo]:

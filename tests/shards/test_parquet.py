@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastload.errors import CorruptError, PackError, ShardIndexError, SourceError
+from fastload.loader import DataLoader
 from fastload.shards.features import ENCODED
 from fastload.shards.index import FieldInfo, Index, ShardFile
 from fastload.shards.parquet import ParquetShardWriter, scan_parquet
-from fastload.shards.parquetscan import hash_file
+from fastload.shards.parquetscan import fact_names, hash_file, open_parquet
 from fastload.shards.read_parquet import ParquetReader
 
 FIELDS = {
@@ -303,6 +304,22 @@ def test_a_column_that_no_field_holds_is_left_out_with_a_warning(tmp_path: Path,
 def test_a_file_with_nothing_to_read_is_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "f.parquet", pa.table({"odd": [{"a": 1}]}))
     with pytest.raises(ShardIndexError, match=r"f.parquet has no column that can be read as a field; it has odd"):
+        scan_parquet(path)
+
+
+def test_columns_that_another_tool_dropped_are_no_fields(tmp_path: Path) -> None:
+    fields = {"text": FieldInfo(kind="text"), "label": FieldInfo(kind="scalar", dtype="int64")}
+    writer = ParquetShardWriter(tmp_path / "a.parquet", fields)
+    writer.add("k", {"text": ("", b"x")}, {"label": 7}, {"text.characters": 1, "text.words": 1})
+    writer.finish()
+    table, path = pq.read_table(tmp_path / "a.parquet"), tmp_path / "b.parquet"
+    pq.write_table(table.drop_columns(["label", "text.words"]), path)
+    assert scan_parquet(path)[1] == {"text": fields["text"]}
+    assert fact_names(open_parquet(path)) == ["text.characters"]
+    (batch,) = DataLoader(path, 1, shuffle=False)
+    assert batch == {"text": ["x"], "__key__": ["k"]}
+    pq.write_table(table.select(["__key__", "text.words"]), path)
+    with pytest.raises(ShardIndexError, match=r"none of its fields text, label any more, only __key__, text.wo"):
         scan_parquet(path)
 
 
