@@ -29,7 +29,7 @@ from fastload.shards.members import file_extension, split_member
 from fastload.shards.parquet import NPY_MAGIC, TYPE_SUFFIX
 from fastload.shards.parquetscan import KEY_COLUMN, METADATA_KEY, fact_names, open_parquet
 from fastload.shards.read import Raw
-from fastload.shards.read_parquet import RowGroup
+from fastload.shards.read_parquet import RowGroup, remedy
 
 FILE_KINDS = ("image", "audio", "bytes")  # their contents are files, and a tar says of which type
 
@@ -147,7 +147,8 @@ def _parquet(index: Index, file: int, start: int) -> Iterator[Record]:
         try:
             table = parquet.read_row_group(group, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise CorruptError(f"row group {group} cannot be read: {error}; see `fastload repair`") from error
+            what_to_do = remedy(error, "see `fastload repair`")
+            raise CorruptError(f"row group {group} cannot be read: {error}; {what_to_do}") from error
         yield from islice(_rows(table, index.fields, facts, own, f"{path.stem}/{group}/"), start, None)
         start = 0
 

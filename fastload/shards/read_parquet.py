@@ -28,6 +28,9 @@ _OFFSET_DTYPES: dict[bool, np.dtype[Any]] = {
     True: np.dtype(np.int64),
     False: np.dtype(np.int32),
 }  # by whether the type is a "large" one
+_WIDE = {pa.binary(): pa.large_binary(), pa.string(): pa.large_string()}
+_OFFSET_LIMIT = (1 << 31) - 1  # bytes of one array whose offsets are int32
+_TOO_LARGE = "not implemented for chunked array outputs"  # says pyarrow of structs and lists beyond that
 
 
 class ParquetReader:
@@ -111,8 +114,7 @@ class RowGroup:
 
     def __init__(self, table: pa.Table, scalars: Sequence[str], stored: Sequence[str], key_prefix: str) -> None:
         def column(name: str) -> pa.Array:
-            chunks = table.column(name).chunks
-            return pa.concat_arrays(chunks) if len(chunks) != 1 else chunks[0]
+            return _joined(table.column(name).chunks)
 
         self._key_prefix = key_prefix
         self._keys = Blobs(KEY_COLUMN, column(KEY_COLUMN)) if KEY_COLUMN in table.schema.names else None
@@ -123,6 +125,16 @@ class RowGroup:
         """The key of one sample; files of others may have none: file, row group and row then."""
         raw = self._keys.get(row) if self._keys is not None else None
         return f"{self._key_prefix}{row}" if raw is None or isinstance(raw, FastloadError) else str(raw, "utf-8")
+
+
+def _joined(chunks: list[pa.Array]) -> pa.Array:
+    """A column as one array. pyarrow gives chunks where its offsets of 32 bits do not reach; then they get 64."""
+    if len(chunks) == 1:
+        return chunks[0]
+    wide = _WIDE.get(chunks[0].type) if chunks else None
+    if wide is not None and sum(chunk.nbytes for chunk in chunks) > _OFFSET_LIMIT:
+        chunks = [chunk.cast(wide) for chunk in chunks]
+    return pa.concat_arrays(chunks)
 
 
 def _numbers(name: str, array: pa.Array) -> memoryview:
@@ -236,4 +248,11 @@ def _guarded(path: str, read: Callable[[], Any]) -> Any:
     except FastloadError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise CorruptError(f"{path} cannot be read: {error}; fetch it again") from error
+        raise CorruptError(f"{path} cannot be read: {error}; {remedy(error, 'fetch it again')}") from error
+
+
+def remedy(error: Exception, otherwise: str) -> str:
+    """What to do about an error of pyarrow; `otherwise` if the file is to blame."""
+    if _TOO_LARGE in str(error):
+        return "more than 2 GiB in a column of a row group: write it again with a smaller row_group_size, such as 1000"
+    return otherwise

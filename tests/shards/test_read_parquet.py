@@ -16,6 +16,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.errors import CorruptError
 from fastload.loader import DataLoader
+from fastload.shards.read_parquet import RowGroup
 
 
 def write(folder: Path, columns: dict[str, pa.Array], rows_per_group: int = 100, **options: Any) -> Path:
@@ -185,3 +186,33 @@ def test_compressed_files_of_many_pages(tmp_path: Path) -> None:
     for compression in ("zstd", "snappy", "gzip"):
         path = write(tmp_path, {"x": pa.array(values)}, 700, compression=compression, data_page_size=1000)
         assert read(path, 2000, num_workers=2)["x"] == values
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.string()], ids=str)
+def test_contents_beyond_offsets_of_32_bits_are_read(monkeypatch: pytest.MonkeyPatch, kind: pa.DataType) -> None:
+    join = pa.concat_arrays
+
+    def refusing(chunks: list[pa.Array]) -> pa.Array:
+        if chunks[0].type == kind:
+            raise pa.ArrowInvalid("offset overflow while concatenating arrays")
+        return join(chunks)
+
+    monkeypatch.setattr("fastload.shards.read_parquet._OFFSET_LIMIT", 20)
+    monkeypatch.setattr(pa, "concat_arrays", refusing)
+    column = pa.chunked_array([pa.array(["a" * 10, None], kind), pa.array(["b" * 10, ""], kind)])
+    blobs = RowGroup(pa.table({"x": column}), [], ["x"], "").blobs["x"]
+    assert [bytes(blobs.get(row)) for row in (0, 2, 3)] == [b"a" * 10, b"b" * 10, b""]  # type: ignore[arg-type]
+    assert blobs.lacks(1)
+
+
+def test_nested_contents_beyond_offsets_of_32_bits_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object, **__: object) -> pa.Table:
+        raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+
+    path = write(tmp_path, {"x": pa.array([{"bytes": b"x", "path": "x.bin"}])})
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", refusing)
+    remedy = r"part.parquet, row group 0.* more than 2 GiB .*: write it again with a smaller row_group_size, such as"
+    with pytest.raises(CorruptError, match=remedy):
+        read(path, fields={"x": fastload.Bytes()})
