@@ -130,7 +130,10 @@ class _Scan:
     def run(self) -> tuple[ShardFile, IdxColumns, dict[str, FieldInfo]]:
         found, hashes, whole = self._collect()
         if not found.keys:
-            raise ShardIndexError(f"{self._name} has no sample: no regular member with a name like key.extension")
+            raise ShardIndexError(
+                f"{self._name} has no sample: no regular member with a name like key.extension; move it out of the"
+                " folder, or leave it out of the list of shards"
+            )
         offsets = np.array(found.offsets, np.int64)
         columns_of = _Fields(self._data, found, self._name).infer()
         spans, scalars, fields = {}, {}, {}
