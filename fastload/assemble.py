@@ -212,6 +212,8 @@ class BatchJob:
         self.keys[start:stop] = found.keys
         for name, values in found.scalars.items():
             self.scalars[name][start:stop] = self._in_range(name, start, values)
+        for place, name in found.lacking:
+            self._fault(name, start + place, CorruptError(f"the sample has no field {name!r} (null)"))
         for name, contents in found.raw.items():
             if not (found.intact and self._decode_whole(name, start, contents)):
                 self._decode(name, start, contents)

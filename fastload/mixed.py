@@ -159,11 +159,12 @@ class _MixReader:
         keys: list[str] = [""] * count
         raw: dict[str, list[Any]] = {}
         scalars: dict[str, npt.NDArray[Any]] = {}
-        intact = True
+        intact, lacking = True, list[tuple[int, str]]()
         for source in np.unique(sources).tolist():
             where = np.flatnonzero(sources == source)
             found = self._readers[source].read(shards[where] - self._first_shards[source], rows[where])
             intact = intact and found.intact
+            lacking += [(int(where[place]), name) for place, name in found.lacking]
             for place, key in zip(where.tolist(), found.keys, strict=True):
                 keys[place] = key
             for name, contents in found.raw.items():
@@ -177,7 +178,8 @@ class _MixReader:
                     dtype = np.dtype(object)  # integers on both sides of 2**63, which floats do not hold
                 scalars[name] = known.astype(dtype)
                 scalars[name][where] = values
-        return Rows(keys=keys, scalars={**scalars, SOURCE: sources}, raw=raw, intact=intact)
+        numbers = {**scalars, SOURCE: sources}
+        return Rows(keys=keys, scalars=numbers, raw=raw, intact=intact, lacking=tuple(lacking))
 
 
 class _MixPacking:

@@ -303,6 +303,25 @@ def test_a_damaged_sample_is_named_with_its_source(tmp_path: Path, packed: Packe
         assert [(fault.shard, fault.key) for fault in run.faults] == [("b: train/shard-000001.tar", "000007")]
 
 
+@pytest.mark.parametrize("fields", ["merged", "separate"])
+def test_a_null_number_is_masked_or_named_with_its_source(tmp_path: Path, fields: Any) -> None:
+    for name, numbers in (("a", [1, 2, 3, 4]), ("b", [5, None, 7, 8])):
+        pq.write_table(pa.table({"x": pa.array(numbers)}), tmp_path / f"{name}.parquet")
+
+    def load(**options: Any) -> DataLoader:
+        sources = {name: fastload.StreamingDataset(tmp_path / f"{name}.parquet", **options) for name in "ab"}
+        return DataLoader(fastload.Mix(sources, fields=fields), 8)
+
+    with pytest.raises(CorruptError, match=r"b: b.parquet, row group 0', row 1 .*'x' \(null\)"):
+        list(load())
+    masking = load(on_error="mask")
+    (batch,) = masking
+    assert [(f.shard, f.row, f.field) for f in masking.faults] == [("b: b.parquet, row group 0", 1, "x")]
+    parts = [batch] if fields == "merged" else [batch["a"], batch["b"]]
+    found = [(x, valid) for part in parts for x, valid in zip(part["x"].tolist(), part.valid.tolist(), strict=True)]
+    assert sorted(found) == [(0, False), *((x, True) for x in (1, 2, 3, 4, 5, 7, 8))]
+
+
 def test_token_rows_stored_in_several_dtypes_are_mixed_right(tmp_path: Path) -> None:
     sources = {}
     for dtype in ("int32", "int64", "uint16", "uint8"):

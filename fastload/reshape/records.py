@@ -165,6 +165,7 @@ def _rows(
 ) -> Iterator[Record]:
     stored = {name: info for name, info in fields.items() if info.kind != "scalar"}
     group = RowGroup(table, [name for name in fields if name not in stored], list(stored), key_prefix)
+    group.refuse_nulls()
     numbers = {name: table.column(name).to_pylist() for name in facts}
     types = {n: table.column(n + TYPE_SUFFIX).to_pylist() for n in stored if n + TYPE_SUFFIX in table.schema.names}
     for row in range(table.num_rows):

@@ -88,6 +88,7 @@ class Rows(NamedTuple):
             `begin`, None where numbers were copied, and no field at all where all were.
         intact: there is no error in `raw`.
         bytes: stored bytes of what was read; None where the reader has not counted them.
+        lacking: which samples lack which of the scalars, by place in [0, k) and field; 0 stands in their place.
     """
 
     keys: list[str]
@@ -95,6 +96,7 @@ class Rows(NamedTuple):
     raw: dict[str, list[Raw | FastloadError]]
     intact: bool
     bytes: int | None = None
+    lacking: tuple[tuple[int, str], ...] = ()
 
 
 class Reader(Protocol):

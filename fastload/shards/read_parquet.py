@@ -60,6 +60,9 @@ class ParquetReader:
             scalars={name: array_of([group.scalars[name][row] for group, row in pairs]) for name in self._scalars},
             raw=raw,
             intact=not any(isinstance(value, FastloadError) for values in raw.values() for value in values),
+            lacking=tuple(
+                (place, name) for place, (group, row) in enumerate(pairs) if group.nulls for name in group.lacks(row)
+            ),
         )
 
 
@@ -108,7 +111,8 @@ class RowGroup:
     """One decoded row group.
 
     Attributes:
-        scalars: field -> its values, [rows].
+        scalars: field -> its values, [rows]; 0 for null.
+        nulls: scalar field -> where it is null, bool [rows]; only those that are somewhere.
         blobs: field -> its contents, [rows].
     """
 
@@ -118,8 +122,20 @@ class RowGroup:
 
         self._key_prefix = key_prefix
         self._keys = Blobs(KEY_COLUMN, column(KEY_COLUMN)) if KEY_COLUMN in table.schema.names else None
-        self.scalars = {name: _numbers(name, column(name)) for name in scalars}
+        columns = {name: column(name) for name in scalars}
+        self.scalars = {name: _numbers(array) for name, array in columns.items()}
+        self.nulls = {n: a.is_null().to_numpy(zero_copy_only=False) for n, a in columns.items() if a.null_count}
         self.blobs = {name: Blobs(name, column(name)) for name in stored}
+
+    def lacks(self, row: int) -> list[str]:
+        """The scalar fields that are null in one sample."""
+        return [name for name, missing in self.nulls.items() if missing[row]]
+
+    def refuse_nulls(self) -> None:
+        """Raise CorruptError for a scalar field that is null somewhere."""
+        for name, missing in self.nulls.items():
+            row = int(np.flatnonzero(missing)[0])
+            raise CorruptError(f"field {name!r} is null in row {row} of this row group; drop or fill missing values")
 
     def key(self, row: int) -> str:
         """The key of one sample; files of others may have none: file, row group and row then."""
@@ -137,10 +153,9 @@ def _joined(chunks: list[pa.Array]) -> pa.Array:
     return pa.concat_arrays(chunks)
 
 
-def _numbers(name: str, array: pa.Array) -> memoryview:
-    if array.null_count:
-        row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise CorruptError(f"field {name!r} is null in row {row} of this row group; drop or fill missing values")
+def _numbers(array: pa.Array) -> memoryview:
+    if array.null_count:  # left in, a null would make floats of all integers
+        array = array.fill_null(False if pt.is_boolean(array.type) else 0)
     return items(array.to_numpy(zero_copy_only=False))
 
 

@@ -16,6 +16,7 @@ import fastload
 from fastload.batch import Batch
 from fastload.errors import CorruptError
 from fastload.loader import DataLoader
+from fastload.profile.recording import Recorded
 from fastload.shards.read_parquet import RowGroup
 
 
@@ -145,10 +146,43 @@ def test_null_values_are_named_or_masked(tmp_path: Path, column: pa.Array) -> No
     assert batch.valid.tolist() == [True, False, True]
 
 
-def test_null_numbers_are_named_with_their_row(tmp_path: Path) -> None:
-    path = write(tmp_path, {"x": pa.array([1, 2, 3, None, 5])}, 3)
-    with pytest.raises(CorruptError, match=r"part.parquet, row group 1.*field 'x' is null in row 0 of this row group"):
-        list(DataLoader(path, 5, shuffle=False))
+@pytest.mark.parametrize("kind", ["int8", "int64", "uint64", "float16", "float32", "float64", "bool"])
+def test_null_numbers_are_named_or_masked(tmp_path: Path, kind: str) -> None:
+    numbers = np.array([1, 1, 0, 1, 1, 1], kind)
+    column = pa.array(numbers, mask=np.array([False, False, False, True, False, True]))
+    path = write(tmp_path, {"x": column, "text": pa.array([*"abcd", None, None])}, 3)
+    loader = DataLoader(path, 3, shuffle=False)
+    batches = iter(loader)
+    assert next(batches)["x"].tolist() == [1, 1, 0], "other row groups are whole"
+    message = r"part.parquet, row group 1', row 0 \('part/1/0'\): field 'x': the sample has no field 'x' \(null\)"
+    with pytest.raises(CorruptError, match=message):
+        next(batches)
+    masking = DataLoader(path, 6, shuffle=False, on_error="mask", max_errors=3)
+    (batch,) = masking
+    assert isinstance(batch, Batch)
+    assert batch["x"].tolist() == [1, 1, 0, 0, 0, 0]
+    assert batch.valid.tolist() == [True, True, True, False, False, False]
+    assert [(fault.row, fault.key, fault.field) for fault in masking.faults] == [
+        (0, "part/1/0", "x"), (2, "part/1/2", "x"), (1, "part/1/1", "text")
+    ]  # fmt: skip
+
+
+def test_null_numbers_are_never_given_as_samples(tmp_path: Path) -> None:
+    path = write(tmp_path, {"x": pa.array([1, None, 3])})
+    indexed, streamed = fastload.IndexedDataset(path), fastload.StreamingDataset(path, shuffle=False)
+    assert indexed[0]["x"] == 1
+    message = r"row 1 \('part/0/1'\): field 'x': the sample has no field 'x' \(null\)"
+    for give in (lambda: indexed[1], lambda: indexed.__getitems__([2, 1]), lambda: list(streamed)):
+        with pytest.raises(CorruptError, match=message):
+            give()
+
+
+def test_null_numbers_are_told_again_from_memory(tmp_path: Path) -> None:
+    recipe = fastload.IndexedDataset(write(tmp_path, {"x": pa.array([1, None, 3]), "y": pa.array([None, 1, 2])})).recipe
+    reader, shards, rows = Recorded(recipe.reader), np.zeros(3, np.int64), np.array([2, 1, 0])
+    assert reader.read(shards, rows).lacking == ((1, "x"), (2, "y"))
+    reader.freeze()
+    assert reader.read(shards, rows).lacking == ((1, "x"), (2, "y"))
 
 
 def test_null_tokens_in_a_row_fail_that_row_alone(tmp_path: Path) -> None:
