@@ -26,7 +26,7 @@ from fastload.shards.files import PARTIAL_SUFFIX
 from fastload.shards.foreign import REJECTED_NAME, SUSPECTS_NAME, is_shard, names_below, refuse_unfinished, refuse_url
 from fastload.shards.idx import Idx, idx_path
 from fastload.shards.index import INDEX_NAME, FieldInfo, Index, IndexFile, ShardFile
-from fastload.shards.parquetscan import hash_file, open_parquet
+from fastload.shards.parquetscan import hash_file, open_parquet, read_through
 from fastload.shards.read import Reader, TarReader
 from fastload.shards.read_parquet import ParquetReader
 from fastload.source import map_file
@@ -201,7 +201,7 @@ def _check_pages(name: str, path: Path, file: pq.ParquetFile, fields: Mapping[st
     for group in range(file.metadata.num_row_groups):
         for column in file.schema_arrow.names:
             try:
-                file.read_row_group(group, columns=[column], use_threads=False)
+                read_through(file, group, [column])
             except (pa.ArrowException, OSError) as error:
                 for row in damaged_rows(path, file, group, column, fields.get(column), error):
                     yield Fault(shard=name, key=row.key, what=row.what)

@@ -7,12 +7,16 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image as PillowImage
 
 from fastload.errors import ShardIndexError
+from fastload.reshape import repair
 from fastload.shards.idx import Idx
 from fastload.shards.index import FieldInfo, IndexFile
 from fastload.shards.open import index_folder
@@ -283,6 +287,17 @@ def test_pages_before_a_damaged_one_are_left_out_of_its_rows(tmp_path: Path) -> 
     first = int(page.partition("sample '")[2][:4])
     assert 2048 <= first <= 4000
     assert f"in rows {first} to 4999 of the group (this sample to '4999')" in page
+
+
+def test_a_column_that_arrow_cannot_have_in_one_piece_is_no_damage(
+    parquets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", refused)  # as of more than 2 GiB
+    assert verify(parquets).ok
+    assert repair(parquets, drop_damaged=True).mended == ()
 
 
 def test_any_flipped_bit_of_a_parquet_file_is_found(parquets: Path) -> None:

@@ -28,7 +28,7 @@ from fastload.shards.files import PARTIAL_SUFFIX, write_atomic
 from fastload.shards.idx import Idx, IdxColumns, idx_path, write_idx
 from fastload.shards.index import FieldInfo, Index, ShardFile
 from fastload.shards.parquet import ParquetShardWriter
-from fastload.shards.parquetscan import fact_names, hash_file, open_parquet, scan_parquet
+from fastload.shards.parquetscan import fact_names, hash_file, open_parquet, read_through, scan_parquet
 from fastload.shards.ustar import END_MARKER
 from fastload.source import map_file
 
@@ -312,7 +312,7 @@ def _bad_groups(path: Path) -> dict[int, str]:
     bad = {}
     for group in range(parquet.metadata.num_row_groups):
         try:
-            parquet.read_row_group(group, use_threads=False)
+            read_through(parquet, group)
         except (pa.ArrowException, OSError) as error:
             bad[group] = str(error)
     return bad

@@ -20,6 +20,7 @@ from fastload.shards.members import KIND_OF_EXTENSION
 KEY_COLUMN = "__key__"
 METADATA_KEY = b"fastload"
 HASH_CHUNK = 8 << 20
+_BATCH_ROWS = 1024  # pages of pyarrow end at multiples of it
 _MAGIC: dict[bytes, Kind] = {
     **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*"), "image"),
     **dict.fromkeys((b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"), "audio"),
@@ -78,6 +79,18 @@ def open_parquet(path: Path, verify_pages: bool = False, source: str | pa.Buffer
         if isinstance(error, FastloadError):
             raise
         raise CorruptError(f"{path} is not a whole Parquet file ({error}); copy or pack it again") from error
+
+
+def read_through(file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> None:
+    """Read a row group, and so check it, in batches: arrow cannot have more than 2 GiB of a column in one piece.
+
+    Args:
+        columns: None: all.
+
+    Raises: of pyarrow, ArrowException or OSError, for what is damaged.
+    """
+    for _ in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+        pass
 
 
 def fact_names(file: pq.ParquetFile) -> list[str]:
