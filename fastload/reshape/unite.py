@@ -53,7 +53,8 @@ def unite(sets: Sequence[PackedSet], shard_format: ShardFormat) -> United:
                 " pack it with names, or all without"
             )
     bare = [(each.name, {n: replace(i, classes=None) for n, i in each.fields.items()}) for each in sets]
-    merged = merge_fields(shard_format, bare)
+    known = {n for each in sets if each.own for n, info in each.fields.items() if info.kind == "tensor"}
+    merged = merge_fields(shard_format, bare, known)  # packing has said so; only tars that were scanned are guessed at
     labels = tuple(
         {n: tuple(classes[n][one] for one in each.fields[n].classes or ()) for n in classes} for each in sets
     )

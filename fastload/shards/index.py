@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -393,7 +393,7 @@ def join(indexes: Iterable[Index]) -> Index:
 
 
 def merge_fields(
-    shard_format: ShardFormat, parts: Iterable[tuple[str, Mapping[str, FieldInfo]]]
+    shard_format: ShardFormat, parts: Iterable[tuple[str, Mapping[str, FieldInfo]]], tensors: Collection[str] = ()
 ) -> dict[str, FieldInfo]:
     """The fields of shards that are read as one; each part is (what errors call it, its fields).
 
@@ -403,10 +403,13 @@ def merge_fields(
     together have several lengths, even if each has one and takes them for tensors. Tokens in Parquet do not say their
     dtype with each row, so that it must be the same in all.
 
+    Args:
+        tensors: fields that are known to be tensors, whatever their lengths.
+
     Raises:
         ShardIndexError: a field that one lacks, or that has another kind, classes or sort of number in it.
     """
-    (first_name, first), *others = parts if shard_format == "parquet" else _as_in_one_tar(list(parts))
+    (first_name, first), *others = parts if shard_format == "parquet" else _as_in_one_tar(list(parts), tensors)
     merged = dict(first)
     for name, fields in others:
         if fields == merged:
@@ -423,7 +426,7 @@ def merge_fields(
 
 
 def _as_in_one_tar(
-    parts: list[tuple[str, Mapping[str, FieldInfo]]],
+    parts: list[tuple[str, Mapping[str, FieldInfo]]], tensors: Collection[str]
 ) -> list[tuple[str, Mapping[str, FieldInfo]]]:
     """The parts, with tokens for what a scan would find tokens if all samples were in one tar: rows of integers of
     several lengths. Alone, a tar whose rows happen to be equally long looks like one of tensors."""
@@ -437,13 +440,20 @@ def _as_in_one_tar(
     ragged = {
         name
         for name, infos in seen.items()
-        if all(map(_is_rows_of_integers, infos)) and len({(info.kind, info.shape) for info in infos}) > 1
+        if name not in tensors and all(map(_is_rows_of_integers, infos)) and _are_ragged(infos)
     }
 
     def told(name: str, info: FieldInfo) -> FieldInfo:
         return replace(info, kind="tokens", shape=None) if name in ragged else info
 
     return [(part, {name: told(name, info) for name, info in fields.items()}) for part, fields in parts]
+
+
+def _are_ragged(infos: Collection[FieldInfo]) -> bool:
+    """Whether rows of integers have several lengths; tensors of several dtypes stay, whose wider one is known."""
+    if all(info.kind == "tensor" for info in infos):
+        return len({info.shape for info in infos}) > 1 and len({info.dtype for info in infos}) == 1
+    return any(info.kind == "tensor" for info in infos)
 
 
 def _is_rows_of_integers(info: FieldInfo) -> bool:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pack_sources import Stopped, jpeg, png, tree
 from reshape_sources import make_everything, stamps, word_tokenizer
 from samples import FORMATS, freeze
@@ -20,10 +22,10 @@ from fastload.errors import ConfigError, PackError, ShardIndexError, StateError
 from fastload.pack import pack
 from fastload.pack.locking import WRITING_NAME
 from fastload.pack.splitting import Splitting
-from fastload.reshape import append, repair
+from fastload.reshape import append, merge, repair
 from fastload.reshape.append import STAGING_NAME
 from fastload.shards.columns import read_columns
-from fastload.shards.index import IndexFile, ShardFormat
+from fastload.shards.index import FieldInfo, IndexFile, ShardFormat
 from fastload.shards.open import index_folder, open_index
 from fastload.verify import verify
 
@@ -466,3 +468,17 @@ def test_the_command(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(out)]).output
     assert "version 2: 4 samples in 1 files from b.txt" in shown
     assert f"appended 4 samples in 1 shards to {out}, version 2: now 8 samples (train 8) as 2 tar files" in done.output
+
+
+def test_rows_that_packing_told_are_tensors_stay_tensors_of_any_length(tmp_path: Path) -> None:
+    for name, length in (("a", 4), ("b", 6)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            np.save(tmp_path / name / f"{name}{number}.npy", np.arange(length, dtype=np.uint8))
+        pack(tmp_path / name, tmp_path / f"{name}-packed", workers=1)
+    expected = FieldInfo(kind="tensor", dtype="uint8", extension="npy")
+    both = merge([tmp_path / "a-packed", tmp_path / "b-packed"], tmp_path / "both")
+    assert both.fields["tensor"] == expected
+    assert append(tmp_path / "b", tmp_path / "a-packed").fields["tensor"] == expected
+    (batch,) = fastload.DataLoader(tmp_path / "a-packed" / "train", 6, shuffle=False)
+    assert {row.dtype for row in batch["tensor"]} == {torch.uint8}

@@ -264,6 +264,7 @@ def array(dtype: str, *shape: int) -> FieldInfo:
         (array("float32", 2), array("float32", 3), array("float32")),
         (array("int8", 2, 2), array("int8", 3), array("int8")),
         (array("int8", 2), array("int8", 3), FieldInfo(kind="tokens", dtype="int8")),
+        (array("int32", 2), array("int64", 3), array("int64")),
         (array("int8", 2), FieldInfo(kind="tokens", dtype="int8"), FieldInfo(kind="tokens", dtype="int8")),
         (FieldInfo(kind="tokens", dtype="int8"), array("uint16", 2), FieldInfo(kind="tokens")),
         (FieldInfo(kind="tokens", dtype="int32"), FieldInfo(kind="tokens", dtype="int64"), FieldInfo(kind="tokens")),
