@@ -21,7 +21,7 @@ from fastload.profile.rig import Rig
 AFTER_THREADS = ("copy", "augment", "step")  # stages of the consumer, once a batch is made
 _DECODED = "copy and augment"  # what the rung of decoded batches adds
 LEAST = 0.15  # of a batch, that they take more beside threads than alone: less may be noise, and would change little
-_READ_BACK = 3  # times what a rung takes: 3 s of a profile's 20, in which a disk gives some gigabytes
+_READ_BACK_SECONDS = 3.0  # in which a disk gives some gigabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def climb(rig: Rig, recording: Recording, seconds: float, live: Run) -> Steps[li
         epoch = steps(rig.order, rig.share, 0)  # no further: what comes again is no longer cold
         run = yield from rig.running(rig.jobs(epoch), each)
         rungs.append(("files on disk", "storage", run.batch_ms))
-    rig.read_back(_READ_BACK * each)  # else what runs next, such as another profile, would begin from the disk
+    rig.read_back(min(_READ_BACK_SECONDS, 3 * each))  # what runs next may count on it
     before = [0.0, *(ms for _, _, ms in rungs)]
     return [
         Rung(

@@ -136,9 +136,16 @@ class Moment(NamedTuple):
     def of(cls, meter: Meter) -> Moment:
         return cls(meter.stats(), meter.stats(settled=True), time.perf_counter(), time.process_time(), queued_seconds())
 
-    def after(self, away: Away) -> Moment:
-        """So much later, the run stood still meanwhile."""
+    def after(self, away: Away, threads: int) -> Moment:
+        """So much later, the run stood still meanwhile, and so many threads idled but for what they did ahead."""
         step = replace(self.stats.step, busy_seconds=self.stats.step.busy_seconds + away.wall)
-        stats = replace(self.stats, step=step, consumer_seconds=self.stats.consumer_seconds + away.wall)
+        idle = threads * away.wall
+        stats = replace(
+            self.stats,
+            step=step,
+            consumer_seconds=self.stats.consumer_seconds + away.wall,
+            thread_seconds=self.stats.thread_seconds + idle,
+            idle_seconds=self.stats.idle_seconds + idle,
+        )
         wall, cpu, queued = self.wall + away.wall, self.cpu + away.cpu, self.queued + away.queued
         return self._replace(stats=stats, wall=wall, cpu=cpu, queued=queued)

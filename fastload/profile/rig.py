@@ -136,13 +136,15 @@ class Rig:
         with engine:
             device, chain = (self.device, self.chain) if whole else (torch.device("cpu"), [])
             batches = flow(engine, device, chain)
-            return (yield from self._measure(batches, meter, seconds, ahead if warm_up is None else warm_up))
+            return (yield from self._measure(batches, meter, seconds, ahead if warm_up is None else warm_up, threads))
 
     def run(self, jobs: Iterator[BatchMaking], seconds: float, **options: Any) -> Run:
         """`running`, and batches are dropped."""
         return drive(self.running(jobs, seconds, **options), drop)
 
-    def _measure(self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int) -> Steps[Run]:
+    def _measure(
+        self, batches: Iterator[Batch], meter: Meter, seconds: float, warm_up: int, threads: int
+    ) -> Steps[Run]:
         began = since = Moment.of(meter)
         on_stream, warm, measured = StepsOnStream(events_of(self.device)), warm_up == 0, 0
         for number, batch in enumerate(batches, 1):
@@ -151,7 +153,7 @@ class Rig:
             if away is None:
                 on_stream.end()
             else:
-                began, since = began.after(away), since.after(away)
+                began, since = began.after(away, threads), since.after(away, threads)
                 on_stream.forget()  # its clock went on
             measured += warm
             took = time.perf_counter() - since.wall

@@ -42,6 +42,7 @@ class _Watch:
         loaders: in the order in which they were first iterated over.
         stock: loaders of torch's own were iterated over.
         batches, loops: that the script was given batches in, and how many.
+        single: of the loops, those that were left with their first batch.
         found: once there is.
     """
 
@@ -49,7 +50,7 @@ class _Watch:
         self._number, self._seconds, self._try_advice = number, seconds, try_advice
         self.loaders: list[DataLoader] = []
         self.stock = False
-        self.batches = self.loops = 0
+        self.batches = self.loops = self.single = 0
         self.found: Profile | None = None
         self._steps: Steps[Profile] | None = None
         self._left: Away | None = None  # when the last loop was left
@@ -68,18 +69,21 @@ class _Watch:
         if self._steps is None:
             self._steps = profiling(loader, self._seconds, self._try_advice)
         self.loops += 1
-        loop, clock = self.loops, loader._meter.start(consumer=True)  # for the script may ask for the loader's stats
+        loop, given = self.loops, 0
+        clock = loader._meter.start(consumer=True)  # for the script may ask for the loader's stats
         try:
             while True:
                 clock.enter(WAITING)
                 batch, away = self._next(self._steps, away), None
-                self.batches += 1
+                self.batches, given = self.batches + 1, given + 1
                 clock.handed_over(batch.rows)
                 clock.enter(STEP)
                 yield loader._hand_out(batch)
         finally:
             loader._meter.stop(clock)
-            if loop == self.loops:  # else it was left for another, and is closed now
+            if given == 1:  # next(iter(loader)) is over before the step begins
+                self.single += 1
+            elif loop == self.loops:  # else it was left for another, and is closed now
                 self._left = Away.now()
 
     def _next(self, steps: Steps[Profile], away: Away | None) -> Batch:
@@ -193,7 +197,12 @@ def profile_script(
             notes.append(f"When it was ended, the script raised {type(error).__name__}: {error}")
     if watch.found is None:
         raise ConfigError(_too_early(path, watch, loader))
-    if watch.loops > 1:
+    if watch.single > 1:
+        notes.append(
+            f"The script left {watch.single:,} loops with their first batch: what it did until the next counts as the "
+            "step"
+        )
+    if watch.loops - watch.single > 1:
         notes.append(
             f"The script looped {watch.loops:,} times: what it did between, and what beginning a loop takes, is in no "
             "figure"

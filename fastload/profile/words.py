@@ -55,7 +55,8 @@ def calm(found: Findings) -> list[str]:
     if found.verdict.again is not None and "ran again" not in found.verdict.doubt:
         said.append(f"when the loader ran again, a batch took × {found.verdict.again:.2f} as long")
     if found.stats.thread_seconds:
-        said.append(f"threads were idle {found.stats.idle_seconds / found.stats.thread_seconds:.0%} of the time")
+        idle = max(0.0, found.stats.idle_seconds / found.stats.thread_seconds)  # less: they worked between loops
+        said.append(f"threads were idle {idle:.0%} of the time")
     return said
 
 

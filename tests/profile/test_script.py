@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed
 import torch.utils.data
+from slowed import SHARDS
 from typer.testing import CliRunner
 
 from fastload.cli import app
@@ -160,6 +161,39 @@ for epoch in range(300):
     assert 10 <= found.model.stage_ms["step"] < 22, "30 with its share of what lies between"
     assert 10 <= found.model.batch_ms < 22
     assert all(10 <= rung.batch_ms < 22 for rung in found.rungs)
+
+
+def test_what_follows_a_first_batch_that_was_taken_alone_is_its_step(tmp_path: Path, packed: Packed) -> None:
+    text = """
+import time
+import fastload
+loader = fastload.DataLoader({data!r}, 8)
+while True:
+    batch = next(iter(loader))
+    time.sleep(0.01)
+"""
+    (tmp_path / "takes.py").write_text(text.format(data=str(packed("tar", [96]))))
+    found = profile_script(tmp_path / "takes.py", seconds=0.3)
+    assert found.verdict.limit == "step"
+    assert 10 <= found.model.stage_ms["step"] < 22
+    assert "what it did until the next counts as the step" in found.notes[-1]
+
+
+def test_threads_that_wait_between_loops_are_not_idle(tmp_path: Path, packed: Packed) -> None:
+    text = """
+import time
+import fastload
+from itertools import islice
+from slowed import Slowed
+loader = fastload.DataLoader(Slowed({data!r}, "decode"), 8, num_workers=1)
+while True:
+    for batch in islice(loader, 4):
+        pass
+    time.sleep(0.3)
+"""
+    (tmp_path / "waits.py").write_text(text.format(data=str(packed("tar", SHARDS))))
+    found = profile_script(tmp_path / "waits.py", seconds=0.6)
+    assert found.stats.idle_seconds < 0.3 * found.stats.thread_seconds
 
 
 def test_the_loaders_stats_count_while_it_is_profiled(tmp_path: Path, packed: Packed) -> None:
