@@ -145,7 +145,7 @@ def _work_on(shared: _Shared[Result], clock: Clock) -> None:
             if ticket.left == 0:
                 shared.finished_jobs += 1
                 shared.done.notify_all()
-        del ticket  # a waiting thread must not keep a batch alive
+        del ticket, error  # a waiting thread must not keep a batch alive, nor an error, by its traceback, this frame
 
 
 def _join(threads: Sequence[threading.Thread], seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -285,6 +286,29 @@ def test_5_a_dropped_engine_stops_its_threads() -> None:
     del engine
     assert gone() is None, "the threads keep their engine alive"
     assert workers() == []
+
+
+def test_5_what_a_part_raised_that_nobody_waits_for_is_let_go_with_the_engine() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def broken(part: int) -> None:
+        running.set()
+        wait(release)
+        raise KeyError(part)
+
+    task = Task(1, work=broken)
+    gone = weakref.ref(task)
+    engine = Engine(iter(Plan([Task(0), task])), threads=1, ahead=2)
+    assert next(engine) == 0
+    wait(running)
+    threading.Timer(0.05, release.set).start()
+    gc.disable()
+    try:
+        engine.close()
+        del engine, task, broken
+        assert gone() is None, "the error holds the thread's frame, and that the error"
+    finally:
+        gc.enable()
 
 
 def test_5_an_engine_that_was_never_asked_has_no_threads() -> None:
