@@ -189,12 +189,7 @@ class _FromBank(AudioOperation):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def recordings(self, device: torch.device) -> torch.Tensor:
-        found = self._moved.get(device)
-        if found is None:
-            found = self.bank.to(device, torch.float32)
-            if not torch.compiler.is_compiling():
-                self._moved[device] = found
-        return found
+        return keyed.moved(self.bank, torch.float32, device, self._moved)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -75,6 +75,18 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     return found
 
 
+def moved(
+    tensor: torch.Tensor, dtype: torch.dtype, device: torch.device, kept: dict[torch.device, torch.Tensor]
+) -> torch.Tensor:
+    """The tensor on the device, moved once and kept; not kept when `constant` is not."""
+    found = kept.get(device)
+    if found is None:
+        found = tensor.to(device, dtype)
+        if not torch.compiler.is_compiling():
+            kept[device] = found
+    return found
+
+
 def uniform(keys: torch.Tensor, operation: int, number: int = 0) -> torch.Tensor:
     """Uniform float32 [B] in [0, 1) with 24 bits, one for each int64 [B] key: draw `number` of `operation`."""
     return _to_unit(combine(combine(keys, operation), number))

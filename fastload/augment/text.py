@@ -149,12 +149,7 @@ class MaskTokens(TokenOperation):
     def _continuing(self, device: torch.device) -> torch.Tensor:
         """`continues` on this device."""
         assert self.continues is not None
-        found = self._moved.get(device)
-        if found is None:
-            found = self.continues.to(device, torch.bool)
-            if not torch.compiler.is_compiling():
-                self._moved[device] = found
-        return found
+        return keyed.moved(self.continues, torch.bool, device, self._moved)
 
     def change(self, tokens: torch.Tensor, lengths: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
         size = tokens.shape[1]
