@@ -187,7 +187,8 @@ def _stages(parts: list[_Part]) -> list[Function]:
         if part is None:
             stages += members
         else:
-            stages.append(Fused([m for m in members if isinstance(m, Operation)], part[1]))
+            operations = [m for m in members if isinstance(m, Operation)]
+            stages.append(Fused(operations, part[1], fuse=part[2] is None))
     return stages
 
 

@@ -319,17 +319,35 @@ class Normalize(Operation):
         return keyed.constant(scale, dtype, images.device), keyed.constant(shift, dtype, images.device)
 
 
-def apply_linear(
+@dataclass(frozen=True)
+class Mixing:
+    """A matrix on colours, and what it is cut to.
+
+    Attributes:
+        matrix: float [B, 3, 4] on (R, G, B, 1).
+        low, high: float [C] each; None for 0 and 1.
+    """
+
+    matrix: torch.Tensor
+    low: torch.Tensor | None
+    high: torch.Tensor | None
+
+
+def mixing_of(
     operations: list[Linear],
     params: list[Params],
+    mean: torch.Tensor | None,
     images: torch.Tensor,
     top: float,
     normalize: Normalize | None = None,
-) -> torch.Tensor:
-    """Several operations, and a normalisation after them, as one matrix: float32 pixels of white `top` to [0, 1], or
-    to normalised ones. Cut to [0, 1] once, after all operations."""
-    images = working(images)
-    mean = mean_colour(images) / top if any(operation.needs_mean for operation in operations) else None
+) -> Mixing:
+    """Several operations, and a normalisation after them, as one: from pixels of white `top` to [0, 1], or to
+    normalised ones. Cut to [0, 1] once, after all operations.
+
+    Args:
+        mean: float32 [B, 3], the mean colour of the images in [0, 1]; None where no operation needs it.
+        images: whose channels, dtype and device count.
+    """
     total: torch.Tensor | None = None
     for operation, drawn in zip(operations, params, strict=True):
         now = mean
@@ -340,9 +358,25 @@ def apply_linear(
     assert total is not None
     total = torch.cat([total[..., :3] / top, total[..., 3:]], 2)
     if normalize is None:
-        return transform(images, total).clamp_(0, 1)
+        return Mixing(total, None, None)
     scale, shift = normalize.scale_and_shift(images, 1.0)
     normalised = torch.cat([total[..., :3], total[..., 3:]], 2) * scale[:, None]
     normalised[..., 3] += shift
-    low, high = shift[:, None, None], (scale + shift)[:, None, None]  # where 0 and 1 go
-    return transform(images, normalised).clamp_(low, high).to(normalize.dtype)
+    return Mixing(normalised, shift, scale + shift)  # where 0 and 1 go
+
+
+def apply_linear(
+    operations: list[Linear],
+    params: list[Params],
+    images: torch.Tensor,
+    top: float,
+    normalize: Normalize | None = None,
+) -> torch.Tensor:
+    """`mixing_of` them applied to images, which become float32 (float64 stays), or the dtype of `normalize`."""
+    images = working(images)
+    mean = mean_colour(images) / top if any(operation.needs_mean for operation in operations) else None
+    found = mixing_of(operations, params, mean, images, top, normalize)
+    mixed = transform(images, found.matrix)
+    if found.low is None or found.high is None or normalize is None:
+        return mixed.clamp_(0, 1)
+    return mixed.clamp_(found.low[:, None, None], found.high[:, None, None]).to(normalize.dtype)

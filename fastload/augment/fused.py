@@ -4,12 +4,14 @@
     colour ... colour, Normalize     one 3x4 matrix per sample, one pass
     anything else             on its own, in its place
 
-Pixels become float once, and the result is rounded once.
+Pixels become float once, and the result is rounded once. On a GPU with Triton geometry, colour and erasing that follow
+each other are one pass altogether (`onepass`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from fastload.augment import keyed
 from fastload.augment.colour import ColorJitter, Linear, Normalize, apply_linear, turn_hue
 from fastload.augment.filters import RandomErasing
 from fastload.augment.geometry import Geometric, move
+from fastload.augment.onepass import OnePass, Pixels, passes
 from fastload.augment.operation import (
     ImageOperation,
     Operation,
@@ -25,8 +28,6 @@ from fastload.augment.operation import (
     check_images,
     check_pixels,
     exact,
-    from_unit,
-    from_working,
     keys_of,
     like,
     tensor_of,
@@ -46,13 +47,15 @@ class Fused:
     Args:
         operations: ImageOperations and Normalize, all of the same field, numbered apart (`place`).
         targets: fields that follow the geometry.
+        fuse: False leaves out the kernel that makes one pass of several groups.
     """
 
-    def __init__(self, operations: Sequence[Operation], targets: Targets = NONE) -> None:
+    def __init__(self, operations: Sequence[Operation], targets: Targets = NONE, *, fuse: bool = True) -> None:
         self.operations = tuple(operations)
         self.field = self.operations[0].field
         self.targets = targets
         self.groups = _groups(self.operations)
+        self.passes = passes(self.groups) if fuse else self.groups
         self._draws = tuple((keyed.operation_number(o.name), o.draws) for o in self.operations)
 
     def __repr__(self) -> str:
@@ -78,29 +81,25 @@ class Fused:
                 check_images(operation, images)
             else:
                 check_pixels(operation, images)
-        if len(self.operations) == 1:
+        if len(self.operations) == 1 and not isinstance(self.passes[0], OnePass):
             return self.operations[0].apply(images, params_of(drawn, self.operations[0]))
-        before, dtype = images, images.dtype
-        top, normalised = top_of(dtype), False
-        for group in self.groups:
-            params = [params_of(drawn, operation) for operation in group]
-            first = group[0]
-            if isinstance(first, Geometric):
-                images = move([o for o in group if isinstance(o, Geometric)], images, params, top)
-            elif isinstance(first, Linear | Normalize):
-                images, normalised = _colour(group, params, images, top)
-                dtype = images.dtype if normalised else dtype
-                top = 1.0
-            elif isinstance(first, RandomErasing):
-                images = first.erase(images, params[0], top)
+        pixels = Pixels(images, images.dtype, top_of(images.dtype))
+        for each in self.passes:
+            if isinstance(each, OnePass):
+                pixels = self._one_pass(each, pixels, drawn)
             else:
-                assert isinstance(first, ImageOperation)
-                images = first.change(working(images).div(top) if top != 1 else working(images), params[0])
-                top = 1.0
-        if normalised:
-            return like(before, images.to(dtype))
-        back = from_working(images, dtype) if top == top_of(dtype) else from_unit(images, dtype)
-        return like(before, back)
+                pixels = _run(each, [params_of(drawn, operation) for operation in each], pixels)
+        return like(images, pixels.end())
+
+    def _one_pass(self, one: OnePass, pixels: Pixels, drawn: Drawn) -> Pixels:
+        groups = [[(operation, params_of(drawn, operation)) for operation in group] for group in one.groups]
+        params = [drawn for group in groups for _, drawn in group]
+        done = one(pixels, params) if one.fits(pixels, params) else None
+        if done is not None:
+            return done
+        for group in groups:
+            pixels = _run([operation for operation, _ in group], [drawn for _, drawn in group], pixels)
+        return pixels
 
     def __call__(self, batch: Batch) -> Batch:
         images = tensor_of(batch, self.operations[0])
@@ -149,8 +148,23 @@ def params_of(drawn: Drawn, operation: Operation) -> Params:
     return drawn[operation.name]
 
 
+def _run(group: Sequence[Operation], params: list[Params], pixels: Pixels) -> Pixels:
+    """One group, by torch."""
+    first, images, top = group[0], pixels.images, pixels.top
+    if isinstance(first, Geometric):
+        return replace(pixels, images=move([o for o in group if isinstance(o, Geometric)], images, params, top))
+    if isinstance(first, RandomErasing):
+        return replace(pixels, images=first.erase(images, params[0], top))
+    if isinstance(first, Linear | Normalize):
+        images, normalised = _colour(group, params, images, top)
+        return Pixels(images, images.dtype if normalised else pixels.dtype, 1.0, normalised or pixels.normalised)
+    assert isinstance(first, ImageOperation)
+    unit = working(images).div(top) if top != 1 else working(images)
+    return replace(pixels, images=first.change(unit, params[0]), top=1.0)
+
+
 def _colour(
-    group: list[Operation], params: list[Params], images: torch.Tensor, top: float
+    group: Sequence[Operation], params: list[Params], images: torch.Tensor, top: float
 ) -> tuple[torch.Tensor, bool]:
     """A colour group of white `top`, and whether it normalised."""
     linear = [o for o in group if isinstance(o, Linear)]

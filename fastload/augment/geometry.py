@@ -85,6 +85,41 @@ def steps(operations: list[Geometric], params: list[Params], size: Size) -> tupl
     return found, sizes
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What one resampling takes from where.
+
+    Attributes:
+        matrix: float32 [B or 1, 3, 3], from the output's coordinates to the input's.
+        size: of the output.
+        mode: "index" takes the pixel that an output's centre falls on.
+        fill: outside of the input, in the images' own range; None where nothing lies outside.
+        projective: the matrix has a last row other than (0, 0, 1).
+    """
+
+    matrix: torch.Tensor
+    size: Size
+    mode: Literal["index", "nearest", "bilinear"]
+    padding: Padding
+    fill: float | None
+    projective: bool
+
+
+def sampling_of(
+    operations: list[Geometric], params: list[Params], size: Size, dtype: torch.dtype, top: float
+) -> Sampling:
+    """Of operations that pick pixels or warp, as one; of images of this size and dtype, `top` is white of floats."""
+    found, sizes = steps(operations, params, size)
+    matrix, first = matrices.product(found), operations[0]
+    if all(each.kind == "index" for each in operations):
+        fills = [each.fill_outside for each in operations if each.fill_outside is not None]
+        fill = pixel(first, "fill", fills[0], dtype, top) if fills else None
+        return Sampling(matrix, sizes[-1], "index", "zeros", fill, False)
+    mode, padding, outside = next((each.sampling for each in operations if each.sampling), ("bilinear", "zeros", 0.0))
+    projective = any(each.projective for each in operations)
+    return Sampling(matrix, sizes[-1], mode, padding, pixel(first, "fill", outside, dtype, top), projective)
+
+
 def move(operations: list[Geometric], images: torch.Tensor, params: list[Params], top: float = 1.0) -> torch.Tensor:
     """Several operations as one resampling: by index if all are exact, by weights if none warps, else by one warp.
 
@@ -92,34 +127,39 @@ def move(operations: list[Geometric], images: torch.Tensor, params: list[Params]
         images: [B, C, H, W]. By index, the dtype stays; else the result is float (`working`).
         top: white, of floats.
     """
-    kinds = {each.kind for each in operations}
-    found, sizes = steps(operations, params, (images.shape[2], images.shape[3]))
+    size = (images.shape[2], images.shape[3])
+    if any(each.kind == "resize" for each in operations):
+        return _resize(operations, images, params, size, top)
+    found = sampling_of(operations, params, size, images.dtype, top)
+    if found.mode != "index":
+        return resample.warp(
+            working(images),
+            found.matrix,
+            found.size,
+            mode=found.mode,
+            padding=found.padding,
+            fill=found.fill or 0.0,
+            projective=found.projective,
+        )
+    y, x = resample.axes(found.matrix, found.size)
+    if operation.by_rows(images):
+        return resample.cut(images, y, x, found.fill)
+    return resample.take(images, y[:, :, None], x[:, None, :], found.fill)
+
+
+def _resize(
+    operations: list[Geometric], images: torch.Tensor, params: list[Params], size: Size, top: float
+) -> torch.Tensor:
+    found, sizes = steps(operations, params, size)
     fills = [each.fill_outside for each in operations if each.fill_outside is not None]
-    if kinds == {"index"}:
-        y, x = resample.axes(matrices.product(found), sizes[-1])
-        fill = pixel(operations[0], "fill", fills[0], images.dtype, top) if fills else None
-        if operation.by_rows(images):
-            return resample.cut(images, y, x, fill)
-        return resample.take(images, y[:, :, None], x[:, None, :], fill)
-    if "warp" not in kinds:
-        weights = [_weights(*step) for step in zip(operations, found, sizes, sizes[1:], strict=False)]
-        y, x = weights[0]
-        for further_y, further_x in weights[1:]:
-            y, x = torch.matmul(further_y, y), torch.matmul(further_x, x)
-        fill = pixel(operations[0], "fill", fills[0], images.dtype, top) if fills else 0.0
-        if fill:  # what a crop shows from outside has no weights: 0, which is the fill of images less the fill
-            return resample.resize(working(images) - fill, y, x) + fill
-        return resample.resize(working(images), y, x)
-    mode, padding, fill = next((each.sampling for each in operations if each.sampling), ("bilinear", "zeros", 0.0))
-    return resample.warp(
-        working(images),
-        matrices.product(found),
-        sizes[-1],
-        mode=mode,
-        padding=padding,
-        fill=pixel(operations[0], "fill", fill, images.dtype, top),
-        projective=any(each.projective for each in operations),
-    )
+    weights = [_weights(*step) for step in zip(operations, found, sizes, sizes[1:], strict=False)]
+    y, x = weights[0]
+    for further_y, further_x in weights[1:]:
+        y, x = torch.matmul(further_y, y), torch.matmul(further_x, x)
+    fill = pixel(operations[0], "fill", fills[0], images.dtype, top) if fills else 0.0
+    if fill:  # what a crop shows from outside has no weights: 0, which is the fill of images less the fill
+        return resample.resize(working(images) - fill, y, x) + fill
+    return resample.resize(working(images), y, x)
 
 
 def _weights(operation: Geometric, matrix: torch.Tensor, size: Size, out: Size) -> tuple[torch.Tensor, torch.Tensor]:

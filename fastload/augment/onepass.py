@@ -1,0 +1,321 @@
+"""Neighbouring groups of a chain as one pass over the pixels: geometry, then colour, then an erased box.
+
+On a GPU each of torch's passes reads and writes the whole batch, most of it in float32. The kernel (`kernels.one_pass`)
+reads the pixels that came in, writes those that the chain gives, and nothing in between; where contrast needs the mean
+colour of what the geometry makes, it runs once more before, for the sums. Results are those of torch's passes up to the
+rounding of float32, and as deterministic.
+
+It runs where Triton is, which comes with torch for NVIDIA GPUs on Linux. Torch's passes do what it was not written for:
+images of 2, 4 or more channels, float64, antialiased resizing, hue; what gradients flow through; and all inside of
+`torch.compile`, which makes kernels of its own. `Compose(..., fuse=False)` never comes here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastload.augment import keyed
+from fastload.augment.colour import ColorJitter, Linear, Normalize, mixing_of
+from fastload.augment.filters import RandomErasing
+from fastload.augment.geometry import Geometric, Sampling, sampling_of
+from fastload.augment.matrices import Size
+from fastload.augment.operation import (
+    Operation,
+    Params,
+    from_unit,
+    from_working,
+    is_channels_last,
+    pixel,
+    top_of,
+)
+
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32}
+_READ = {torch.uint8, torch.uint16, *_FLOATS}
+_MOST_BLOCKS = 65_535  # of an image: a grid's limit along its second axis
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Images on their way through a chain.
+
+    Attributes:
+        images: [B, C, H, W], on the scale of `top`.
+        dtype: what they become at the end.
+        top: white.
+        normalised: whether they are, so that white says nothing any more.
+    """
+
+    images: torch.Tensor
+    dtype: torch.dtype
+    top: float
+    normalised: bool = False
+
+    def end(self) -> torch.Tensor:
+        """The images in their dtype, rounded."""
+        if self.normalised:
+            return self.images.to(self.dtype)
+        if self.top == top_of(self.dtype):
+            return from_working(self.images, self.dtype)
+        return from_unit(self.images, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class OnePass:
+    """Groups of a chain, at most one of each kind.
+
+    Attributes:
+        geometry: operations that pick pixels or warp.
+        colour: linear operations, and Normalize after them or alone.
+        erasing: RandomErasing, or none.
+        last: whether nothing of the chain comes after.
+    """
+
+    geometry: tuple[Geometric, ...]
+    colour: tuple[Linear | Normalize, ...]
+    erasing: tuple[RandomErasing, ...]
+    last: bool
+
+    @property
+    def groups(self) -> list[list[Operation]]:
+        return [list(group) for group in (self.geometry, self.colour, self.erasing) if group]
+
+    def fits(self, pixels: Pixels, params: Iterable[Params]) -> bool:
+        """Whether the kernel can do it, and may."""
+        images = pixels.images
+        if torch.compiler.is_compiling() or _gave_up or not _on_gpu(images):
+            return False
+        if not {images.dtype, pixels.dtype} <= _READ or images.shape[1] not in (1, 3):
+            return False
+        if not images.numel() or images[0].numel() >= 2**31:
+            return False
+        if torch.is_grad_enabled():
+            drawn = (value for each in params for value in each.values())
+            if images.requires_grad or any(value.requires_grad for value in drawn):
+                return False
+        return kernels() is not None
+
+    def __call__(self, pixels: Pixels, params: Sequence[Params]) -> Pixels | None:
+        """The images after all groups; None where the kernel cannot: images are too large, or, as is said once, it does
+        not run here.
+
+        Args:
+            params: of the operations, in their order.
+        """
+        images, top, dtype = pixels.images, pixels.top, pixels.dtype
+        of_geometry, rest = params[: len(self.geometry)], params[len(self.geometry) :]
+        of_colour, of_erasing = rest[: len(self.colour)], rest[len(self.colour) :]
+        size: Size = (images.shape[2], images.shape[3])
+        task = _Task(images, size)
+        if self.geometry:
+            task.sampling = sampling_of(list(self.geometry), list(of_geometry), size, images.dtype, top)
+            task.size = task.sampling.size
+        if task.blocks > _MOST_BLOCKS:
+            return None
+        # As what torch's passes would hold the images by now: as they came, as long as they are only copied.
+        held = images.dtype if task.sampling is None or task.sampling.mode == "index" else torch.float32
+        normalised = pixels.normalised
+        if self.colour:
+            last = self.colour[-1]
+            if not self._mix(task, list(of_colour), top):
+                return None
+            held, top = torch.float32, 1.0
+            if isinstance(last, Normalize):
+                held = dtype = last.dtype
+                normalised = True
+        if self.erasing:
+            (erasing,), (drawn,) = self.erasing, of_erasing
+            task.boxes = torch.stack([each.to(torch.float32) for each in erasing.box(drawn, task.size)])
+            task.erased = pixel(erasing, "value", erasing.value, held, top)
+        if not self.last:
+            made = task.run(held)
+            return None if made is None else Pixels(made, dtype, top, normalised)
+        white = top_of(dtype)
+        if not normalised and not dtype.is_floating_point and held != dtype:
+            task.scale, task.rounded = white / top, white
+        made = task.run(dtype)
+        return None if made is None else Pixels(made, dtype, white, normalised)
+
+    def _mix(self, task: _Task, params: list[Params], top: float) -> bool:
+        """What becomes of colours; False where the kernel that sums them does not run."""
+        images, channels = task.images, task.images.shape[1]
+        linear = [each for each in self.colour if isinstance(each, Linear)]
+        normalize = self.colour[-1] if isinstance(self.colour[-1], Normalize) else None
+        if not linear:
+            assert normalize is not None
+            task.colour, task.colours = "scale", torch.stack(normalize.scale_and_shift(images, top))
+            return True
+        mean = None
+        if any(each.needs_mean for each in linear):
+            sums = task.sum()
+            if sums is None:
+                return False
+            mean = (sums / (task.size[0] * task.size[1] * top)).expand(-1, 3)
+        found = mixing_of(linear, params[: len(linear)], mean, images, top, normalize)
+        task.colour, task.colours = "matrix", found.matrix
+        if found.low is None or found.high is None:
+            limits = (0.0,) * channels + (1.0,) * channels
+            task.limits = keyed.constant(limits, torch.float32, images.device)
+        else:
+            task.limits = torch.stack([found.low, found.high])
+        return True
+
+
+def passes(groups: Sequence[Sequence[Operation]]) -> list[OnePass | list[Operation]]:
+    """The groups of a chain in their order: those that one kernel can do together, and others as they are. To a group
+    that only copies, alone, it would bring nothing."""
+    found: list[OnePass | list[Operation]] = []
+    start = 0
+    while start < len(groups):
+        stop, stage = start, 0
+        while stop < len(groups) and (kind := _kind(groups[stop])) > stage:
+            stop, stage = stop + 1, kind
+        some = groups[start:stop]
+        if len(some) > 1 or (some and _computes(some[0])):
+            every = [operation for group in some for operation in group]
+            found.append(
+                OnePass(
+                    tuple(o for o in every if isinstance(o, Geometric)),
+                    tuple(o for o in every if isinstance(o, Linear | Normalize)),
+                    tuple(o for o in every if isinstance(o, RandomErasing)),
+                    stop == len(groups),
+                )
+            )
+        else:
+            stop = start + 1
+            found.append(list(groups[start]))
+        start = stop
+    return found
+
+
+def _kind(group: Sequence[Operation]) -> int:
+    """Where a group may stand in a pass: geometry before colour before erasing; 0 for what is none of them, or what the
+    kernel cannot do."""
+    first, last = group[0], group[-1]
+    if isinstance(first, Geometric):
+        return 0 if any(isinstance(each, Geometric) and each.kind == "resize" for each in group) else 1
+    if isinstance(first, Linear | Normalize):
+        hue = any(isinstance(each, ColorJitter) and each.turns_hue for each in group)
+        return 0 if hue or (isinstance(last, Normalize) and last.dtype not in _FLOATS) else 2
+    return 3 if isinstance(first, RandomErasing) else 0
+
+
+def _computes(group: Sequence[Operation]) -> bool:
+    first = group[0]
+    if isinstance(first, Geometric):
+        return any(isinstance(each, Geometric) and each.kind == "warp" for each in group)
+    return isinstance(first, Linear | Normalize)
+
+
+@dataclass(slots=True)
+class _Task:
+    """What the kernel is to do with images [B, C, H, W]: `kernels.one_pass` says what the values are."""
+
+    images: torch.Tensor
+    size: Size
+    sampling: Sampling | None = None
+    colour: str = ""
+    colours: torch.Tensor | None = None
+    limits: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    erased: float = 0.0
+    scale: float = 1.0
+    rounded: float = 0.0  # the most there may be; 0 where nothing is rounded
+
+    @property
+    def blocks(self) -> int:
+        """Of an image."""
+        return int(-(-self.size[0] * self.size[1] // kernels().BLOCK))
+
+    def run(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """The images, in the same memory format; None where it does not run."""
+        batch, channels = self.images.shape[:2]
+        memory = torch.channels_last if is_channels_last(self.images) else torch.contiguous_format
+        out = torch.empty((batch, channels, *self.size), dtype=dtype, device=self.images.device, memory_format=memory)
+        return out if self._launch(out, None) else None
+
+    def sum(self) -> torch.Tensor | None:
+        """Float32 [B, C]: the sums of the images' pixels after the geometry, always added up in the same order."""
+        batch, channels = self.images.shape[:2]
+        sums = torch.empty((batch, self.blocks, channels), dtype=torch.float32, device=self.images.device)
+        return sums.sum(1) if self._launch(self.images, sums) else None
+
+    def _launch(self, out: torch.Tensor, sums: torch.Tensor | None) -> bool:
+        images, sampling, unused, module = self.images, self.sampling, self.images, kernels()
+        matrix = unused if sampling is None else sampling.matrix.to(torch.float32).contiguous()
+        means = sums is not None
+        try:
+            with _device(images):
+                module.one_pass[(len(images), self.blocks)](
+                    images,
+                    out,
+                    unused if sums is None else sums,
+                    matrix,
+                    unused if self.colours is None else self.colours.contiguous(),
+                    unused if self.limits is None else self.limits,
+                    unused if self.boxes is None else self.boxes,
+                    images.shape[2],
+                    images.shape[3],
+                    self.size[1],
+                    self.size[0] * self.size[1],
+                    *images.stride(),
+                    *out.stride(),
+                    0 if len(matrix) == 1 else 9,
+                    len(images),
+                    float(sampling.fill or 0.0) if sampling is not None else 0.0,
+                    float(self.erased),
+                    float(self.scale),
+                    float(self.rounded),
+                    CHANNELS=images.shape[1],
+                    MOVE="" if sampling is None else sampling.mode,
+                    PADDING="zeros" if sampling is None else sampling.padding,
+                    PROJECTIVE=sampling is not None and sampling.projective,
+                    COLOUR="" if means else self.colour,
+                    ERASE=self.boxes is not None and not means,
+                    ROUND=self.rounded > 0 and not means,
+                    MEANS=means,
+                    BLOCK=module.BLOCK,
+                )
+        except Exception as error:  # no compiler for what launches it, another GPU than Triton knows, ...
+            _give_up(error)
+            return False
+        return True
+
+
+def _device(images: torch.Tensor) -> AbstractContextManager[Any]:
+    return torch.cuda.device(images.device) if images.is_cuda else nullcontext()
+
+
+def _on_gpu(images: torch.Tensor) -> bool:
+    return images.is_cuda and type(images) is torch.Tensor
+
+
+@functools.cache
+def kernels() -> Any:
+    """The module of kernels; None where there is no Triton."""
+    try:
+        return importlib.import_module("fastload.augment.kernels")
+    except ImportError:
+        return None
+
+
+_gave_up: list[str] = []
+
+
+def _give_up(error: Exception) -> None:
+    """From now on torch's passes do it."""
+    if not _gave_up:
+        _gave_up.append(f"{type(error).__name__}: {error}")
+        warnings.warn(
+            f"fastload.augment: the Triton kernel does not run here, and torch's passes, which are slower, take its "
+            f"place ({_gave_up[0]})",
+            RuntimeWarning,
+            stacklevel=2,
+        )

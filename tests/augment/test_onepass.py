@@ -1,0 +1,387 @@
+"""The one kernel of geometry, colour and erasing beside torch's passes: interpreted on a CPU, on a GPU where there is
+one, and compiled for GPUs that are not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made import DEVICES, as_dtype, batch, keys, pictures
+
+from fastload.augment import (
+    CenterCrop,
+    ColorJitter,
+    Compose,
+    GaussianBlur,
+    Normalize,
+    RandomAffine,
+    RandomCrop,
+    RandomEqualize,
+    RandomErasing,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomInvert,
+    RandomPerspective,
+    RandomRotation,
+    RandomVerticalFlip,
+    Resize,
+    onepass,
+)
+from fastload.augment.fused import Fused
+from fastload.augment.onepass import OnePass
+from fastload.augment.operation import Operation
+
+triton = pytest.importorskip("triton", reason="Triton comes with torch for NVIDIA GPUs")
+InterpretedFunction = pytest.importorskip("triton.runtime.interpreter").InterpretedFunction
+COUNT = 2
+LEVEL = {torch.uint8: 1, torch.uint16: 60, torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 1e-4}
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Any:
+    """The kernels, run by Triton's interpreter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        path = Path(str(onepass.__file__)).with_name("kernels.py")
+        found = importlib.util.spec_from_file_location("interpreted_kernels", path)
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        patch.setitem(sys.modules, found.name, module)
+        found.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def put_back() -> Iterator[None]:
+    """What the interpreter changes in Triton's language, and leaves changed, is as before."""
+    language = triton.language
+    places = (language, language.core, language.math, language.tensor, language.dtype)
+    before = [dict(vars(place)) for place in places]
+    try:
+        yield
+    finally:
+        for place, was in zip(places, before, strict=True):
+            for name, value in list(vars(place).items()):
+                if name not in was:
+                    delattr(place, name)
+                elif value is not was[name]:
+                    setattr(place, name, was[name])
+
+
+@contextmanager
+def kernel_on(device: str, interpreted: Any, launched: list[dict[str, Any]] | None = None) -> Iterator[None]:
+    """The kernel takes what it can, on a CPU too, and notes each launch."""
+    module = interpreted if device == "cpu" else onepass.kernels()
+    usual = module.one_pass
+
+    class Noted:
+        def __getitem__(self, grid: Any) -> Callable[..., Any]:
+            def launch(*args: Any, **constants: Any) -> None:
+                if launched is not None:
+                    launched.append(constants)
+                usual[grid](*args, **constants)
+
+            return launch
+
+    with put_back(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "one_pass", Noted())
+        patch.setattr(onepass, "kernels", lambda: module)
+        patch.setattr(onepass, "_gave_up", [])
+        if device == "cpu":
+            patch.setattr(onepass, "_on_gpu", lambda images: True)
+            patch.setattr(triton.language, "sum", InterpretedFunction(triton.language.sum.fn))
+        yield
+
+
+@contextmanager
+def by_torch() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onepass, "_on_gpu", lambda images: False)
+        yield
+
+
+def fused(operations: list[Operation]) -> Fused:
+    (stage,) = Compose(operations).stages
+    assert isinstance(stage, Fused)
+    return stage
+
+
+def assert_same(operations: list[Operation], images: torch.Tensor, interpreted: Any, outliers: float = 2e-3) -> None:
+    """Kernel and torch agree, but for a few pixels that lie on an edge between two, or between two levels."""
+    stage, device, launched = fused(operations), images.device.type, []  # type: ignore[var-annotated]
+    drawn = stage.draw(keys(len(images)).to(device))
+    with kernel_on(device, interpreted, launched):
+        found = stage.apply(images, drawn)
+    with by_torch():
+        expected = stage.apply(images, drawn)
+    assert launched
+    assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
+    off = (found.to(torch.float64) - expected.to(torch.float64)).abs() > LEVEL[found.dtype]
+    assert off.to(torch.float32).mean() <= outliers, f"{off.sum()} of {off.numel()} differ"
+
+
+GEOMETRY: dict[str, list[Operation]] = {
+    "none": [],
+    "flips": [RandomHorizontalFlip(), RandomVerticalFlip()],
+    "crop": [RandomCrop((13, 14), padding=3, fill=0.3), RandomHorizontalFlip()],
+    "letterbox": [CenterCrop((16, 22), fill=0.6)],
+    "affine": [RandomHorizontalFlip(), RandomAffine(25, (0.2, 0.2), (0.7, 1.4), 10)],
+    "filled": [RandomAffine(40, (0.3, 0.3), fill=0.4)],
+    "border": [RandomRotation(60, padding="border")],
+    "reflection": [RandomAffine(60, (0.6, 0.6), (0.3, 0.6), padding="reflection")],
+    "nearest": [RandomAffine(33.3, (0.2, 0.2), (0.77, 1.3), mode="nearest")],
+    "perspective": [RandomPerspective(0.6, p=1.0), RandomAffine(10), CenterCrop((9, 11))],
+    "plain resize": [Resize((17, 9), antialias=False)],
+}
+COLOUR: dict[str, list[Operation]] = {
+    "none": [],
+    "jitter": [ColorJitter(0.4, 0.4, 0.4), RandomGrayscale(0.5)],
+    "normalised": [ColorJitter(0.4, (0.2, 2.0), 0.4), RandomInvert(), Normalize()],
+    "scaled": [Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))],
+    "halved": [RandomGrayscale(0.5), Normalize(dtype=torch.float16)],
+    "bfloat16": [Normalize(dtype=torch.bfloat16)],
+}
+
+
+def made(count: int, channels: int, dtype: torch.dtype, layout: str, height: int = 20, width: int = 24) -> torch.Tensor:
+    images = pictures(count, height, width, channels)
+    images = (images * 65535).round().to(torch.uint16) if dtype == torch.uint16 else as_dtype(images, dtype)
+    if layout == "last":
+        return images.contiguous(memory_format=torch.channels_last)
+    if layout == "cut":  # neither
+        wide = torch.zeros(count, channels, height, 2 * width, dtype=dtype)
+        wide[..., ::2] = images
+        return wide[..., ::2]
+    return images
+
+
+def one_channel(operations: list[Operation]) -> list[Operation]:
+    return [Normalize((0.4,), (0.2,), dtype=o.dtype) if isinstance(o, Normalize) else o for o in operations]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("colour", COLOUR)
+@pytest.mark.parametrize("geometry", GEOMETRY)
+def test_bytes_in_channels_last(geometry: str, colour: str, device: str, interpreted: Any) -> None:
+    operations = [*GEOMETRY[geometry], *COLOUR[colour]]
+    if any(isinstance(each, OnePass) for each in (fused(operations).passes if operations else [])):
+        images = made(COUNT, 3, torch.uint8, "last").to(device)
+        assert_same([*operations, *([RandomErasing(1.0, value=0.25)] if COLOUR[colour] else [])], images, interpreted)
+    else:
+        assert not COLOUR[colour]  # nothing at all, or what only copies
+
+
+MEMORY = [
+    *((3, layout, dtype) for layout in ("first", "last", "cut") for dtype in LEVEL),
+    *((1, "first", d) for d in LEVEL),
+]
+
+
+@pytest.mark.parametrize(("channels", "layout", "dtype"), MEMORY)
+@pytest.mark.parametrize("device", DEVICES)
+def test_any_dtype_and_memory_format(
+    channels: int, layout: str, dtype: torch.dtype, device: str, interpreted: Any
+) -> None:
+    chains = [
+        [*GEOMETRY["affine"], *COLOUR["jitter"], RandomErasing(1.0, value=0.5)],
+        [*GEOMETRY["crop"], RandomErasing(1.0, value=0.5)],
+        [*GEOMETRY["filled"], *COLOUR["normalised"]],
+    ]
+    if channels == 1:
+        chains = [one_channel(chain) for chain in (*chains, [*GEOMETRY["flips"], *COLOUR["scaled"]])]
+    for chain in chains:
+        assert_same(chain, made(COUNT, channels, dtype, layout).to(device), interpreted)
+
+
+def test_halves_are_rounded_to_the_even_number(interpreted: Any) -> None:
+    numbers = torch.tensor([0.5, 1.5, 2.5, 0.49999997, 254.5, 255.5, -0.5, 7.0, 300.0])[None, None, None]
+    out, unused = torch.empty(numbers.shape, dtype=torch.uint8), torch.zeros(1)
+    with put_back():
+        interpreted.one_pass[(1, 1)](
+            numbers, out, unused, unused, unused, unused, unused,
+            1, 9, 9, 9, *numbers.stride(), *out.stride(), 0, 1, 0.0, 0.0, 1.0, 255.0,
+            CHANNELS=1, MOVE="", PADDING="zeros", PROJECTIVE=False, COLOUR="", ERASE=False, ROUND=True, MEANS=False,
+            BLOCK=16,
+        )  # fmt: skip
+    assert out.flatten().tolist() == [0, 2, 2, 0, 254, 255, 0, 7, 255]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    geometry=st.sampled_from(sorted(GEOMETRY)),
+    colour=st.sampled_from(sorted(COLOUR)),
+    erasing=st.booleans(),
+    between=st.sampled_from([None, RandomEqualize(1.0), GaussianBlur(3)]),
+    size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
+    dtype=st.sampled_from(sorted(LEVEL, key=str)),
+    layout=st.sampled_from(["first", "last", "cut"]),
+)
+def test_any_chain(
+    geometry: str,
+    colour: str,
+    erasing: bool,
+    between: Operation | None,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    layout: str,
+    interpreted: Any,
+) -> None:
+    moved = [o for o in GEOMETRY[geometry] if not isinstance(o, RandomCrop)]
+    operations = [*COLOUR["jitter"], *([between] if between else []), *moved, *COLOUR[colour]]
+    operations += [RandomErasing(1.0)] if erasing else []
+    outliers = 0.05 if isinstance(between, RandomEqualize) else 2e-3  # which sees another level
+    assert_same(operations, made(COUNT, 3, dtype, layout, *size), interpreted, outliers)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_sample_is_the_same_alone_and_again(device: str, interpreted: Any) -> None:
+    stage = fused([*GEOMETRY["affine"], *COLOUR["normalised"], RandomErasing(1.0)])
+    images, of = made(3, 3, torch.uint8, "last", 20, 20).to(device), keys(3).to(device)
+    with kernel_on(device, interpreted):
+        whole = stage.apply(images, stage.draw(of))
+        assert stage.apply(images, stage.draw(of)).equal(whole)
+        assert stage.apply(images[1:2], stage.draw(of[1:2])).equal(whole[1:2])
+
+
+def kinds(operations: list[Operation]) -> list[str]:
+    return [type(each).__name__ if isinstance(each, OnePass) else "torch" for each in fused(operations).passes]
+
+
+def test_which_groups_become_one_pass() -> None:
+    six = [*GEOMETRY["affine"], *COLOUR["normalised"], RandomErasing()]
+    assert kinds(six) == ["OnePass"]
+    assert kinds([RandomHorizontalFlip(), *COLOUR["scaled"]]) == ["OnePass"]
+    assert kinds([RandomHorizontalFlip(), RandomVerticalFlip()]) == ["torch"]
+    assert kinds([RandomErasing(), RandomHorizontalFlip()]) == ["torch", "torch"]
+    assert kinds([RandomErasing(), RandomAffine(10)]) == ["torch", "OnePass"]
+    assert kinds([Resize(20), CenterCrop(16), Normalize()]) == ["torch", "OnePass"]
+    assert kinds([ColorJitter(hue=0.1), Normalize(), RandomErasing()]) == ["torch", "torch"]
+    assert kinds([RandomAffine(5), Normalize(dtype=torch.float64), RandomErasing()]) == ["OnePass", "torch", "torch"]
+    assert kinds([ColorJitter(0.1), RandomAffine(5), ColorJitter(0.2), RandomErasing()]) == ["OnePass", "OnePass"]
+    assert kinds([RandomAffine(5), RandomEqualize(), ColorJitter(0.1)]) == ["OnePass", "torch", "OnePass"]
+    first, _, last = fused([RandomAffine(5), RandomEqualize(), ColorJitter(0.1)]).passes
+    assert isinstance(first, OnePass)
+    assert isinstance(last, OnePass)
+    assert (first.last, last.last) == (False, True)
+    (unfused,) = Compose([RandomAffine(5)], fuse=False).stages
+    assert isinstance(unfused, Fused)
+    assert not isinstance(unfused.passes[0], OnePass)
+
+
+def test_contrast_costs_one_launch_more(interpreted: Any) -> None:
+    images = made(COUNT, 3, torch.uint8, "last")
+    for jitter, launches in ((ColorJitter(0.4, 0, 0.4), 1), (ColorJitter(0.4, 0.4), 2)):
+        stage, launched = fused([RandomAffine(10), jitter, Normalize()]), []  # type: ignore[var-annotated]
+        with kernel_on("cpu", interpreted, launched):
+            stage.apply(images, stage.draw(keys(COUNT)))
+        assert len(launched) == launches
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        made(2, 3, torch.float32, "first").double(),
+        torch.rand(2, 2, 8, 8),
+        torch.rand(2, 3, 8, 8).requires_grad_(),
+        torch.zeros(0, 3, 8, 8),
+    ],
+    ids=["float64", "two channels", "gradients", "empty"],
+)
+def test_what_the_kernel_is_not_for_torch_does(images: torch.Tensor, interpreted: Any) -> None:
+    stage, launched = fused([RandomAffine(10), RandomErasing()]), []  # type: ignore[var-annotated]
+    drawn = stage.draw(keys(len(images)))
+    with kernel_on("cpu", interpreted, launched):
+        found = stage.apply(images, drawn)
+    with by_torch():
+        assert found.equal(stage.apply(images, drawn))
+    assert not launched
+    if images.requires_grad:
+        found.sum().backward()
+        assert images.grad is not None
+        with torch.no_grad(), kernel_on("cpu", interpreted, launched):
+            stage.apply(images, drawn)
+        assert launched
+
+
+def test_images_of_more_blocks_than_a_grid_has_are_torchs(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onepass, "_MOST_BLOCKS", 1)
+    stage, launched = fused([RandomAffine(10), RandomErasing()]), []  # type: ignore[var-annotated]
+    drawn = stage.draw(keys(2))
+    with kernel_on("cpu", interpreted, launched):
+        for images, launches in ((made(2, 3, torch.uint8, "last", 16, 16), 1), (made(2, 3, torch.uint8, "last"), 0)):
+            launched.clear()
+            found = stage.apply(images, drawn)
+            assert len(launched) == launches
+            with by_torch():
+                assert (found.int() - stage.apply(images, drawn).int()).abs().max() <= 1
+
+
+def test_where_it_does_not_run_torch_takes_over_and_says_so_once(
+    interpreted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        BLOCK = interpreted.BLOCK
+        tries = 0
+
+        @property
+        def one_pass(self) -> Any:
+            Broken.tries += 1
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(onepass, "kernels", lambda: Broken())
+    monkeypatch.setattr(onepass, "_on_gpu", lambda images: True)
+    monkeypatch.setattr(onepass, "_gave_up", [])
+    images = made(2, 3, torch.uint8, "last")
+    chain = Compose([RandomAffine(10), ColorJitter(0.1, 0.1), Normalize()])
+    with pytest.warns(RuntimeWarning, match="kernel does not run here.*Failed to find C compiler"):
+        first = chain(batch(images))["image"]
+    second = chain(batch(images))["image"]
+    assert Broken.tries == 1
+    monkeypatch.undo()
+    expected = chain(batch(images))["image"]
+    assert first.equal(expected)
+    assert second.equal(expected)
+
+
+POINTERS = {"sums", "matrices", "colours", "limits", "boxes"}
+BUILDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # pixels read, written, constants
+    "sums": ("u8", "u8", {"MEANS": True, "COLOUR": "", "ERASE": False}),
+    "six": ("u8", "fp32", {}),
+    "bfloat16": ("u16", "bf16", {"COLOUR": "scale"}),
+    "rounded": ("fp16", "u8", {"MOVE": "nearest", "PADDING": "reflection", "PROJECTIVE": True, "ROUND": True}),
+    "grey": ("bf16", "fp16", {"CHANNELS": 1, "MOVE": "index"}),
+    "in place": ("fp32", "u16", {"MOVE": "", "ROUND": True}),
+}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("build", BUILDS)
+def test_it_is_compiled_for_gpus(build: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To machine code, by NVIDIA's assembler: A100 and H100."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernels = onepass.kernels()
+    read, written, changed = BUILDS[build]
+    constants = {"CHANNELS": 3, "MOVE": "bilinear", "PADDING": "zeros", "PROJECTIVE": False, "COLOUR": "matrix"}
+    constants |= {"ERASE": True, "ROUND": False, "MEANS": False, "BLOCK": kernels.BLOCK, **changed}
+    signature = {}
+    for name in kernels.one_pass.arg_names:
+        pointers = {"images": f"*{read}", "out": f"*{written}", **dict.fromkeys(POINTERS, "*fp32")}
+        floats = dict.fromkeys(("fill", "erased", "scale", "top"), "fp32")
+        signature[name] = "constexpr" if name in constants else (pointers | floats).get(name, "i32")
+    found = triton.compile(
+        ASTSource(kernels.one_pass, signature, constexprs=constants), target=GPUTarget("cuda", capability, 32)
+    )
+    assert f".target sm_{capability}" in found.asm["ptx"]
+    assert found.asm["cubin"][:4] == b"\x7fELF"
