@@ -36,6 +36,7 @@ from fastload.augment import (
     TrivialAugmentWide,
 )
 from fastload.augment.fused import Fused
+from fastload.augment.operation import Operation
 from fastload.batch import Batch
 from fastload.order.hashing import sample_keys
 
@@ -253,6 +254,8 @@ def compiled_chain(batch: Batch, fused: Compose) -> Callable[[], Any]:
 @pytest.mark.parametrize("device", DEVICES)
 def test_chain_of_six(device: str, count: int, race: Race) -> None:
     batch, fused = images(device, count), chain()
+    operations = [part.function for part in fused.parts if isinstance(part.function, Operation)]
+    passes_of_torch = Fused(operations, fuse=False)
     pixels, theirs, v2s = batch["image"], kornia_chain(device), torchvision_chain()
     contenders: dict[str, Callable[[], Any]] = {
         "fastload": lambda: fused(batch),
@@ -268,6 +271,7 @@ def test_chain_of_six(device: str, count: int, race: Race) -> None:
             "torchvision v2 (one draw a batch), compiled": lambda: fast_v2s(pixels),
             "fastload, compiled": compiled_chain(batch, fused),
             "fastload in a CUDA graph": later(lambda: graphed(batch, fused)),
+            "fastload, torch's passes": lambda: passes_of_torch(batch),
         }
         ours += ["fastload, compiled", "fastload in a CUDA graph"]
     all_in_turn(race, device, contenders, ours, count, "images")

@@ -238,7 +238,7 @@ class Compose:
         images: names of image fields of the same size to which all is done alike, with the same draws, as to the two
             pictures of a stereo pair. Other fields of images draw apart.
         mask_fill: what masks hold where an image shows what lay outside of it.
-        fuse: False runs each operation on its own.
+        fuse: False runs each operation on its own, by torch alone.
     """
 
     def __init__(

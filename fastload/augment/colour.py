@@ -78,7 +78,7 @@ def check_channels(images: torch.Tensor) -> None:
 def mix_colours(factor: torch.Tensor, saturation: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """[B, 3, 4]: factor * (saturation * colour + (1 - saturation) * grey) + offset, all [B]."""
     device = factor.device
-    eye = torch.eye(3, dtype=torch.float32, device=device)
+    eye = keyed.constant((1, 0, 0, 0, 1, 0, 0, 0, 1), torch.float32, device).reshape(3, 3)
     grey = keyed.constant(GREY, torch.float32, device).expand(3, 3)
     mixed = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * grey
     return torch.cat([factor[:, None, None] * mixed, offset[:, None, None].expand(-1, 3, 1)], 2)
@@ -151,12 +151,11 @@ class ColorJitter(Linear):
     def params(self, u: torch.Tensor) -> Params:
         """`brightness`, `contrast`, `saturation`: factors, `hue`: turns; float32 [B], neutral where `p` left a sample
         out."""
-        chosen = u[:, 0] < self.p
-        found = {}
-        for i, (name, neutral) in enumerate((("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0))):
-            low, high = span(self, name, getattr(self, name), neutral, 0.0 if neutral else -0.5)
-            found[name] = torch.where(chosen, keyed.between(u[:, i + 1], low, high), neutral)
-        return found
+        factors = ("brightness", "contrast", "saturation")
+        spans = [span(self, name, getattr(self, name), 1.0, 0.0) for name in factors]
+        spans.append(span(self, "hue", self.hue, 0.0, -0.5))
+        drawn = keyed.spread(u[:, 1:], spans, u[:, 0] < self.p, (1.0, 1.0, 1.0, 0.0))
+        return dict(zip((*factors, "hue"), drawn, strict=True))
 
     def matrix(self, params: Params, mean: torch.Tensor | None) -> torch.Tensor:
         return jitter(params["brightness"], params["contrast"], params["saturation"], mean)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -143,6 +143,16 @@ def normals(keys: torch.Tensor, count: int) -> torch.Tensor:
 def between(u: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Uniform in [low, high) from uniform draws in [0, 1)."""
     return u * (high - low) + low
+
+
+def spread(
+    u: torch.Tensor, spans: Sequence[Sequence[float]], chosen: torch.Tensor, neutral: tuple[float, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Several parameters at once: [B] each, column i of uniform [B, K] draws brought `between` the bounds of its span
+    where bool [B] `chosen`, else its neutral value."""
+    low, width = tuple(float(a) for a, _ in spans), tuple(float(b - a) for a, b in spans)
+    values = u * constant(width, u.dtype, u.device) + constant(low, u.dtype, u.device)
+    return torch.where(chosen[:, None], values, constant(neutral, u.dtype, u.device)).unbind(1)
 
 
 def below(u: torch.Tensor, count: int) -> torch.Tensor:

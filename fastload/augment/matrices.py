@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import torch
 
+from fastload.augment.keyed import constant
+
 Size = tuple[int, int]  # height, width
 
 
 def rows(*values: torch.Tensor | float, like: torch.Tensor) -> torch.Tensor:
     """A matrix [B, 3, 3] of nine entries in reading order, each a number or [B]; `like` [B] gives dtype and device."""
-    filled = [v if isinstance(v, torch.Tensor) else torch.full_like(like, v) for v in values]
+    filled = [v if isinstance(v, torch.Tensor) else _filled(v, like) for v in values]
     return torch.stack(torch.broadcast_tensors(*filled), -1).reshape(-1, 3, 3)
+
+
+def _filled(value: float, like: torch.Tensor) -> torch.Tensor:
+    if value in (0, 1):  # most are, and to fill a tensor is a kernel of its own on a GPU
+        return constant((float(value),), like.dtype, like.device).expand_as(like)
+    return torch.full_like(like, value)
 
 
 def diagonal(
@@ -42,9 +50,10 @@ def affine(
     torchvision.transforms.functional._get_inverse_affine_matrix.
     """
     turn, shear_x, shear_y = torch.deg2rad(angle), torch.deg2rad(shear[0]), torch.deg2rad(shear[1])
-    cos, sin = torch.cos(turn - shear_y) / torch.cos(shear_y), torch.sin(turn - shear_y) / torch.cos(shear_y)
-    a, b = cos, -cos * torch.tan(shear_x) - torch.sin(turn)
-    c, d = sin, -sin * torch.tan(shear_x) + torch.cos(turn)
+    rest, narrow, slope = turn - shear_y, torch.cos(shear_y), torch.tan(shear_x)
+    cos, sin = torch.cos(rest) / narrow, torch.sin(rest) / narrow
+    a, b = cos, -cos * slope - torch.sin(turn)
+    c, d = sin, -sin * slope + torch.cos(turn)
     a, b, c, d = d / scale, -b / scale, -c / scale, a / scale
     center_x, center_y = size[1] / 2, size[0] / 2
     from_x, from_y = -center_x - translate[0], -center_y - translate[1]

@@ -60,10 +60,8 @@ class RandomAffine(Geometric):
         chosen = u[:, 0] < self.p
         spans = [span(self, "", value, 0.0) for value in (self.degrees, self.shear, self.shear_y)]
         spans += [(-t, t) for t in self.translate] + [self.scale]
-        names, neutral = ("angle", "shear_x", "shear_y", "x", "y", "scale"), (0, 0, 0, 0, 0, 1)
-        return {
-            name: torch.where(chosen, keyed.between(u[:, i + 1], *spans[i]), neutral[i]) for i, name in enumerate(names)
-        }
+        names, neutral = ("angle", "shear_x", "shear_y", "x", "y", "scale"), (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+        return dict(zip(names, keyed.spread(u[:, 1:], spans, chosen, neutral), strict=True))
 
     def matrix(self, params: Params, size: Size) -> torch.Tensor:
         shift = (params["x"] * size[1]).round(), (params["y"] * size[0]).round()
