@@ -21,7 +21,7 @@ FUNCTIONS = {
     flow: (flow.flow,),
     assemble: (assemble.BatchJob.run,),
 }
-LINES = ("clock.", "self.clock.", "rows = batch.rows", "shared.finished_jobs", "self._taken")
+LINES = ("clock.", "self.clock.", "rows = rows_of(batch)", "shared.finished_jobs", "self._taken")
 
 
 class _Without(ast.NodeTransformer):

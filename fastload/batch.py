@@ -79,9 +79,7 @@ class Batch(dict[str, Any]):
     @property
     def rows(self) -> int:
         """Number of rows B, padding included."""
-        if self._valid is not None:
-            return len(self._valid)
-        return next((len(v) for v in self.values() if isinstance(v, list | tuple) or getattr(v, "ndim", 0) > 0), 0)
+        return rows_of(self)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with all tensors on `device`; lists stay. Tensors that are there already are not copied."""
@@ -131,6 +129,14 @@ class Batch(dict[str, Any]):
 
     def copy(self) -> Self:
         return type(self)(self, valid=self.valid, sample_keys=self.sample_keys, state=self.state)
+
+
+def rows_of(batch: Batch) -> int:
+    """`batch.rows`. Python calls a function in a third of the time that it takes to ask for a property, which counts
+    where batches are made in a tenth of a millisecond."""
+    if batch._valid is not None:
+        return len(batch._valid)
+    return next((len(v) for v in batch.values() if isinstance(v, list | tuple) or getattr(v, "ndim", 0) > 0), 0)
 
 
 def _rebuild(fields: dict[str, Any], valid: Any, sample_keys: Any, state: Any) -> Batch:

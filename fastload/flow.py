@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from fastload.batch import Batch
+from fastload.batch import Batch, rows_of
 from fastload.device import move
 from fastload.engine import Engine
 from fastload.meter import AUGMENT, COPY
@@ -16,7 +16,7 @@ def flow(engine: Engine[Batch], device: torch.device, chain: Sequence[Callable[[
     """The engine's batches on `device`, after every operation of the chain."""
     clock, moves = engine.clock, device.type != "cpu"
     for batch in move(_about_to_move(engine) if moves else engine, device):
-        rows = batch.rows
+        rows = rows_of(batch)
         if moves:
             clock.copied_bytes += tensor_bytes(batch)
         if chain:
