@@ -97,6 +97,9 @@ class Fused:
         done = one(pixels, params) if one.fits(pixels, params) else None
         if done is not None:
             return done
+        if len(self.operations) == 1:  # which alone has arithmetic of its own
+            images = self.operations[0].apply(pixels.images, params[0])
+            return Pixels(images, images.dtype, top_of(images.dtype))
         for group in groups:
             pixels = _run([operation for operation, _ in group], [drawn for _, drawn in group], pixels)
         return pixels

@@ -286,6 +286,14 @@ def test_contrast_costs_one_launch_more(interpreted: Any) -> None:
         assert len(launched) == launches
 
 
+@pytest.mark.parametrize("operation", [RandomAffine(10), ColorJitter(0.3, 0.3, 0.3), RandomGrayscale(0.5)], ids=str)
+def test_an_operation_alone_gives_the_bits_that_it_gives_without_a_chain(operation: Operation) -> None:
+    images, stage = made(8, 3, torch.uint16, "first"), fused([operation])
+    drawn = stage.draw(keys(len(images)))
+    with by_torch():
+        assert stage.apply(images, drawn).equal(operation.apply(images, drawn[operation.name]))
+
+
 @pytest.mark.parametrize(
     "images",
     [
