@@ -12,6 +12,13 @@ import triton.language as tl
 
 BLOCK = 256  # pixels of a program
 
+# A kernel is compiled anew for integers of 1 and for those that 16 divides, which would be at most sizes and for the
+# last batch. Only that pixels or channels lie side by side, a stride of 1, is worth a kernel of its own.
+_ANY = ["height", "width", "out_width", "out_pixels", "image_stride", "row_stride", "out_image_stride"]
+_ANY += ["out_row_stride", "matrix_stride", "samples"]
+_ANY_ALIGNMENT = ["images", "out", "sums", "matrices", "colours", "limits", "boxes", "channel_stride", "column_stride"]
+_ANY_ALIGNMENT += ["out_channel_stride", "out_column_stride"]
+
 # Constants of a kernel are compiled in; strings are clear and cost nothing.
 #   MOVE      "" pixels stay where they are, "index", "nearest", "bilinear"
 #   PADDING   "zeros" (then `fill`), "border", "reflection"
@@ -65,7 +72,7 @@ def _sampled(image, x, y, valid, width, height, stride_x, stride_y, fill, MOVE: 
     return _tap(image, x.to(tl.int32), y.to(tl.int32), valid, width, height, stride_x, stride_y, fill)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_ANY, do_not_specialize_on_alignment=_ANY_ALIGNMENT)
 def one_pass(
     images,
     out,

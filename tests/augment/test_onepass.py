@@ -79,7 +79,7 @@ def put_back() -> Iterator[None]:
 
 @contextmanager
 def kernel_on(device: str, interpreted: Any, launched: list[dict[str, Any]] | None = None) -> Iterator[None]:
-    """The kernel takes what it can, on a CPU too, and notes each launch."""
+    """The kernel takes what it can, on a CPU too, and notes the arguments of each launch."""
     module = interpreted if device == "cpu" else onepass.kernels()
     usual = module.one_pass
 
@@ -87,7 +87,7 @@ def kernel_on(device: str, interpreted: Any, launched: list[dict[str, Any]] | No
         def __getitem__(self, grid: Any) -> Callable[..., Any]:
             def launch(*args: Any, **constants: Any) -> None:
                 if launched is not None:
-                    launched.append(constants)
+                    launched.append({**dict(zip(usual.arg_names, args, strict=False)), **constants})
                 usual[grid](*args, **constants)
 
             return launch
@@ -358,6 +358,43 @@ def test_where_it_does_not_run_torch_takes_over_and_says_so_once(
     expected = chain(batch(images))["image"]
     assert first.equal(expected)
     assert second.equal(expected)
+
+
+def build_of(launch: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Of each argument the type, and what else a kernel is compiled for, as Triton finds it when it launches one."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    kernel = onepass.kernels().one_pass
+    bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
+    return list(bind(**launch)[1])
+
+
+@pytest.mark.parametrize("layout", ["first", "last"])
+def test_sizes_and_the_last_batch_need_no_other_build(
+    layout: str, interpreted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    stage, launched = fused([*GEOMETRY["affine"], *COLOUR["normalised"], RandomErasing(1.0)]), []  # type: ignore[var-annotated]
+    for count, height, width in ((2, 16, 32), (3, 16, 16), (1, 16, 16), (2, 17, 16), (2, 16, 19), (2, 5, 7), (2, 1, 3)):
+        images = made(count, 3, torch.uint8, layout, height, width)
+        for some in (images, images[1:]):  # at an address that 16 may not divide
+            if len(some):
+                with kernel_on("cpu", interpreted, launched):
+                    stage.apply(some, stage.draw(keys(len(some))))
+    builds = [build_of(launch) for launch in launched]
+    assert len({str(build) for build in builds}) == 2  # for the sums, and for the rest
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = onepass.kernels().one_pass
+    for launch, build in zip(launched[:2], builds, strict=False):
+        signature = {name: kind for name, (kind, _) in zip(kernel.arg_names, build, strict=True)}
+        constants = {name: launch[name] for name, kind in signature.items() if kind == "constexpr"}
+        assert constants["column_stride" if layout == "first" else "channel_stride"] == 1
+        triton.compile(ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", 90, 32))
 
 
 POINTERS = {"sums", "matrices", "colours", "limits", "boxes"}
