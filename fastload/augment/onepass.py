@@ -6,8 +6,9 @@ colour of what the geometry makes, it runs once more before, for the sums. Resul
 rounding of float32, and as deterministic.
 
 It runs where Triton is, which comes with torch for NVIDIA GPUs on Linux. Torch's passes do what it was not written for:
-images of 2, 4 or more channels, float64, antialiased resizing, hue; what gradients flow through; and all inside of
-`torch.compile`, which makes kernels of its own. `Compose(..., fuse=False)` never comes here.
+images of 2, 4 or more channels, float64, antialiased resizing, hue; what gradients flow through, or transforms of
+`torch.func`; and all inside of `torch.compile`, which makes kernels of its own. `Compose(..., fuse=False)` never comes
+here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from fastload.augment import keyed
 from fastload.augment.colour import ColorJitter, Linear, Normalize, mixing_of
@@ -90,17 +92,16 @@ class OnePass:
     def fits(self, pixels: Pixels, params: Iterable[Params]) -> bool:
         """Whether the kernel can do it, and may."""
         images = pixels.images
-        if torch.compiler.is_compiling() or _gave_up or not _on_gpu(images):
+        if torch.compiler.is_compiling() or _gave_up or not _on_gpu(images) or _traced():
             return False
         if not {images.dtype, pixels.dtype} <= _READ or images.shape[1] not in (1, 3):
             return False
-        if not images.numel() or images[0].numel() >= 2**31:
+        if not images.numel() or _reach(images) >= 2**31:  # the kernel finds pixels of an image by 32 bits
             return False
-        if torch.is_grad_enabled():
-            drawn = (value for each in params for value in each.values())
-            if images.requires_grad or any(value.requires_grad for value in drawn):
-                return False
-        return kernels() is not None
+        tensors = [images, *(value for each in params for value in each.values())]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return False
+        return all(tensor.device == images.device for tensor in tensors) and kernels() is not None
 
     def __call__(self, pixels: Pixels, params: Sequence[Params]) -> Pixels | None:
         """The images after all groups; None where the kernel cannot: images are too large, or, as is said once, it does
@@ -132,7 +133,8 @@ class OnePass:
                 normalised = True
         if self.erasing:
             (erasing,), (drawn,) = self.erasing, of_erasing
-            task.boxes = torch.stack([each.to(torch.float32) for each in erasing.box(drawn, task.size)])
+            boxes = erasing.box(drawn, task.size)
+            task.boxes = torch.stack([each.to(torch.float32).expand(len(images)) for each in boxes])
             task.erased = pixel(erasing, "value", erasing.value, held, top)
         if not self.last:
             made = task.run(held)
@@ -159,7 +161,7 @@ class OnePass:
                 return False
             mean = (sums / (task.size[0] * task.size[1] * top)).expand(-1, 3)
         found = mixing_of(linear, params[: len(linear)], mean, images, top, normalize)
-        task.colour, task.colours = "matrix", found.matrix
+        task.colour, task.colours = "matrix", found.matrix.expand(len(images), 3, 4).contiguous()
         if found.low is None or found.high is None:
             limits = (0.0,) * channels + (1.0,) * channels
             task.limits = keyed.constant(limits, torch.float32, images.device)
@@ -249,7 +251,9 @@ class _Task:
 
     def _launch(self, out: torch.Tensor, sums: torch.Tensor | None) -> bool:
         images, sampling, unused, module = self.images, self.sampling, self.images, kernels()
-        matrix = unused if sampling is None else sampling.matrix.to(torch.float32).contiguous()
+        matrix = unused
+        if sampling is not None:
+            matrix = sampling.matrix.to(torch.float32).contiguous().expand(len(images), 3, 3)
         means = sums is not None
         try:
             with _device(images):
@@ -258,7 +262,7 @@ class _Task:
                     out,
                     unused if sums is None else sums,
                     matrix,
-                    unused if self.colours is None else self.colours.contiguous(),
+                    unused if self.colours is None else self.colours,
                     unused if self.limits is None else self.limits,
                     unused if self.boxes is None else self.boxes,
                     images.shape[2],
@@ -267,7 +271,7 @@ class _Task:
                     self.size[0] * self.size[1],
                     *images.stride(),
                     *out.stride(),
-                    0 if len(matrix) == 1 else 9,
+                    0 if sampling is None else matrix.stride(0),
                     len(images),
                     float(sampling.fill or 0.0) if sampling is not None else 0.0,
                     float(self.erased),
@@ -295,6 +299,18 @@ def _device(images: torch.Tensor) -> AbstractContextManager[Any]:
 
 def _on_gpu(images: torch.Tensor) -> bool:
     return images.is_cuda and type(images) is torch.Tensor
+
+
+def _traced() -> bool:
+    """Whether torch follows what becomes of tensors otherwise than by `requires_grad`: torch.func, forward-mode
+    differentiation, torch.jit.trace. It sees nothing of the kernel."""
+    functions: int | None = torch._C._functorch.maybe_current_level()
+    return functions is not None or forward_ad._current_level >= 0 or torch._C._is_tracing()
+
+
+def _reach(images: torch.Tensor) -> int:
+    """How far in memory an image's last pixel lies from its first, in numbers; a view may leave out most of them."""
+    return sum((size - 1) * stride for size, stride in zip(images.shape[1:], images.stride()[1:], strict=True))
 
 
 @functools.cache

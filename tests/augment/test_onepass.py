@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -318,6 +319,65 @@ def test_what_the_kernel_is_not_for_torch_does(images: torch.Tensor, interpreted
         with torch.no_grad(), kernel_on("cpu", interpreted, launched):
             stage.apply(images, drawn)
         assert launched
+
+
+@pytest.mark.parametrize("inside", ["vmap", "jvp", "dual_level", "trace"])
+def test_what_torch_follows_on_its_own_ways_is_torchs(inside: str, interpreted: Any) -> None:
+    stage, launched = fused([RandomGrayscale(1.0), RandomErasing(1.0)]), []  # type: ignore[var-annotated]
+    images, drawn = torch.rand(2, 2, 3, 8, 8), stage.draw(keys(2))
+
+    def apply(images: torch.Tensor) -> torch.Tensor:
+        return stage.apply(images, drawn)
+
+    def derived() -> torch.Tensor:
+        if inside == "vmap":
+            return torch.func.vmap(apply)(images)
+        if inside == "jvp":
+            return torch.func.jvp(apply, (images[0],), (images[1],))[1]  # type: ignore[no-any-return]
+        if inside == "trace":
+            return torch.jit.trace(apply, images[0], check_trace=False)(images[1])  # type: ignore[no-any-return]
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(images[0], images[1])
+            tangent = torch.autograd.forward_ad.unpack_dual(apply(dual)).tangent
+            assert tangent is not None
+            return tangent
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)  # vmap's, of speed
+        with kernel_on("cpu", interpreted, launched):
+            found = derived()
+            assert not onepass._gave_up
+        with by_torch():
+            assert found.equal(derived())
+    assert not launched
+
+
+@pytest.mark.parametrize("operation", [RandomAffine(10), RandomGrayscale(1.0), RandomErasing(1.0)], ids=str)
+def test_parameters_of_fewer_samples_are_an_error_as_torchs(operation: Operation, interpreted: Any) -> None:
+    stage, launched = fused([operation, Normalize()]), []  # type: ignore[var-annotated]
+    if isinstance(operation, RandomErasing):
+        stage = fused([Normalize(), operation])
+    images, drawn = made(3, 3, torch.uint8, "last"), stage.draw(keys(2))
+    with by_torch(), pytest.raises(RuntimeError):
+        stage.apply(images, drawn)
+    with kernel_on("cpu", interpreted, launched), pytest.raises(RuntimeError, match="expanded size"):
+        stage.apply(images, drawn)
+    assert not launched
+
+
+def test_a_kernel_is_not_given_what_it_cannot_reach(interpreted: Any) -> None:
+    (one,) = fused([RandomAffine(10), RandomErasing()]).passes
+    assert isinstance(one, OnePass)
+    memory = torch.empty(1, device="meta")
+    with kernel_on("cpu", interpreted):
+        for stride, fits in ((2**29, True), (2**30, False)):
+            images = memory.as_strided((2, 3, 4, 4), (16, stride, 4, 1))  # a few pixels of many, far apart
+            assert one.fits(onepass.Pixels(images, torch.float32, 1.0), [{"angle": memory}]) == fits
+        elsewhere = {"angle": torch.zeros(2)}
+        images = memory.as_strided((2, 3, 4, 4), (48, 16, 4, 1))
+        assert not one.fits(onepass.Pixels(images, torch.float32, 1.0), [elsewhere])
 
 
 def test_images_of_more_blocks_than_a_grid_has_are_torchs(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
