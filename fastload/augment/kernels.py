@@ -191,7 +191,8 @@ def _mixed(colour, limit, red, green, blue, CHANNELS: tl.constexpr):
         value = tl.load(colour) * red + tl.load(colour + 1) * green + tl.load(colour + 2) * blue
     else:  # grey stands for all three
         value = (tl.load(colour) + tl.load(colour + 1) + tl.load(colour + 2)) * red
-    return tl.minimum(tl.maximum(value + tl.load(colour + 3), tl.load(limit)), tl.load(limit + CHANNELS))
+    low, high = tl.load(limit), tl.load(limit + CHANNELS)
+    return tl.clamp(value + tl.load(colour + 3), low, high, propagate_nan=tl.PropagateNan.ALL)  # as torch's
 
 
 @triton.jit

@@ -490,3 +490,5 @@ def test_it_is_compiled_for_gpus(build: str, capability: int, tmp_path: Path, mo
     )
     assert f".target sm_{capability}" in found.asm["ptx"]
     assert found.asm["cubin"][:4] == b"\x7fELF"
+    if constants["COLOUR"] == "matrix":  # what is no number stays none, as by torch; the interpreter's always does
+        assert found.asm["ptx"].count("max.NaN.f32") >= constants["CHANNELS"]
