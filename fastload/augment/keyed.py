@@ -66,13 +66,21 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
     """A small tensor [n] on the device, made once: a copy to a GPU at every step would make the host wait.
 
     Not kept while torch compiles or traces, whose tensors are stand-ins or live in memory that a graph writes again.
+    Among stand-ins, those that were kept are of no use.
     """
     found = _constants.get((values, dtype, device))
-    if found is None:
+    if found is None or (type(found) is torch.Tensor and _pretended()):
         found = torch.tensor(values, dtype=dtype, device=device)
         if not torch.compiler.is_compiling() and type(found) is torch.Tensor:
             _constants[values, dtype, device] = found
     return found
+
+
+def _pretended() -> bool:
+    """Whether new tensors are stand-ins, as in a `FakeTensorMode`, without torch's compiler, which minds constants."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def moved(

@@ -6,6 +6,7 @@ import torch
 from conformance import PROPERTY, chi_squared_z, correlation_z
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fastload.augment import keyed
 from fastload.order import hashing
@@ -125,6 +126,16 @@ def test_below_and_between_stay_in_their_range() -> None:
         assert whole[0] == 0
         assert int(whole.max()) < count
     assert keyed.between(u, -2, 2).tolist() == pytest.approx([-2, 0, 2])
+
+
+def test_stand_ins_do_not_meet_constants_that_were_kept() -> None:
+    def doubled() -> torch.Tensor:
+        return torch.ones(2) * keyed.constant((2.0, 3.0), torch.float32, torch.device("cpu"))
+
+    kept = doubled()
+    with FakeTensorMode():
+        assert isinstance(doubled(), FakeTensor)
+    assert doubled().equal(kept)
 
 
 def test_constants_are_made_once_and_apart_by_dtype() -> None:
