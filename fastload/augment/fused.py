@@ -160,7 +160,7 @@ def _run(group: Sequence[Operation], params: list[Params], pixels: Pixels) -> Pi
         return replace(pixels, images=first.erase(images, params[0], top))
     if isinstance(first, Linear | Normalize):
         images, normalised = _colour(group, params, images, top)
-        return Pixels(images, images.dtype if normalised else pixels.dtype, 1.0, normalised or pixels.normalised)
+        return Pixels(images, images.dtype if normalised else pixels.dtype, 1.0)
     assert isinstance(first, ImageOperation)
     unit = working(images).div(top) if top != 1 else working(images)
     return replace(pixels, images=first.change(unit, params[0]), top=1.0)

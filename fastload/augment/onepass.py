@@ -51,19 +51,15 @@ class Pixels:
     Attributes:
         images: [B, C, H, W], on the scale of `top`.
         dtype: what they become at the end.
-        top: white.
-        normalised: whether they are, so that white says nothing any more.
+        top: white; 1 of normalised ones, which become float.
     """
 
     images: torch.Tensor
     dtype: torch.dtype
     top: float
-    normalised: bool = False
 
     def end(self) -> torch.Tensor:
         """The images in their dtype, rounded."""
-        if self.normalised:
-            return self.images.to(self.dtype)
         if self.top == top_of(self.dtype):
             return from_working(self.images, self.dtype)
         return from_unit(self.images, self.dtype)
@@ -122,7 +118,6 @@ class OnePass:
             return None
         # As what torch's passes would hold the images by now: as they came, as long as they are only copied.
         held = images.dtype if task.sampling is None or task.sampling.mode == "index" else torch.float32
-        normalised = pixels.normalised
         if self.colour:
             last = self.colour[-1]
             if not self._mix(task, list(of_colour), top):
@@ -130,7 +125,6 @@ class OnePass:
             held, top = torch.float32, 1.0
             if isinstance(last, Normalize):
                 held = dtype = last.dtype
-                normalised = True
         if self.erasing:
             (erasing,), (drawn,) = self.erasing, of_erasing
             boxes = erasing.box(drawn, task.size)
@@ -138,12 +132,12 @@ class OnePass:
             task.erased = pixel(erasing, "value", erasing.value, held, top)
         if not self.last:
             made = task.run(held)
-            return None if made is None else Pixels(made, dtype, top, normalised)
+            return None if made is None else Pixels(made, dtype, top)
         white = top_of(dtype)
-        if not normalised and not dtype.is_floating_point and held != dtype:
+        if not dtype.is_floating_point and held != dtype:
             task.scale, task.rounded = white / top, white
         made = task.run(dtype)
-        return None if made is None else Pixels(made, dtype, white, normalised)
+        return None if made is None else Pixels(made, dtype, white)
 
     def _mix(self, task: _Task, params: list[Params], top: float) -> bool:
         """What becomes of colours; False where the kernel that sums them does not run."""

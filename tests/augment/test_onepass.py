@@ -196,6 +196,7 @@ def test_any_dtype_and_memory_format(
         [*GEOMETRY["affine"], *COLOUR["jitter"], RandomErasing(1.0, value=0.5)],
         [*GEOMETRY["crop"], RandomErasing(1.0, value=0.5)],
         [*GEOMETRY["filled"], *COLOUR["normalised"]],
+        [*COLOUR["halved"], RandomAffine(10, fill=-2.0), RandomErasing(1.0, value=2.0)],
     ]
     if channels == 1:
         chains = [one_channel(chain) for chain in (*chains, [*GEOMETRY["flips"], *COLOUR["scaled"]])]
