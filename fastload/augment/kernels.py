@@ -1,8 +1,9 @@
-"""Triton kernels: what `onepass` runs on an NVIDIA GPU. Imported only there, and compiled when first used.
+"""Triton kernels, which `gpu` launches: `one_pass` for the module of that name, `draws` for `keyed`. Imported only on a
+machine with a GPU, and compiled when first used.
 
-One program makes BLOCK pixels of one image, all of its channels, from the pixels that came in; nothing in between is
-written to memory. Pixel by pixel it is `resample.take` or `warp`, `colour.transform` and `RandomErasing.erase`, against
-which it is tested.
+In `one_pass` a program makes BLOCK pixels of one image, all of its channels, from the pixels that came in; nothing in
+between is written to memory. Pixel by pixel it is `resample.take` or `warp`, `colour.transform` and
+`RandomErasing.erase`, against which it is tested.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-BLOCK = 256  # pixels of a program
+BLOCK = 256  # pixels or draws of a program
 
 # A kernel is compiled anew for integers of 1 and for those that 16 divides, which would be at most sizes and for the
 # last batch. Only that pixels or channels lie side by side, a stride of 1, is worth a kernel of its own.
-_ANY = ["height", "width", "out_width", "out_pixels", "image_stride", "row_stride", "out_image_stride"]
+_ANY = ["height", "width", "out_width", "out_pixels", "blocks", "image_stride", "row_stride", "out_image_stride"]
 _ANY += ["out_row_stride", "matrix_stride", "samples"]
 _ANY_ALIGNMENT = ["images", "out", "sums", "matrices", "colours", "limits", "boxes", "channel_stride", "column_stride"]
 _ANY_ALIGNMENT += ["out_channel_stride", "out_column_stride"]
@@ -85,6 +86,7 @@ def one_pass(
     width,
     out_width,
     out_pixels,
+    blocks,  # programs of an image
     image_stride,
     channel_stride,
     row_stride,
@@ -110,7 +112,8 @@ def one_pass(
     BLOCK: tl.constexpr,
 ):
     """MEANS: the sums of the moved pixels of each block, and nothing else."""
-    sample, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    program = tl.program_id(0)
+    sample, block = (program // blocks).to(tl.int64), program % blocks
     at = block * BLOCK + tl.arange(0, BLOCK)
     valid = at < out_pixels
     row, column = at // out_width, at % out_width
@@ -152,7 +155,7 @@ def one_pass(
             blue = _sampled(image, x, y, valid, width, height, column_stride, row_stride, fill, MOVE)
 
     if MEANS:
-        place = sums + (sample * tl.num_programs(1) + block) * CHANNELS
+        place = sums + (sample * blocks + block) * CHANNELS
         tl.store(place, tl.sum(tl.where(valid, red, 0.0), 0))
         if CHANNELS == 3:
             tl.store(place + 1, tl.sum(tl.where(valid, green, 0.0), 0))
@@ -201,3 +204,53 @@ def _write(place, value, valid, scale, top, ROUND: tl.constexpr):
     if ROUND:
         value = tl.minimum(tl.maximum(_rounded(value), 0.0), top)
     tl.store(place, value.to(place.dtype.element_ty), mask=valid)
+
+
+_GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
+_MIX_A = tl.constexpr(0xBF58476D1CE4E5B9)
+_MIX_B = tl.constexpr(0x94D049BB133111EB)
+
+
+@triton.jit
+def _combined(keys, words):
+    """`hashing.combine`, on uint64."""
+    x = (keys ^ words) + _GOLDEN
+    x = (x ^ (x >> 30)) * _MIX_A
+    x = (x ^ (x >> 27)) * _MIX_B
+    return x ^ (x >> 31)
+
+
+@triton.jit(
+    do_not_specialize=["word", "columns", "blocks"],
+    do_not_specialize_on_alignment=["keys", "words", "numbers", "first", "second"],
+)
+def draws(
+    keys,  # int64 [B]
+    words,  # int64 [columns], of TABLES
+    numbers,  # int64 [columns], of TABLES
+    first,  # float32 [B, columns]: the first 24 bits of each word, in [0, 1)
+    second,  # the next 24, of SECOND
+    word,  # that stands for all of `words`; the numbers are then those of the columns
+    columns,
+    blocks,  # programs of a key
+    TABLES: tl.constexpr,
+    TWICE: tl.constexpr,  # the word and then the number, else the number alone
+    SECOND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Keyed draws: one hash for each key and column."""
+    program = tl.program_id(0)
+    row, column = (program // blocks).to(tl.int64), (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    valid = column < columns
+    key = tl.load(keys + row).to(tl.uint64)
+    number = column.to(tl.uint64)
+    if TABLES:
+        key = _combined(key, tl.load(words + column, mask=valid, other=0).to(tl.uint64))
+        number = tl.load(numbers + column, mask=valid, other=0).to(tl.uint64)
+    elif TWICE:
+        key = _combined(key, word.to(tl.uint64))
+    drawn = _combined(key, number)
+    at = row * columns + column
+    tl.store(first + at, (drawn >> 40).to(tl.float32) * 5.9604644775390625e-08, mask=valid)
+    if SECOND:
+        tl.store(second + at, ((drawn >> 16) & 0xFFFFFF).to(tl.float32) * 5.9604644775390625e-08, mask=valid)

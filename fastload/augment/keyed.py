@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from fastload.augment import gpu
 from fastload.order.hashing import GOLDEN, MIX_A, MIX_B
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -102,6 +103,9 @@ def uniform(keys: torch.Tensor, operation: int, number: int = 0) -> torch.Tensor
 
 def uniforms(keys: torch.Tensor, operation: int, count: int) -> torch.Tensor:
     """Uniform float32 [B, count] in [0, 1): column k is `uniform(keys, operation, k)`. One hash for all."""
+    found = _by_kernel(keys, count, word=operation)
+    if found is not None:
+        return found[0]
     numbers = torch.arange(count, device=keys.device)
     return _to_unit(combine(combine(keys, operation)[:, None], numbers))
 
@@ -119,9 +123,51 @@ def drawn(keys: torch.Tensor, operations: tuple[tuple[int, int], ...]) -> list[t
     counts = [count for _, count in operations]
     words = tuple(operation for operation, count in operations for _ in range(count))
     numbers = tuple(number for count in counts for number in range(count))
-    first = combine(keys[:, None], constant(words, torch.int64, keys.device))
-    values = _to_unit(combine(first, constant(numbers, torch.int64, keys.device)))
+    tables = constant(words, torch.int64, keys.device), constant(numbers, torch.int64, keys.device)
+    found = _by_kernel(keys, len(words), tables=tables)
+    values = _to_unit(combine(combine(keys[:, None], tables[0]), tables[1])) if found is None else found[0]
     return list(values.split(counts, 1))
+
+
+def _by_kernel(
+    keys: torch.Tensor,
+    columns: int,
+    *,
+    word: int | None = None,
+    tables: tuple[torch.Tensor, torch.Tensor] | None = None,
+    second: bool = False,
+) -> tuple[torch.Tensor, ...] | None:
+    """All draws by one kernel, where torch takes thirty: float32 [B, columns] of the first 24 bits of each hash, and of
+    the `second` ones; None where no kernel runs.
+
+    Args:
+        word: combined with the keys before the number of the column is. Or `tables`, int64 [columns], of such words and
+            of numbers. Neither: the number alone.
+    """
+    if not gpu.usable(keys) or not len(keys) or not columns:
+        return None
+    out = tuple(keys.new_empty((len(keys), columns), dtype=torch.float32) for _ in range(1 + second))
+    block = gpu.kernels().BLOCK
+    words, numbers = tables or (keys, keys)
+    blocks = -(-columns // block)
+    done = gpu.launch(
+        "draws",
+        (len(keys) * blocks,),
+        keys,
+        keys.contiguous(),
+        words,
+        numbers,
+        out[0],
+        out[-1],
+        word or 0,
+        columns,
+        blocks,
+        TABLES=tables is not None,
+        TWICE=word is not None,
+        SECOND=second,
+        BLOCK=block,
+    )
+    return out if done else None
 
 
 def _to_unit(words: torch.Tensor) -> torch.Tensor:
@@ -142,10 +188,18 @@ def normals(keys: torch.Tensor, count: int) -> torch.Tensor:
     Args:
         keys: int64 [B], e.g. of `seeds`.
     """
-    words = combine(keys[:, None], torch.arange((count + 1) // 2, device=keys.device))  # [B, ceil(count / 2)]
-    radius = torch.sqrt(-2 * torch.log1p(-_to_unit(words)))  # of 1 - u, which is never 0
-    angle = (_shift(words, 16) & 0xFFFFFF).to(torch.float32) * (2 * math.pi * _ULP)
+    first, angle = _pairs(keys, (count + 1) // 2)
+    radius = torch.sqrt(-2 * torch.log1p(-first))  # of 1 - u, which is never 0
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count]
+
+
+def _pairs(keys: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uniform float32 [B, count] in [0, 1) and in [0, 2 pi), from one word for both."""
+    found = _by_kernel(keys, count, second=True)
+    if found is not None:
+        return found[0], found[1].mul_(2 * math.pi)
+    words = combine(keys[:, None], torch.arange(count, device=keys.device))
+    return _to_unit(words), (_shift(words, 16) & 0xFFFFFF).to(torch.float32) * (2 * math.pi * _ULP)
 
 
 def between(u: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -5,26 +5,19 @@ reads the pixels that came in, writes those that the chain gives, and nothing in
 colour of what the geometry makes, it runs once more before, for the sums. Results are those of torch's passes up to the
 rounding of float32, and as deterministic.
 
-It runs where Triton is, which comes with torch for NVIDIA GPUs on Linux. Torch's passes do what it was not written for:
-images of 2, 4 or more channels, float64, antialiased resizing, hue; what gradients flow through, or transforms of
-`torch.func`; and all inside of `torch.compile`, which makes kernels of its own. `Compose(..., fuse=False)` never comes
+It runs where `gpu` says that kernels do. Torch's passes do what it was not written for: images of 2, 4 or more
+channels, float64, antialiased resizing, hue, and what gradients flow through. `Compose(..., fuse=False)` never comes
 here.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
-from fastload.augment import keyed
+from fastload.augment import gpu, keyed
 from fastload.augment.colour import ColorJitter, Linear, Normalize, mixing_of
 from fastload.augment.filters import RandomErasing
 from fastload.augment.geometry import Geometric, Sampling, sampling_of
@@ -41,7 +34,6 @@ from fastload.augment.operation import (
 
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32}
 _READ = {torch.uint8, torch.uint16, *_FLOATS}
-_MOST_BLOCKS = 65_535  # of an image: a grid's limit along its second axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +80,7 @@ class OnePass:
     def fits(self, pixels: Pixels, params: Iterable[Params]) -> bool:
         """Whether the kernel can do it, and may."""
         images = pixels.images
-        if torch.compiler.is_compiling() or _gave_up or not _on_gpu(images) or _traced():
+        if not gpu.usable(images):
             return False
         if not {images.dtype, pixels.dtype} <= _READ or images.shape[1] not in (1, 3):
             return False
@@ -97,11 +89,10 @@ class OnePass:
         tensors = [images, *(value for each in params for value in each.values())]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return False
-        return all(tensor.device == images.device for tensor in tensors) and kernels() is not None
+        return all(tensor.device == images.device for tensor in tensors)
 
     def __call__(self, pixels: Pixels, params: Sequence[Params]) -> Pixels | None:
-        """The images after all groups; None where the kernel cannot: images are too large, or, as is said once, it does
-        not run here.
+        """The images after all groups; None where the kernel turns out not to run.
 
         Args:
             params: of the operations, in their order.
@@ -114,8 +105,6 @@ class OnePass:
         if self.geometry:
             task.sampling = sampling_of(list(self.geometry), list(of_geometry), size, images.dtype, top)
             task.size = task.sampling.size
-        if task.blocks > _MOST_BLOCKS:
-            return None
         # As what torch's passes would hold the images by now: as they came, as long as they are only copied.
         held = images.dtype if task.sampling is None or task.sampling.mode == "index" else torch.float32
         if self.colour:
@@ -228,7 +217,7 @@ class _Task:
     @property
     def blocks(self) -> int:
         """Of an image."""
-        return int(-(-self.size[0] * self.size[1] // kernels().BLOCK))
+        return int(-(-self.size[0] * self.size[1] // gpu.kernels().BLOCK))
 
     def run(self, dtype: torch.dtype) -> torch.Tensor | None:
         """The images, in the same memory format; None where it does not run."""
@@ -244,88 +233,47 @@ class _Task:
         return sums.sum(1) if self._launch(self.images, sums) else None
 
     def _launch(self, out: torch.Tensor, sums: torch.Tensor | None) -> bool:
-        images, sampling, unused, module = self.images, self.sampling, self.images, kernels()
+        images, sampling, unused = self.images, self.sampling, self.images
         matrix = unused
         if sampling is not None:
             matrix = sampling.matrix.to(torch.float32).contiguous().expand(len(images), 3, 3)
         means = sums is not None
-        try:
-            with _device(images):
-                module.one_pass[(len(images), self.blocks)](
-                    images,
-                    out,
-                    unused if sums is None else sums,
-                    matrix,
-                    unused if self.colours is None else self.colours,
-                    unused if self.limits is None else self.limits,
-                    unused if self.boxes is None else self.boxes,
-                    images.shape[2],
-                    images.shape[3],
-                    self.size[1],
-                    self.size[0] * self.size[1],
-                    *images.stride(),
-                    *out.stride(),
-                    0 if sampling is None else matrix.stride(0),
-                    len(images),
-                    float(sampling.fill or 0.0) if sampling is not None else 0.0,
-                    float(self.erased),
-                    float(self.scale),
-                    float(self.rounded),
-                    CHANNELS=images.shape[1],
-                    MOVE="" if sampling is None else sampling.mode,
-                    PADDING="zeros" if sampling is None else sampling.padding,
-                    PROJECTIVE=sampling is not None and sampling.projective,
-                    COLOUR="" if means else self.colour,
-                    ERASE=self.boxes is not None and not means,
-                    ROUND=self.rounded > 0 and not means,
-                    MEANS=means,
-                    BLOCK=module.BLOCK,
-                )
-        except Exception as error:  # no compiler for what launches it, another GPU than Triton knows, ...
-            _give_up(error)
-            return False
-        return True
-
-
-def _device(images: torch.Tensor) -> AbstractContextManager[Any]:
-    return torch.cuda.device(images.device) if images.is_cuda else nullcontext()
-
-
-def _on_gpu(images: torch.Tensor) -> bool:
-    return images.is_cuda and type(images) is torch.Tensor
-
-
-def _traced() -> bool:
-    """Whether torch follows what becomes of tensors otherwise than by `requires_grad`: torch.func, forward-mode
-    differentiation, torch.jit.trace. It sees nothing of the kernel."""
-    functions: int | None = torch._C._functorch.maybe_current_level()
-    return functions is not None or forward_ad._current_level >= 0 or torch._C._is_tracing()
+        return gpu.launch(
+            "one_pass",
+            (len(images) * self.blocks,),
+            images,
+            images,
+            out,
+            unused if sums is None else sums,
+            matrix,
+            unused if self.colours is None else self.colours,
+            unused if self.limits is None else self.limits,
+            unused if self.boxes is None else self.boxes,
+            images.shape[2],
+            images.shape[3],
+            self.size[1],
+            self.size[0] * self.size[1],
+            self.blocks,
+            *images.stride(),
+            *out.stride(),
+            0 if sampling is None else matrix.stride(0),
+            len(images),
+            float(sampling.fill or 0.0) if sampling is not None else 0.0,
+            float(self.erased),
+            float(self.scale),
+            float(self.rounded),
+            CHANNELS=images.shape[1],
+            MOVE="" if sampling is None else sampling.mode,
+            PADDING="zeros" if sampling is None else sampling.padding,
+            PROJECTIVE=sampling is not None and sampling.projective,
+            COLOUR="" if means else self.colour,
+            ERASE=self.boxes is not None and not means,
+            ROUND=self.rounded > 0 and not means,
+            MEANS=means,
+            BLOCK=gpu.kernels().BLOCK,
+        )
 
 
 def _reach(images: torch.Tensor) -> int:
     """How far in memory an image's last pixel lies from its first, in numbers; a view may leave out most of them."""
     return sum((size - 1) * stride for size, stride in zip(images.shape[1:], images.stride()[1:], strict=True))
-
-
-@functools.cache
-def kernels() -> Any:
-    """The module of kernels; None where there is no Triton."""
-    try:
-        return importlib.import_module("fastload.augment.kernels")
-    except ImportError:
-        return None
-
-
-_gave_up: list[str] = []
-
-
-def _give_up(error: Exception) -> None:
-    """From now on torch's passes do it."""
-    if not _gave_up:
-        _gave_up.append(f"{type(error).__name__}: {error}")
-        warnings.warn(
-            f"fastload.augment: the Triton kernel does not run here, and torch's passes, which are slower, take its "
-            f"place ({_gave_up[0]})",
-            RuntimeWarning,
-            stacklevel=2,
-        )
