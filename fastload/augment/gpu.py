@@ -37,10 +37,13 @@ def launch(name: str, grid: tuple[int, ...], on: torch.Tensor, *arguments: Any, 
 
 @functools.cache
 def kernels() -> Any:
-    """The module of kernels; None where there is no Triton."""
+    """The module of kernels; None where there is no Triton, or another one than they are written for."""
     try:
         return importlib.import_module("fastload.augment.kernels")
     except ImportError:
+        return None
+    except Exception as error:
+        _give_up(error)
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def test_where_kernels_do_not_run_torch_takes_over_and_says_so_once(
     assert broken.tried == ["one_pass" if drawn_before else "draws"]
     assert first.equal(expected)
     assert second.equal(expected)
+
+
+def test_another_triton_than_the_kernels_are_written_for_is_torchs_passes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def jit(**options: Any) -> Any:
+        raise TypeError("jit() got an unexpected keyword argument")
+
+    monkeypatch.setattr(gpu, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(gpu, "_gave_up", [])
+    monkeypatch.setattr(gpu, "kernels", gpu.kernels.__wrapped__)
+    monkeypatch.setattr(triton, "jit", lambda function=None, **options: jit(**options) if options else function)
+    monkeypatch.delitem(sys.modules, "fastload.augment.kernels", raising=False)
+    with pytest.warns(RuntimeWarning, match="do not run here.*unexpected keyword"):
+        assert keyed.uniforms(keys(3), 1, 4).shape == (3, 4)
+    assert keyed.uniforms(keys(3), 1, 4).shape == (3, 4)
 
 
 def test_on_a_cpu_no_kernel_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
