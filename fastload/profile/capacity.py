@@ -29,6 +29,7 @@ MOST_THREADS = 4  # times the cores, for stages that wait
 _SHORTER = 3  # times: a measurement of a round, which there are several of
 READ_AND_DECODE = "read and decode"
 _ON_DEVICE = 20  # times that a stage is timed by the GPU's clock
+_HOST_BOUND = 0.9  # of its time on the GPU: work that takes so long to queue keeps the GPU waiting
 _ON_BUS = 64 << 20  # bytes: a large batch
 _CHUNK, _CHUNKS = 1 << 20, 64  # of a file that is read again and again
 
@@ -104,8 +105,10 @@ class Capacity:
 
     @property
     def waits_for_host(self) -> bool:
-        """The GPU is done sooner than the next work is queued."""
-        return self.queue_ms is not None and self.device_ms is not None and self.queue_ms > self.device_ms
+        """The GPU is done as soon as the last of it is queued. It begins with the first, so that it takes no less."""
+        if self.queue_ms is None or self.device_ms is None:
+            return False
+        return self.queue_ms > _HOST_BOUND * self.device_ms
 
 
 def thread_counts(cores: int, threads: int = 0) -> list[int]:

@@ -90,8 +90,9 @@ class StepsOnStream:
 def queued_and_run(
     work: Callable[[], object], make: MakeEvent, synchronize: Callable[[], object], times: int
 ) -> tuple[float, float]:
-    """Milliseconds, in the mean, that the host takes to queue some work, and that the device takes to do it. Where the
-    first is more, the device waits for the host: larger batches or fewer operations help, a faster GPU does not."""
+    """Milliseconds, in the mean, that the host takes to queue some work, and that the device takes to do it, from the
+    first that it is given on. Where both are about the same, the device waits for the host: larger batches or fewer
+    operations help, a faster GPU does not."""
     queued, pairs = 0.0, []
     for _ in range(times):
         synchronize()

@@ -1,12 +1,14 @@
 """What a batch takes, and what it would take if something were otherwise.
 
 A batch takes as long as the slower of two sides that run at the same time, and no less than the processors need for
-all of its work, and than a server takes to give its shards.
+all of its work, than a server takes to give its shards, and than a GPU takes for the step, which the consumer only
+queues: when the queue is full, it waits in whatever it is about to put there.
 
     threads    (read + decode) / threads, by the fitted scaling
     consumer   plan + assemble + copy + augment + step, one after the other
     processors CPU time of the whole process / cores
     server     stored bytes that have to be fetched / bytes per second, of shards behind URLs
+    GPU        your step, from its first operation on the stream to its last
 
 Without threads, read and decode are the consumer's too.
 """
@@ -23,6 +25,7 @@ from fastload.profile.measuring import Run
 
 IN_THREADS = ("read", "decode")
 _WIDE = ("augment", "step")  # stages whose operations torch spreads over threads of its own
+_FULL = 0.9  # of the time: a GPU that is in the step for more leaves a loader next to nothing to bring
 _OWN = 0.7  # of the processors' time: a process that gets more stands in nobody's line but its own
 
 
@@ -40,6 +43,7 @@ class Model:
         queued_ms: a batch, that threads of the process were ready to run and had no processor, summed.
         scaling: how read and decode scale together.
         fetch_ms: that a server takes for what has to be fetched for a batch; beside all that was measured.
+        on_gpu_ms: that the step takes on the GPU's stream; 0 without one.
     """
 
     rows: float
@@ -52,6 +56,7 @@ class Model:
     scaling: Scaling = field(default_factory=Scaling)
     queued_ms: float = 0.0
     fetch_ms: float = 0.0
+    on_gpu_ms: float = 0.0
 
     @property
     def queued_share(self) -> float:
@@ -80,7 +85,7 @@ class Model:
 
     def local_ms(self, threads: int | None = None) -> float:
         """Wall time a batch once its shards are here."""
-        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores)
+        return max(self.threads_ms(threads), self.consumer_ms(threads), self.cpu_ms / self.cores, self.on_gpu_ms)
 
     def predict_ms(self, threads: int | None = None) -> float:
         """Wall time a batch."""
@@ -90,6 +95,11 @@ class Model:
     def fetch_limits(self) -> bool:
         """A server gives shards more slowly than all else takes."""
         return self.fetch_ms > max(self.local_ms(), self.batch_ms)
+
+    @property
+    def gpu_limits(self) -> bool:
+        """The GPU is in the step all the time."""
+        return self.on_gpu_ms > _FULL * self.batch_ms
 
     @property
     def waiting_share(self) -> float:
@@ -116,7 +126,8 @@ class Model:
         busy, now = sum(self.stage_ms.values()), sum(stage_ms.values())
         wide, less = (sum(stages[name] for name in _WIDE) for stages in (self.stage_ms, stage_ms))
         beside = max(0.0, self.cpu_ms - busy) * max(0.0, wide - less) / max(wide, 1e-9)
-        return replace(self, stage_ms=stage_ms, cpu_ms=max(0.0, self.cpu_ms - max(0.0, busy - now) - beside))
+        cpu_ms = max(0.0, self.cpu_ms - max(0.0, busy - now) - beside)
+        return replace(self, stage_ms=stage_ms, cpu_ms=cpu_ms, on_gpu_ms=self.on_gpu_ms * factors.get("step", 1.0))
 
     def path_ms(self) -> dict[str, float]:
         """What each stage takes of the time of a batch, by itself."""
@@ -129,6 +140,8 @@ class Model:
         by_time = sorted(path, key=lambda name: -path[name])
         if self.fetch_limits:
             return ["read", *(name for name in by_time if name != "read")]
+        if self.gpu_limits:  # whatever the consumer was held up in
+            return ["step", *(name for name in by_time if name != "step")]
         in_threads = self.threads > 0 and self.threads_ms() >= self.consumer_ms()
         side = [name for name in by_time if self.threads == 0 or (name in IN_THREADS) == in_threads]
         return [side[0], *(name for name in by_time if name != side[0])]
@@ -147,4 +160,5 @@ def model_of(run: Run, threads: int, scaling: Scaling) -> Model:
         cores=cores(),
         scaling=scaling,
         queued_ms=run.queued_ms,
+        on_gpu_ms=0.0 if run.between_share is None else (1 - run.between_share) * run.batch_ms,
     )

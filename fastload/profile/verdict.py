@@ -163,8 +163,8 @@ def judge(
         stepped: there was a step; without one, it limits nothing.
         network: what an epoch has to fetch; its time is in the model.
     """
-    own = model if stepped else replace(model, stage_ms={**model.stage_ms, "step": 0.0})
-    holder = None if own.fetch_limits else held(own, rungs)
+    own = model if stepped else replace(model, stage_ms={**model.stage_ms, "step": 0.0}, on_gpu_ms=0.0)
+    holder = None if own.fetch_limits or own.gpu_limits else held(own, rungs)
     limit = own.ranked()[0] if holder is None else holder.stage
     rest = replace(own, fetch_ms=0.0) if own.fetch_limits else own.changed({limit: 0.0})
     behind = next(name for name in rest.ranked() if name != limit and (stepped or name != "step"))

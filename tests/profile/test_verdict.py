@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastload.meter import STAGES
+from fastload.meter import STAGES, Meter
 from fastload.profile.advice import Advice, Tried
-from fastload.profile.capacity import Scaling, fit, steady_rates, thread_counts
+from fastload.profile.capacity import Capacity, Scaling, fit, steady_rates, thread_counts
 from fastload.profile.ladder import Rung
-from fastload.profile.model import Model
+from fastload.profile.measuring import Run
+from fastload.profile.model import Model, model_of
 from fastload.profile.suspects import Crowd, SlowShard
 from fastload.profile.verdict import Trial, judge
 
@@ -152,6 +153,35 @@ def test_augmentation_goes_to_the_gpu_if_there_is_one() -> None:
     (advice,) = judge(slow, gpu=False).advice
     assert advice.change == "fewer or cheaper operations"
     assert advice.gain == pytest.approx(5)
+
+
+def test_a_gpu_that_is_in_the_step_all_the_time_limits_whatever_the_consumer_was_held_up_in() -> None:
+    """A step that is only queued takes no time of the host's until the queue is full: then what comes next does."""
+    held_up = replace(model(read=1, decode=6, copy=1, augment=12, step=6), on_gpu_ms=19.0)
+    found = judge(held_up, device="cuda", gpu=True)
+    assert (found.limit, found.behind) == ("step", "augment")
+    assert found.advice == ()
+    assert found.predicted == pytest.approx(1e4 / 19)
+    assert found.loader_alone == pytest.approx(1e4 / 13)
+    waiting = replace(held_up, on_gpu_ms=10.0)
+    found = judge(waiting, device="cuda", gpu=True)
+    assert found.limit == "augment"
+    assert found.advice[0].gain == pytest.approx(1.9), "no sooner than the GPU is done"
+    assert judge(held_up, device="cuda", gpu=True, stepped=False).limit == "augment"
+
+
+def test_the_steps_time_on_the_gpu_is_what_does_not_lie_between_steps() -> None:
+    run = Run(stats=Meter().stats(), settled=Meter().stats(), wall_seconds=0.02, cpu_seconds=0.0, between_share=0.25)
+    assert model_of(run, 1, Scaling()).on_gpu_ms == pytest.approx(15.0)
+    assert model_of(replace(run, between_share=None), 1, Scaling()).on_gpu_ms == 0
+
+
+@pytest.mark.parametrize(("queue_ms", "device_ms", "waits"), [(2.0, 2.02, True), (0.1, 2.0, False), (1.0, None, False)])
+def test_work_that_is_done_as_soon_as_it_is_queued_waits_for_the_host(
+    queue_ms: float, device_ms: float | None, waits: bool
+) -> None:
+    stage = Capacity(stage="augment", threads=(1,), rates=(1.0,), cpu_ms=1.0, queue_ms=queue_ms, device_ms=device_ms)
+    assert stage.waits_for_host is waits
 
 
 def test_trials_count_only_where_they_bring_something() -> None:
