@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastload.decode import Spec
 
 KEY = "__key__"
 LENGTH_SUFFIX = "_length"
+_FEW = 8  # items: pairs, triples and the like are looked through, and lists of one value a sample begin alike
 
 
 class Batch(dict[str, Any]):
@@ -82,16 +84,22 @@ class Batch(dict[str, Any]):
         return rows_of(self)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch with all tensors on `device`; lists stay. Tensors that are there already are not copied."""
+        """The same batch with all tensors on `device`, those in lists, tuples and dicts too; all else stays.
+
+        Tensors that are there already are not copied.
+        """
 
         def move(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor | Batch):
                 return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, Batch):
-                return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, list) and any(isinstance(item, torch.Tensor) for item in value):
-                return [move(item) for item in value]
-            return value
+            if not _holds_tensors(value):
+                return value
+            if isinstance(value, dict):
+                moved = copy(value)  # of its own class
+                moved.update({name: move(item) for name, item in value.items()})
+                return moved
+            items = [move(item) for item in value]
+            return items if isinstance(value, list) else type(value)(*items) if _is_named(value) else tuple(items)
 
         moved = self.replaced(
             {name: move(v) for name, v in self.items()}, valid=move(self.valid), keys=move(self.sample_keys)
@@ -137,6 +145,32 @@ def rows_of(batch: Batch) -> int:
     if batch._valid is not None:
         return len(batch._valid)
     return next((len(v) for v in batch.values() if isinstance(v, list | tuple) or getattr(v, "ndim", 0) > 0), 0)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a batch, or of what stands in one of its fields."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Batch):
+        for field in (*value.values(), value.valid, value.sample_keys):
+            yield from tensors_in(field)
+    elif _holds_tensors(value):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(item)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether it has tensors inside, as what others' samples are collated to may have at any depth. Not every number of
+    every JSON value is looked at for it: of a long list that has no tensors itself, only the first items."""
+    if isinstance(value, dict):
+        return any(isinstance(item, torch.Tensor) or _holds_tensors(item) for item in value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    return any(isinstance(item, torch.Tensor) for item in value) or any(map(_holds_tensors, value[:_FEW]))
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def _rebuild(fields: dict[str, Any], valid: Any, sample_keys: Any, state: Any) -> Batch:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from fastload.batch import Batch
+from fastload.batch import Batch, tensors_in
 from fastload.errors import ConfigError
 
 
@@ -89,14 +89,7 @@ def _hand_over(event: torch.cuda.Event, batch: Batch, device: torch.device) -> B
     """Order the copy before the consumer's stream, and tell the allocator that this stream uses the memory too."""
     stream = torch.cuda.current_stream(device)
     stream.wait_event(event)
-    _record(batch, stream)
+    for tensor in tensors_in(batch):
+        if tensor.is_cuda:
+            tensor.record_stream(stream)
     return batch
-
-
-def _record(batch: Batch, stream: torch.cuda.Stream) -> None:
-    for value in (*batch.values(), batch.valid, batch.sample_keys):
-        if isinstance(value, Batch):
-            _record(value, stream)
-        for tensor in value if isinstance(value, list) else (value,):
-            if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
-                tensor.record_stream(stream)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from fastload.batch import Batch, rows_of
+from fastload.batch import Batch, rows_of, tensors_in
 from fastload.device import move
 from fastload.engine import Engine
 from fastload.meter import AUGMENT, COPY
@@ -37,12 +37,5 @@ def _about_to_move(engine: Engine[Batch]) -> Iterator[Batch]:
 
 
 def tensor_bytes(batch: Batch) -> int:
-    """Bytes of the batch's tensors, those of batches in it included."""
-    total = 0
-    for value in (*batch.values(), batch.valid, batch.sample_keys):
-        if isinstance(value, Batch):
-            total += tensor_bytes(value)
-        for tensor in value if isinstance(value, list) else (value,):
-            if isinstance(tensor, torch.Tensor):
-                total += tensor.nbytes
-    return total
+    """Bytes of the batch's tensors, those inside of its fields included."""
+    return sum(tensor.nbytes for tensor in tensors_in(batch))

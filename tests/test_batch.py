@@ -5,8 +5,10 @@ import os
 import pickle
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from samples import FORMATS, content, freeze
 
 import fastload
-from fastload.batch import Batch, BufferPool, Column
+from fastload.batch import Batch, BufferPool, Column, tensors_in
 from fastload.decode import Spec
 from fastload.loader import DataLoader
 
@@ -74,6 +76,37 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     assert moved.state == batch().state
     late = Batch({"ragged": [None, torch.ones(1), None]}).to("meta")["ragged"]
     assert [None if each is None else each.device.type for each in late] == [None, "meta", None]
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    name: str
+
+
+def test_tensors_inside_of_fields_move_too() -> None:
+    """As others' samples are collated: to dicts and tuples, or, for detection, as a tuple of each sample's own dict."""
+    names = ["a"] * 20
+    found = Batch(
+        {
+            "target": {"boxes": torch.ones(2, 4), "of": [names, (torch.ones(2), 3)], "name": names},
+            "targets": ({"boxes": torch.ones(1, 4)}, {"boxes": torch.ones(3, 4)}),
+            "sorted": OrderedDict(x=torch.ones(2)),
+            "pair": Pair(torch.ones(2), "a"),
+            "json": (whole := [{"numbers": [[1, 2], [3]], "none": None}] * 20),
+        }
+    )
+    moved = found.to("meta")
+    assert moved["target"]["boxes"].device == moved["target"]["of"][1][0].device == torch.device("meta")
+    assert moved["target"]["of"][0] is moved["target"]["name"] is names
+    assert moved["target"]["of"][1][1] == 3
+    assert [each["boxes"].device.type for each in moved["targets"]] == ["meta", "meta"]
+    assert isinstance(moved["sorted"], OrderedDict)
+    assert moved["sorted"]["x"].is_meta
+    assert isinstance(moved["pair"], Pair)
+    assert (moved["pair"].x.device.type, moved["pair"].name) == ("meta", "a")
+    assert moved["json"] is whole
+    assert len(list(tensors_in(moved))) == len(list(tensors_in(found))) == 6
+    assert all(each.device.type == "cpu" for each in tensors_in(found)), "what was given stays as it was"
 
 
 def test_keys_are_known_on_the_host_without_asking_the_device() -> None:
