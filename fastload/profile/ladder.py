@@ -5,7 +5,7 @@ what it adds, as far as prefetching does not hide it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastload.batch import Batch
+from fastload.device import move
 from fastload.order.cursor import steps
 from fastload.profile.measuring import Run, Steps, enough
 from fastload.profile.recording import Recording
@@ -55,16 +56,13 @@ def climb(rig: Rig, recording: Recording, seconds: float, live: Run) -> Steps[li
     kept = [keep(host) for host in recording.hosts]
     whole = rig.augmented(kept[0]())
     cached, made = keep(whole), keep(synthetic(whole))
-    hosts = cycle(kept)
+    decoded = _on_their_way(rig, kept)
     rungs: list[tuple[str, str, float]] = [
         ("synthetic batch", "your step", (yield from _steps(rig, made, each))),
         ("one cached batch", "real values", (yield from _steps(rig, cached, each))),
-        (
-            "decoded batches in memory",
-            _DECODED,
-            (yield from _steps(rig, lambda: rig.augmented(next(hosts)()), each)),
-        ),
+        ("decoded batches in memory", _DECODED, (yield from _steps(rig, lambda: next(decoded), each))),
     ]
+    decoded.close()
     more = _after_threads_ms(live) - rungs[-1][-1]
     suspected = rig.threads and more >= LEAST * live.batch_ms
     beside = (yield from _beside(rig, recording, each)) if suspected else None
@@ -91,6 +89,13 @@ def climb(rig: Rig, recording: Recording, seconds: float, live: Run) -> Steps[li
         )
         for (source, adds, ms), less in zip(rungs, before, strict=False)
     ]
+
+
+def _on_their_way(rig: Rig, hosts: Sequence[Callable[[], Batch]]) -> Generator[Batch, None, None]:
+    """The batches, again and again, copied and augmented. They are moved as the loader moves them: to a GPU one ahead
+    and on a stream of their own, where a plain copy would wait for all steps that are queued."""
+    for batch in move((again() for again in cycle(hosts)), rig.device):
+        yield rig.augmented(batch)
 
 
 def from_server(rungs: Sequence[Rung], fetch_ms: float) -> list[Rung]:

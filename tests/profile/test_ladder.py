@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import samples
 import torch
 
+import fastload
+import fastload.device
 from fastload.batch import Batch
+from fastload.profile import ladder, profile
 from fastload.profile.ladder import keep
 
 
@@ -58,3 +66,18 @@ def test_a_tensor_that_a_step_makes_part_of_its_graph_comes_as_a_leaf() -> None:
         x = again()["x"]
         assert x.grad_fn is None
         x.mul_(weight).sum().backward()  # a second pass through the graph of the first would raise
+
+
+def test_decoded_batches_are_moved_as_the_loader_moves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ahead and on a stream of their own: a plain copy to a GPU waits for all steps that are queued."""
+    moved = []
+
+    def noted(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+        for batch in fastload.device.move(batches, device):
+            moved.append(batch["label"].tolist())
+            yield batch
+
+    monkeypatch.setattr(ladder, "move", noted)
+    loader = fastload.DataLoader(samples.make(tmp_path / "data", "tar", [8]), 4, fields={"label": fastload.Scalar()})
+    profile(loader, seconds=0.3)
+    assert moved
