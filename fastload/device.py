@@ -1,9 +1,11 @@
 """Brings batches to the device while the consumer works on the one before.
 
 On CUDA: copies run on a stream of their own one batch ahead, and an event orders them before the consumer's stream; a
-host batch is let go only when its copy is done. Host buffers of fields with a declared size are pinned; scalars,
-lengths, keys, `valid` and lists of tensors are not, and to copy these takes the host's own time. On the CPU batches
-pass through.
+host batch is let go only when its copy is done. A consumer that only queues its work is kept a few batches ahead of the
+GPU at most: what was copied on another stream takes memory of its own until the consumer's stream has passed it.
+
+Host buffers of fields with a declared size are pinned; scalars, lengths, keys, `valid` and lists of tensors are not,
+and to copy these takes the host's own time. On the CPU batches pass through.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def move(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     return (batch.to(device) for batch in batches)
 
 
+QUEUED = 8  # batches that the consumer may be ahead of the GPU, which so never waits for the next
+
 # One for each device, for good. Memory that torch's allocator took for a stream is given to that stream alone, so that
 # with a new stream each epoch would take memory of its own.
 _sides: dict[torch.device, torch.cuda.Stream] = {}
@@ -61,6 +65,7 @@ def _side(device: torch.device) -> torch.cuda.Stream:
 def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     side = _side(device)
     copying: deque[tuple[torch.cuda.Event, Batch]] = deque()  # host batches whose copies may still run
+    queued: deque[torch.cuda.Event] = deque()  # what the consumer had queued when it asked for the next batch
     ready: tuple[torch.cuda.Event, Batch] | None = None
     try:
         for host in batches:
@@ -73,6 +78,7 @@ def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
                 copying.popleft()
             if ready is not None:
                 yield _hand_over(*ready, device)
+                _wait_for_all_but_a_few(queued, device)
             ready = (event, moved)
         if ready is not None:
             yield _hand_over(*ready, device)
@@ -83,6 +89,15 @@ def _move_cuda(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     finally:  # also where the consumer stops early: the last batch it holds may still be on its way
         if copying:
             copying[-1][0].synchronize()
+
+
+def _wait_for_all_but_a_few(queued: deque[torch.cuda.Event], device: torch.device) -> None:
+    """Of the batches that the consumer's stream has still to pass."""
+    event = torch.cuda.Event(blocking=True)  # leaves the processor to the threads that decode
+    event.record(torch.cuda.current_stream(device))
+    queued.append(event)
+    if len(queued) > QUEUED:
+        queued.popleft().synchronize()
 
 
 def _hand_over(event: torch.cuda.Event, batch: Batch, device: torch.device) -> Batch:

@@ -15,7 +15,7 @@ import fastload
 import fastload.device
 from fastload.augment import Normalize, RandomHorizontalFlip
 from fastload.batch import Batch, BufferPool
-from fastload.device import _side, move, resolve_device
+from fastload.device import QUEUED, _side, move, resolve_device
 from fastload.errors import ConfigError
 from fastload.loader import DataLoader
 
@@ -71,7 +71,7 @@ class Still:
 
     made = 0
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, blocking: bool = False) -> None:
         type(self).made += 1
 
     def record(self, *_: Any) -> None:
@@ -102,6 +102,26 @@ def test_all_iterations_copy_on_one_stream_of_their_device(streams: type[Still])
     for device, made in ((GPU, 1), (GPU, 1), (torch.device("cuda", 1), 2), (GPU, 2)):
         assert [batch["text"] for batch in move(iter([Batch({"text": ["a"]})]), device)] == [["a"]]
         assert streams.made == made
+
+
+@pytest.mark.usefixtures("streams")
+def test_a_consumer_that_only_queues_its_work_is_kept_a_few_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its batches take memory of the GPU until its stream has passed them."""
+    waited: list[int] = []
+    handed_over = 0
+
+    class Passed(Still):
+        def record(self, *_: Any) -> None:
+            self.number = handed_over
+
+        def synchronize(self, *_: Any) -> None:
+            waited.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Passed)
+    for batch in move((Batch({"text": [str(number)]}) for number in range(20)), GPU):
+        assert waited == list(range(1, handed_over - QUEUED + 1)), "each once, and in order"
+        assert batch["text"] == [str(handed_over)]
+        handed_over += 1
 
 
 @pytest.mark.usefixtures("streams")

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
+from fastload.device import QUEUED
+
 
 class Event(Protocol):
     """What a device passes."""
@@ -24,6 +26,10 @@ class Event(Protocol):
 
     def elapsed_time(self, later: Any) -> float:
         """Milliseconds between two that the stream has passed."""
+        ...
+
+    def synchronize(self) -> Any:
+        """Wait until the stream has passed it."""
         ...
 
 
@@ -49,6 +55,9 @@ class _EventOf:
     def elapsed_time(self, later: _EventOf) -> float:
         return float(self._event.elapsed_time(later._event))
 
+    def synchronize(self) -> None:
+        self._event.synchronize()
+
 
 class StepsOnStream:
     """Where steps begin and end on the stream."""
@@ -63,8 +72,11 @@ class StepsOnStream:
         self._put(self._begun)
 
     def end(self) -> None:
-        """It is queued."""
+        """It is queued. Waits until the device is only a few steps behind: of a step that is a single launch, as a CUDA
+        graph is, a thousand fit into the queue, and all would have to be waited for in the end."""
         self._put(self._ended)
+        if len(self._ended) > QUEUED:
+            self._ended[-1 - QUEUED].synchronize()
 
     def forget(self) -> None:
         """What was seen so far was warming up."""

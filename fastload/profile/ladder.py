@@ -15,6 +15,7 @@ import torch
 from fastload.batch import Batch
 from fastload.device import move
 from fastload.order.cursor import steps
+from fastload.profile.gpu import StepsOnStream, events_of
 from fastload.profile.measuring import Run, Steps, enough
 from fastload.profile.recording import Recording
 from fastload.profile.rig import Rig
@@ -122,11 +123,13 @@ def _after_threads_ms(run: Run) -> float:
 
 def _steps(rig: Rig, batch: Callable[[], Batch], seconds: float) -> Steps[float]:
     """Milliseconds a step."""
+    on_stream = StepsOnStream(events_of(rig.device))
     yield batch()
     rig.synchronize()
     started, times = time.perf_counter(), 0
     while not enough(times, time.perf_counter() - started, seconds):
         away = yield batch()
+        on_stream.end()
         started += 0.0 if away is None else away.wall
         times += 1
     rig.synchronize()

@@ -15,6 +15,7 @@ class Stream:
     """Work of so many milliseconds, one after the other."""
 
     at: float = 0.0
+    waited_for: list[float] = field(default_factory=list)
 
     def do(self, milliseconds: float) -> None:
         self.at += milliseconds
@@ -34,6 +35,9 @@ class Passed:
     def elapsed_time(self, later: Passed) -> float:
         return later.at - self.at
 
+    def synchronize(self) -> None:
+        self.stream.waited_for.append(self.at)
+
 
 def test_what_lies_between_steps_is_their_share_of_the_streams_time() -> None:
     stream = Stream()
@@ -46,6 +50,16 @@ def test_what_lies_between_steps_is_their_share_of_the_streams_time() -> None:
             seen.forget()
         stream.do(gap)
     assert seen.between_share() == pytest.approx(4 / 22), "neither the warm-up nor what comes after the last"
+
+
+def test_the_host_is_only_a_few_steps_ahead() -> None:
+    stream = Stream()
+    seen = StepsOnStream(stream.event)
+    for _ in range(11):
+        seen.begin()
+        stream.do(1.0)
+        seen.end()
+    assert stream.waited_for == [1.0, 2.0, 3.0]
 
 
 def test_one_step_and_no_events_say_nothing() -> None:
