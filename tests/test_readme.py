@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,9 @@ def test_what_is_said_of_verdicts_was_measured() -> None:
     assert f"All {sum(case['profiles'] for case in cases)} verdicts named it" in said
     assert {case["named"] for case in cases} == {1.0}
     assert min(case["advice_within"] for case in cases) >= 19 / 20
+    servers = json.loads((ROOT / "benchmarks/results/servers.json").read_text())["servers"].values()
+    assert f"all {sum(server['profiles'] for server in servers)} profiles named the server" in said
+    assert {server[what] for server in servers for what in ("named", "rate_within", "advice_within")} == {1.0}
+    took = json.loads((ROOT / "benchmarks/results/profile.json").read_text())["benchmarks"]
+    alone, stepped = (round(statistics.median(each["extra_info"]["seconds"])) for each in took)
+    assert f"took {alone} s of a loader alone and {stepped} s with a step of half a second" in said

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from fastload.bench.rounds import Results, Rounds
 from fastload.dataset import StreamingDataset
 from fastload.errors import ConfigError
@@ -141,4 +143,6 @@ def _first(make: Callable[[], DataLoader], state: Mapping[str, Any] | None) -> t
         loader.load_state_dict(state)
     with closing(iter(loader)) as batches:
         next(batches)
+        if loader.device.type == "cuda":  # its copy is queued and no more
+            torch.cuda.synchronize(loader.device)
         return 1, time.perf_counter() - started
