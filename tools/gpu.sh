@@ -6,6 +6,9 @@
 #   tools/gpu.sh               PYTHON=/path/to/python tools/gpu.sh; COMMIT=... where .git did not come along
 #   tools/gpu.sh --wheels      fetch into .whl/ what a bare machine lacks (12 MB; FOR=3.12 is its Python); before, with a network
 #   tools/gpu.sh --rehearse    the same on the CPU, of a few benchmarks, and nothing is left in benchmarks/results
+#   tools/gpu.sh --pretend     only the tests, on a GPU that tests/pretended makes of the CPU: they are the GPU's own, with
+#                              what CUDA refuses, streams, copies that come late and the kernels' arithmetic; it knows
+#                              nothing of races, speed, memory and numbers of a GPU, and nothing of compilers for it
 #
 # Needs Python >= 3.11 with torch, torchaudio, torchvision, numpy, pyarrow and Pillow. What else fastload and its tests
 # need and this Python lacks is taken from wheels in .whl/, where there are any.
@@ -22,13 +25,13 @@ for_benchmarks=(pytest_benchmark:pytest-benchmark cpuinfo:py-cpuinfo2)
 
 mode="${1:-run}"
 case "$mode" in
-    run | --rehearse) ;;
+    run | --rehearse | --pretend) ;;
     --wheels)
         exec "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${FOR:-3.12}" \
             -c tools/constraints.txt -d .whl "${needed[@]##*:}" "${for_benchmarks[@]##*:}"
         ;;
     *)
-        echo "gpu.sh: $mode is none of --wheels and --rehearse" >&2
+        echo "gpu.sh: $mode is none of --wheels, --rehearse and --pretend" >&2
         exit 2
         ;;
 esac
@@ -52,7 +55,7 @@ esac
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH="$PWD:$work/site${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$work/inductor"
+export PYTHONDONTWRITEBYTECODE=1 TORCHINDUCTOR_CACHE_DIR="$work/inductor" HYPOTHESIS_STORAGE_DIRECTORY="$work/hypothesis"
 
 # Packages of those modules that this Python lacks, a line each.
 lacking() {
@@ -101,6 +104,9 @@ mapfile -t no_benchmarks < <(lacking "${for_benchmarks[@]}")
 results=benchmarks/results which=(-m gpu) what=cuda
 if [[ $mode == --rehearse ]]; then
     results="$work/results" which=(-k cpu) what='cpu and (flip or specaugment or chain)'
+elif [[ $mode == --pretend ]]; then
+    results="$work/results" which+=(-p pretended.plugin) tests_seconds=600
+    export PYTHONPATH="$PYTHONPATH:$PWD/tests"
 fi
 mkdir -p "$results"
 mapfile -t tests < <(grep -rlE 'mark\.gpu|made import.*DEVICES|    DEVICES,' tests --include='test_*.py' | sort)
@@ -113,6 +119,7 @@ hearing=(env --default-signal=INT)
 timeout --signal=INT --kill-after=20 "$tests_seconds" "${hearing[@]}" "$python" -m pytest "${tests[@]}" "${which[@]}" \
     -q --no-header -p no:cacheprovider -o filterwarnings=default --continue-on-collection-errors --junitxml="$work/tests.xml"
 tests_status=$?
+[[ $mode != --pretend ]] || exit "$tests_status"
 benchmarks_status=1
 if [[ ${#no_benchmarks[@]} -eq 0 ]]; then
     left=$((all_seconds - SECONDS - 15))
