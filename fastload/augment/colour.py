@@ -333,8 +333,8 @@ class Mixing:
 
 
 def mixing_of(
-    operations: list[Linear],
-    params: list[Params],
+    operations: Sequence[Linear],
+    params: Sequence[Params],
     mean: torch.Tensor | None,
     images: torch.Tensor,
     top: float,

@@ -76,7 +76,9 @@ class Geometric(ImageOperation):
         return move([self], images, [params])
 
 
-def steps(operations: list[Geometric], params: list[Params], size: Size) -> tuple[list[torch.Tensor], list[Size]]:
+def steps(
+    operations: Sequence[Geometric], params: Sequence[Params], size: Size
+) -> tuple[list[torch.Tensor], list[Size]]:
     """The matrices of operations one after another, and the sizes between them, the input's first."""
     found, sizes = [], [size]
     for each, drawn in zip(operations, params, strict=True):
@@ -106,7 +108,7 @@ class Sampling:
 
 
 def sampling_of(
-    operations: list[Geometric], params: list[Params], size: Size, dtype: torch.dtype, top: float
+    operations: Sequence[Geometric], params: Sequence[Params], size: Size, dtype: torch.dtype, top: float
 ) -> Sampling:
     """Of operations that pick pixels or warp, as one; of images of this size and dtype, `top` is white of floats."""
     found, sizes = steps(operations, params, size)

@@ -103,13 +103,13 @@ class OnePass:
         size: Size = (images.shape[2], images.shape[3])
         task = _Task(images, size)
         if self.geometry:
-            task.sampling = sampling_of(list(self.geometry), list(of_geometry), size, images.dtype, top)
+            task.sampling = sampling_of(self.geometry, of_geometry, size, images.dtype, top)
             task.size = task.sampling.size
         # As what torch's passes would hold the images by now: as they came, as long as they are only copied.
         held = images.dtype if task.sampling is None or task.sampling.mode == "index" else torch.float32
         if self.colour:
             last = self.colour[-1]
-            if not self._mix(task, list(of_colour), top):
+            if not self._mix(task, of_colour, top):
                 return None
             held, top = torch.float32, 1.0
             if isinstance(last, Normalize):
@@ -128,7 +128,7 @@ class OnePass:
         made = task.run(dtype)
         return None if made is None else Pixels(made, dtype, white)
 
-    def _mix(self, task: _Task, params: list[Params], top: float) -> bool:
+    def _mix(self, task: _Task, params: Sequence[Params], top: float) -> bool:
         """What becomes of colours; False where the kernel that sums them does not run."""
         images, channels = task.images, task.images.shape[1]
         linear = [each for each in self.colour if isinstance(each, Linear)]
